@@ -1,0 +1,63 @@
+"""Every field of a pretraining config with its default: the authors' R3D-18 recipe where the paper or its code gives one.
+
+The other files derive from this one and say what they change.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.task = 'pretrain'
+    config.seed = 0
+    config.epochs = 400  # 100 cycles of the four phases
+    config.batch_size = 64  # videos a step, over all devices
+    config.schedule = 'vididi'  # or base, first_order, random, derivative_only; see vididi_jax/schedule.py
+    config.init_from = ''  # another workdir, to start from its encoder
+    config.allow_missing = False  # evaluation only: run on an incomplete test set
+
+    config.data = ConfigDict()
+    config.data.dir = ''  # what data_prep wrote
+    config.data.split = 'train'
+    config.data.workers = 8  # decoding processes; 0 reads in threads
+
+    config.clip = ConfigDict()
+    config.clip.frames = 8
+    config.clip.stride = 3
+    config.clip.placement = 'adjacent'  # or independent
+    config.clip.length = 'shrink'  # views of 8, 7 or 6 frames; 'constant' reads more and always gives 8
+    config.clip.short_video = 'loop'  # or drop, error
+
+    config.augment = ConfigDict({})  # fields of vididi_jax.augment.Augmentation; its defaults are the authors' values
+
+    config.model = ConfigDict()
+    config.model.name = 'r3d_18'
+    config.model.width = 64
+    config.model.dtype = 'float32'  # of activations; bfloat16 on GPU and TPU
+    config.model.conv_impl = 'auto'
+    config.model.remat = False  # recompute activations in the backward pass, to save memory
+
+    config.framework = ConfigDict()
+    config.framework.name = 'vicreg'
+    config.framework.scope = 'global'  # statistics over the global batch, or 'per_device'
+    config.framework.projector = (2048, 2048, 2048)
+    config.framework.loss = ConfigDict({
+        'name': 'vicreg', 'options': {'invariance': 1.0, 'variance': 1.0, 'covariance': 0.04}})
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = 'lars'
+    config.optimizer.base_rate = 4.8  # at 256 videos a step
+    config.optimizer.momentum = 0.9
+    config.optimizer.weight_decay = 1e-6
+    config.optimizer.trust_coefficient = 0.001
+    config.optimizer.warmup_epochs = 0
+    config.optimizer.final_fraction = 0.001
+    config.optimizer.clip_norm = 0.0  # 0: no clipping
+    config.optimizer.accumulate = 1  # steps whose gradients are averaged into one update
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.keep = 4  # latest ones; the best stays too
+    config.checkpoint.every_steps = 0  # besides the end of each phase
+    config.log = ConfigDict()
+    config.log.every_steps = 10
+    return config

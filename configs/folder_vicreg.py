@@ -1,0 +1,30 @@
+"""ViDiDi-VICReg, R3D-18, any folder of videos: labels are neither needed nor used.
+
+Command:  python main.py --config=configs/folder_vicreg.py --workdir=DIR --config.data.dir=DATA       (variant: :smoke)
+Data:     python -m data_prep folder --videos=MY_VIDEOS --out=DATA
+Hardware: one GPU; for a CPU add --config.model.width=8 --config.model.dtype=float32
+Time:     epochs x videos / batch_size steps; not measured on a GPU
+Expected: an encoder for `load_encoder`, and a falling loss within each phase
+Status:   run by us with the :smoke variant only
+
+Few videos want many epochs: aim at 10,000 steps or more. Batches below 32 videos make VICReg's covariance noisy.
+"""
+
+from configs import default
+
+
+def get_config(variant: str = ''):
+    config = default.get_config()
+    config.data.dir = 'data/folder'
+    config.batch_size = 32
+    config.model.dtype = 'bfloat16'
+    config.optimizer.warmup_epochs = 10
+    if variant == 'smoke':
+        config.epochs = 4
+        config.batch_size = 8
+        config.optimizer.warmup_epochs = 0
+        config.model.width = 4
+        config.framework.projector = (32, 32, 32)
+        config.augment.size = 32
+        config.data.workers = 0
+    return config

@@ -1,0 +1,35 @@
+"""Retrieval with the encoder of a training run, on the data that it was trained on (its test split queries its train split).
+
+Command:  python main.py --config=configs/retrieval.py --workdir=DIR        (variants: :motion, :smoke)
+Hardware: any
+Time:     minutes on a GPU for UCF101
+Expected: a table of R@1/5/10/20 for features of V, of dV and of both joined, and DIR/eval/retrieval/results.json
+Status:   measured on the motion data set, see README; not run on the full UCF101
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = '') -> ConfigDict:
+    config = ConfigDict()
+    config.task = 'retrieval'
+    config.allow_missing = False  # run although listed videos are missing or broken
+
+    config.data = ConfigDict()
+    config.data.dir = ''  # '' is the data of the training run
+    config.data.workers = 8
+
+    config.eval = ConfigDict()
+    config.eval.name = 'retrieval'  # folder below DIR/eval
+    config.eval.untrained = False  # evaluate the run's initial weights instead
+    config.eval.query = 'test'
+    config.eval.gallery = 'train'  # the same split as query: no video finds itself, nor one of its group
+    config.eval.clips = 10  # evenly spaced
+    config.eval.frames = 16
+    config.eval.stride = 4
+    config.eval.ks = (1, 5, 10, 20)
+
+    if variant in ('motion', 'smoke'):  # videos of 24 frames
+        config.data.workers = 0
+        config.eval.clips, config.eval.frames, config.eval.stride = 3, 8, 1
+    return config

@@ -1,0 +1,21 @@
+"""Package metadata; requirements.txt is the one list of what main.py and data_prep need."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+TEST = ['pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6.100', 'scikit-learn>=1.5', 'pillow>=11']
+
+setup(
+    name='vididi_jax',
+    version='0.1.0',
+    description='Self-supervised video representation learning with temporal derivatives, in JAX',
+    long_description=(HERE / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.11',
+    packages=find_packages(include=['vididi_jax', 'vididi_jax.*', 'data_prep', 'data_prep.*']),
+    install_requires=(HERE / 'requirements.txt').read_text().split(),
+    extras_require={'test': TEST, 'dev': [*TEST, 'ruff>=0.15']},
+)

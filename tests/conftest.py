@@ -1,0 +1,46 @@
+"""Fixtures and settings that all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get('VIDIDI_DATA') or ROOT.parent / 'shared' / 'data')
+if not DATA.is_absolute():
+    DATA = ROOT / DATA
+
+# Compiled programs are kept from run to run; a low optimisation level compiles faster and computes the same.
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(Path.home() / '.cache' / 'vididi_jax' / 'compiled'))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without the real videos, the tests on them are deselected, and their number is printed."""
+    if (DATA / 'manifest.csv').is_file():
+        return
+    real = [item for item in items if item.get_closest_marker('realdata')]
+    if real:
+        config.hook.pytest_deselected(items=real)
+        items[:] = [item for item in items if not item.get_closest_marker('realdata')]
+        config.real_data_deselected = len(real)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    number = getattr(config, 'real_data_deselected', 0)
+    if number:
+        terminalreporter.write_line(f'{number} tests on real videos deselected: VIDIDI_DATA ({DATA}) has no manifest.csv')
+
+
+@pytest.fixture(scope='session')
+def vididi_data() -> Path:
+    """The folder of real videos."""
+    return DATA
+
+
+@pytest.fixture(scope='session')
+def root() -> Path:
+    """The root of the project."""
+    return ROOT

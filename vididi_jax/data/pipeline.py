@@ -1,0 +1,131 @@
+"""From records to batches of clips, with grain. All randomness on pixels happens later, on the device."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import grain
+import numpy as np
+
+from vididi_jax.data import clips
+from vididi_jax.data.source import RecordSource
+
+
+def canvas(source: RecordSource) -> tuple[int, int]:
+    """Height and width that hold the frames of every video of `source`: the static shape of its batches."""
+    return max(row['height'] for row in source.rows), max(row['width'] for row in source.rows)
+
+
+def load_clips(source: RecordSource, record: int, indices: np.ndarray, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Decode the frames of one video's clips.
+
+    Frames keep their size and stand in the top left corner of a canvas of zeros; `size` says how far they reach, and
+    what works on them (`augment`, `centre_crop`) never looks beyond it.
+
+    Args:
+      source: the records.
+      record: index into `source`.
+      indices: (K, T) frame indices.
+      shape: height and width of the canvas.
+
+    Returns:
+      `clips` uint8 (K, T, H, W, 3), `size` int32 (2,) true height and width, `label` int32, `record` int32.
+    """
+    video = source[record]
+    frames = video.frames(indices.ravel())
+    out = np.zeros((indices.size, *shape, 3), np.uint8)
+    out[:, : video.height, : video.width] = frames
+    return {
+        'clips': out.reshape(*indices.shape, *shape, 3),
+        'size': np.array([video.height, video.width], np.int32),
+        'label': np.int32(video.label),
+        'record': np.int32(record),
+    }
+
+
+class _ClipPairs(grain.transforms.RandomMap):
+    """Record index -> two random clips of that video. A class, because workers receive it pickled."""
+
+    def __init__(self, source: RecordSource, length: int, stride: int, placement: str):
+        self.source, self.length, self.stride, self.placement = source, length, stride, placement
+        self.shape = canvas(source)
+
+    def random_map(self, record: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        indices = clips.sample_clip_pair(
+            rng, self.source.rows[record]['frames'],
+            length=self.length, stride=self.stride, placement=self.placement,
+        )
+        return load_clips(self.source, record, indices, self.shape)
+
+
+class _EvenClips(grain.transforms.Map):
+    """Record index -> evenly spaced clips of that video."""
+
+    def __init__(self, source: RecordSource, clips_per_video: int, length: int, stride: int):
+        self.source, self.count, self.length, self.stride = source, clips_per_video, length, stride
+        self.shape = canvas(source)
+
+    def map(self, record: int) -> dict[str, np.ndarray]:
+        indices = clips.even_clips(
+            self.source.rows[record]['frames'], clips=self.count, length=self.length, stride=self.stride)
+        return load_clips(self.source, record, indices, self.shape)
+
+
+def training_stream(
+    source: RecordSource, videos: np.ndarray, *, length: int, stride: int, placement: str, batch_size: int, seed: int,
+    process: int = 0, processes: int = 1,
+) -> grain.MapDataset:
+    """The endless sequence of training batches, as a function of its index.
+
+    Batch i depends on the arguments and on i alone, so a run resumes at any batch, with any number of workers. The
+    videos are reshuffled every pass and every pass holds each once. Of a global batch, process p of n takes the
+    examples p, p + n, ...: together the processes see what a single one would.
+
+    Args:
+      source: the records.
+      videos: indices of the records to use.
+      length, stride, placement: see `clips.sample_clip_pair`.
+      batch_size: videos in a global batch; a multiple of `processes`.
+      seed: of shuffling and of clip sampling.
+      process, processes: this process's number, and how many there are.
+
+    Returns:
+      Dataset whose element i is `load_clips` with K = 2, stacked over this process's share of global batch i.
+    """
+    examples = grain.MapDataset.source(videos).seed(seed).shuffle().repeat()
+    examples = examples.random_map(_ClipPairs(source, length, stride, placement))
+    return examples[process::processes].batch(batch_size // processes)
+
+
+def evaluation_batches(
+    source: RecordSource, *, clips_per_video: int, length: int, stride: int, videos_per_batch: int
+) -> grain.MapDataset:
+    """Every video once, in record order: batches of `load_clips` with K evenly spaced clips; the last is smaller."""
+    records = grain.MapDataset.source(np.arange(len(source)))
+    return records.map(_EvenClips(source, clips_per_video, length, stride)).batch(videos_per_batch)
+
+
+def _one_thread_decoding() -> None:
+    """In a worker process: parallelism comes from the workers, not from the image library's own threads."""
+    import cv2
+
+    cv2.setNumThreads(0)
+
+
+@contextmanager
+def iterate(dataset: grain.MapDataset, *, workers: int) -> Iterator[Iterator[dict[str, np.ndarray]]]:
+    """Read `dataset` ahead, in threads (`workers=0`) or in that many processes, which are ended on leaving.
+
+    Args:
+      dataset: batches; slice it (`dataset[step:]`) to start elsewhere.
+      workers: number of processes. Decoding jpeg wants several, raw frames want none.
+    """
+    stream = dataset.to_iter_dataset(grain.ReadOptions(num_threads=4 if workers == 0 else 1, prefetch_buffer_size=4))
+    if workers:
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():  # grain reads its flags even where no absl program runs (notebooks)
+            flags.FLAGS.mark_as_parsed()
+        options = grain.MultiprocessingOptions(num_workers=workers)
+        stream = stream.mp_prefetch(options, worker_init_fn=lambda *_: _one_thread_decoding())
+    with closing(iter(stream)) as iterator:
+        yield iterator

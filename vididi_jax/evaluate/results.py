@@ -1,0 +1,58 @@
+"""The one form of a result: WORKDIR/eval/NAME/results.json, which says exactly what was measured, and on what."""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jax
+
+from vididi_jax.config import to_dict
+
+PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
+
+
+def commit() -> str:
+    """Commit of the code that runs, with '+changes' if the tree differs from it; 'unknown' outside of git."""
+    folder = Path(__file__).resolve().parents[2]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(('git', '-C', folder, *arguments), capture_output=True, text=True, check=True).stdout
+
+    try:
+        return git('rev-parse', 'HEAD').strip() + ('+changes' if git('status', '--porcelain', '-uno').strip() else '')
+    except (OSError, subprocess.CalledProcessError):
+        return 'unknown'
+
+
+def write_results(workdir: str | Path, name: str, *, task: str, metrics: dict, config, **details) -> Path:
+    """Write a result.
+
+    Args:
+      workdir: of the encoder that was evaluated.
+      name: of the folder below `WORKDIR/eval`.
+      task: what was measured, for example 'retrieval'.
+      metrics: the figures.
+      config: the evaluation's config.
+      **details: split, clips, counts, seed, checkpoint and what else the task must say.
+
+    Returns:
+      The path of results.json.
+    """
+    result = {
+        'task': task,
+        'metrics': metrics,
+        **details,
+        'config': to_dict(config),
+        'commit': commit(),
+        'versions': {'python': platform.python_version(),
+                     **{package: importlib.metadata.version(package) for package in PACKAGES}},
+        'device': f'{jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})',
+        'date': datetime.now(UTC).isoformat(timespec='seconds'),
+    }
+    path = Path(workdir) / 'eval' / name / 'results.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + '\n')
+    return path

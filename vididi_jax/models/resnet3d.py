@@ -1,0 +1,160 @@
+"""Video ResNets of 18 layers: R3D, R(2+1)D and MC3 (Tran et al., CVPR 2018), as torchvision builds them."""
+
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vididi_jax.models.conv3d import conv3d
+from vididi_jax.models.norm import BatchNorm
+
+kaiming_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+
+class Conv3D(nn.Module):
+    """Convolution without bias, padded by half its kernel. Parameter `kernel` (kt, kh, kw, C, O).
+
+    Attributes:
+      features: output channels O.
+      kernel: (kt, kh, kw).
+      stride: (st, sh, sw).
+      dtype: of the computation; the kernel is kept in at least float32.
+      impl: see `conv3d`.
+    """
+
+    features: int
+    kernel: tuple[int, int, int]
+    stride: tuple[int, int, int] = (1, 1, 1)
+    dtype: jnp.dtype = jnp.float32
+    impl: str = 'auto'
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (*self.kernel, x.shape[-1], self.features)
+        w = self.param('kernel', kaiming_fan_out, shape, jnp.promote_types(self.dtype, jnp.float32))
+        padding = tuple(k // 2 for k in self.kernel)
+        return conv3d(x.astype(self.dtype), w.astype(self.dtype), self.stride, padding, self.impl)
+
+
+def mid_planes(inputs: int, outputs: int) -> int:
+    """Channels between the two halves of a factorised 3x3x3 convolution: as many parameters as the whole one."""
+    return (inputs * outputs * 27) // (inputs * 9 + 3 * outputs)
+
+
+class Convolution(nn.Module):
+    """The 3x3x3 convolution of a block in the way of its network.
+
+    Attributes:
+      kind: '3d' 3x3x3; '2d' 1x3x3; '2plus1d' 1x3x3, BatchNorm, ReLU, 3x1x1 over `mid` channels.
+      features: output channels.
+      stride: of space, and of time but for '2d'.
+      mid: channels between the halves of '2plus1d'.
+    """
+
+    kind: str
+    features: int
+    stride: int
+    mid: int
+    dtype: jnp.dtype
+    impl: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        s, options = self.stride, dict(dtype=self.dtype, impl=self.impl)
+        if self.kind == '3d':
+            return Conv3D(self.features, (3, 3, 3), (s, s, s), **options, name='conv')(x)
+        if self.kind == '2d':
+            return Conv3D(self.features, (1, 3, 3), (1, s, s), **options, name='conv')(x)
+        x = Conv3D(self.mid, (1, 3, 3), (1, s, s), **options, name='spatial')(x)
+        x = nn.relu(BatchNorm(name='norm')(x, train=train))
+        return Conv3D(self.features, (3, 1, 1), (s, 1, 1), **options, name='temporal')(x)
+
+
+class BasicBlock(nn.Module):
+    """Two convolutions and a shortcut: `relu(x' + BN(conv2(relu(BN(conv1(x))))))`."""
+
+    kind: str
+    features: int
+    stride: int
+    dtype: jnp.dtype
+    impl: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        mid = mid_planes(x.shape[-1], self.features)  # both convolutions use the first one's
+        options = dict(mid=mid, dtype=self.dtype, impl=self.impl)
+        y = Convolution(self.kind, self.features, self.stride, **options, name='conv1')(x, train=train)
+        y = nn.relu(BatchNorm(name='norm1')(y, train=train))
+        y = Convolution(self.kind, self.features, 1, **options, name='conv2')(y, train=train)
+        y = BatchNorm(name='norm2')(y, train=train)
+        if self.stride != 1 or x.shape[-1] != self.features:
+            stride = (1 if self.kind == '2d' else self.stride, self.stride, self.stride)
+            x = Conv3D(self.features, (1, 1, 1), stride, self.dtype, self.impl, name='shortcut')(x)
+            x = BatchNorm(name='shortcut_norm')(x, train=train)
+        return nn.relu(x + y)
+
+
+class Stem(nn.Module):
+    """First layers: 3x7x7 (1x7x7 then 3x1x1 if `factorised`), spatial stride 2, no pooling."""
+
+    features: int
+    factorised: bool
+    dtype: jnp.dtype
+    impl: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        options = dict(dtype=self.dtype, impl=self.impl)
+        if not self.factorised:
+            x = Conv3D(self.features, (3, 7, 7), (1, 2, 2), **options, name='conv')(x)
+            return nn.relu(BatchNorm(name='norm')(x, train=train))
+        middle = max(45 * self.features // 64, 1)
+        x = Conv3D(middle, (1, 7, 7), (1, 2, 2), **options, name='spatial')(x)
+        x = nn.relu(BatchNorm(name='spatial_norm')(x, train=train))
+        x = Conv3D(self.features, (3, 1, 1), **options, name='temporal')(x)
+        return nn.relu(BatchNorm(name='temporal_norm')(x, train=train))
+
+
+class VideoResNet(nn.Module):
+    """Stem, four stages of two blocks, global average.
+
+    Attributes:
+      kinds: `Convolution` kind of each stage.
+      width: channels of the first stage; stage s has `width * 2**s`.
+      dtype: of the computation.
+      conv_impl: see `conv3d`.
+      remat: recompute each block's activations in the backward pass instead of keeping them.
+
+    Variables: params `stem/...`, `stage{1..4}_block{0,1}/...` with kernels (kt, kh, kw, in, out) and BatchNorm's
+    `scale`, `bias`; batch_stats the same paths with `mean`, `var`.
+    """
+
+    kinds: tuple[str, str, str, str]
+    width: int = 64
+    dtype: jnp.dtype = jnp.float32
+    conv_impl: str = 'auto'
+    remat: bool = False
+
+    blocks: ClassVar[int] = 2
+
+    @property
+    def feature_dim(self) -> int:
+        """Length of the feature."""
+        return 8 * self.width
+
+    @nn.compact
+    def feature_map(self, clips: jax.Array, train: bool = False) -> jax.Array:
+        """(B, T, H, W, 3) -> (B, T', H', W', feature_dim), before pooling."""
+        options = dict(dtype=self.dtype, impl=self.conv_impl)
+        block = nn.remat(BasicBlock, static_argnums=(2,)) if self.remat else BasicBlock
+        x = Stem(self.width, self.kinds[0] == '2plus1d', **options, name='stem')(clips.astype(self.dtype), train=train)
+        for stage, kind in enumerate(self.kinds):
+            for i in range(self.blocks):
+                stride = 2 if stage and not i else 1
+                x = block(kind, self.width * 2**stage, stride, **options, name=f'stage{stage + 1}_block{i}')(x, train)
+        return x
+
+    def __call__(self, clips: jax.Array, train: bool = False) -> jax.Array:
+        """(B, T, H, W, 3) normalised float clips -> (B, feature_dim)."""
+        return self.feature_map(clips, train).mean((1, 2, 3))

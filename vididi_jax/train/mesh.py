@@ -1,0 +1,43 @@
+"""Devices: a mesh of one axis, 'data', over which batches are split and everything else is replicated."""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vididi_jax.errors import UserError
+
+
+def make_mesh() -> Mesh:
+    """All devices of all processes along the axis 'data'."""
+    return Mesh(np.asarray(jax.devices()), ('data',))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of the state: a whole copy on each device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split_over_batch(mesh: Mesh) -> NamedSharding:
+    """The sharding of batches: the leading axis split over the devices."""
+    return NamedSharding(mesh, PartitionSpec('data'))
+
+
+def to_devices(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """This process's share of a global batch -> global arrays, split over all devices."""
+    sharding = split_over_batch(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
+
+
+def replicate(mesh: Mesh, tree):
+    """A tree of host or device arrays, equal in every process -> replicated global arrays."""
+    sharding = replicated(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Raises `UserError` unless every device gets the same number of videos."""
+    if batch_size < 2 or batch_size % mesh.size:
+        raise UserError(
+            f'batch_size is {batch_size} and there are {mesh.size} devices: '
+            f'set config.batch_size to a multiple of {mesh.size} of at least 2.'
+        )

@@ -1,0 +1,105 @@
+"""What training carries from step to step, and how it starts."""
+
+from typing import Any, NamedTuple
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from vididi_jax.models import create_encoder
+from vididi_jax.models.heads import MLP
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a step reads and writes.
+
+    Attributes:
+      step: int32 scalar, optimiser steps taken.
+      params: {'encoder', 'projector'} and for BYOL 'predictor'.
+      batch_stats: running BatchNorm statistics, same keys.
+      opt_state: optax state.
+      target: BYOL's target network {'params', 'batch_stats'} of encoder and projector; None elsewhere.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    target: Any = None
+
+
+class Networks(NamedTuple):
+    """The modules behind a state; `predictor` is None but for BYOL."""
+
+    encoder: nn.Module
+    projector: nn.Module
+    predictor: nn.Module | None
+
+
+def build_networks(config) -> Networks:
+    """Modules for `config.model` and `config.framework`."""
+    dtype = jnp.dtype(config.model.dtype)
+    head = lambda widths: MLP(tuple(widths), dtype=dtype)  # noqa: E731
+    return Networks(
+        build_encoder(config.model),
+        head(config.framework.projector),
+        head(config.framework.predictor) if config.framework.name == 'byol' else None,
+    )
+
+
+def build_encoder(model) -> nn.Module:
+    """The encoder that `config.model` describes."""
+    return create_encoder(
+        model.name, width=model.width, dtype=jnp.dtype(model.dtype), conv_impl=model.conv_impl, remat=model.remat)
+
+
+def init_state(
+    networks: Networks, optimizer: optax.GradientTransformation, key: jax.Array, clip_shape: tuple[int, int, int]
+) -> TrainState:
+    """A fresh state.
+
+    Args:
+      networks: see `build_networks`.
+      optimizer: see `build_optimizer`.
+      key: of the initial weights.
+      clip_shape: (T, H, W) of the clips that the encoder gets.
+    """
+    keys = dict(zip(('encoder', 'projector', 'predictor'), jax.random.split(key, 3), strict=True))
+
+    def init(keys):
+        clip = jnp.zeros((2, *clip_shape, 3), networks.encoder.dtype)
+        variables = {'encoder': networks.encoder.init(keys['encoder'], clip)}
+        features = jnp.zeros((2, networks.encoder.feature_dim), networks.encoder.dtype)
+        variables['projector'] = networks.projector.init(keys['projector'], features)
+        if networks.predictor is not None:
+            embeddings = jnp.zeros((2, networks.projector.features[-1]), networks.encoder.dtype)
+            variables['predictor'] = networks.predictor.init(keys['predictor'], embeddings)
+        return variables
+
+    variables = jax.jit(init)(keys)
+    params = {name: tree['params'] for name, tree in variables.items()}
+    batch_stats = {name: tree.get('batch_stats', {}) for name, tree in variables.items()}
+    target = None
+    if networks.predictor is not None:
+        online = ('encoder', 'projector')
+        target = {'params': {name: params[name] for name in online},
+                  'batch_stats': {name: batch_stats[name] for name in online}}
+        target = jax.tree.map(jnp.copy, target)  # donated buffers must not be shared
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), target)
+
+
+def with_encoder(state: TrainState, variables) -> TrainState:
+    """`state` with the encoder's parameters and statistics replaced, in BYOL's target too."""
+
+    def put(params, batch_stats):
+        copy = jax.tree.map(jnp.copy, variables)
+        return {**params, 'encoder': copy['params']}, {**batch_stats, 'encoder': copy['batch_stats']}
+
+    params, batch_stats = put(state.params, state.batch_stats)
+    target = state.target
+    if target is not None:
+        target = dict(zip(('params', 'batch_stats'), put(target['params'], target['batch_stats']), strict=True))
+    return state.replace(params=params, batch_stats=batch_stats, target=target)

@@ -1,0 +1,136 @@
+"""One optimiser step as a pure function: batch -> two views -> embeddings -> loss -> gradients -> new state."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vididi_jax import losses
+from vididi_jax.augment import Augmentation, augment
+from vididi_jax.derivatives import time_derivative
+from vididi_jax.train.state import Networks, TrainState
+
+PAIR_LOSSES = {'vicreg': losses.vicreg_loss, 'info_nce': losses.info_nce_loss, 'nt_xent': losses.nt_xent_loss}
+
+
+@partial(jax.jit, static_argnames=('spec', 'dtype'))
+def augment_views(key: jax.Array, clips: jax.Array, sizes: jax.Array, *, spec: Augmentation, dtype) -> tuple:
+    """Both clips of each video, augmented independently and normalised: uint8 (B, 2, T, H, W, 3) -> 2 x (B, T, h, w, 3)."""
+    return tuple(augment(jax.random.fold_in(key, view), clips[:, view], sizes, spec, dtype) for view in (0, 1))
+
+
+@partial(jax.jit, static_argnames=('orders', 'frames'))
+def differentiate_views(first: jax.Array, second: jax.Array, *, orders: tuple[int, int], frames: int) -> tuple:
+    """The derivative of order `orders[i]` of view i, both cut to their first `frames` frames.
+
+    A jit of its own: values that the augmentation has rounded are subtracted exactly, so what does not move becomes
+    zero, and the encoder's step compiles once per number of frames instead of once per pair of orders.
+    """
+    return tuple(time_derivative(view, order)[:, :frames] for view, order in zip((first, second), orders, strict=True))
+
+
+def view_frames(frames: int, orders: tuple[int, int], length: str) -> int:
+    """Frames of the views made from clips of `frames`: all that both have ('shrink'), or always `frames` ('constant').
+
+    With 'constant' the clips that are read are longer, see `frames_to_read`.
+    """
+    return frames if length == 'constant' else frames - max(orders)
+
+
+def frames_to_read(frames: int, max_order: int, length: str) -> int:
+    """Frames of the clips that the pipeline must deliver."""
+    return frames + max_order if length == 'constant' else frames
+
+
+def pair_loss(config) -> Callable:
+    """`(z1, z2) -> (loss, terms)` for `config.framework`, over the global batch or per device."""
+    framework = config.framework
+    loss = partial(PAIR_LOSSES[framework.loss.name], **framework.loss.get('options', {}))
+    return losses.per_device(loss, jax.device_count()) if framework.scope == 'per_device' else loss
+
+
+def make_update(networks: Networks, optimizer: optax.GradientTransformation, learning_rate, config, total_steps: int):
+    """Build `update(state, first, second) -> (state, metrics)` for two views (B, T, H, W, 3), jitted; `state` is donated.
+
+    The two views pass through the encoder one after the other, so BatchNorm normalises each with its own statistics
+    (frames and derivatives differ in scale) and the running statistics see both. If the loss or a gradient is not
+    finite the state comes back unchanged and `metrics['finite']` is False.
+    """
+    byol = networks.predictor is not None
+    loss_of_pair = None if byol else pair_loss(config)
+
+    def embed(params, batch_stats, clips):
+        """Encoder and projector in training mode -> embeddings and the statistics after them."""
+        variables = {name: {'params': params[name], 'batch_stats': batch_stats[name]} for name in params}
+        features, encoder = networks.encoder.apply(variables['encoder'], clips, train=True, mutable=['batch_stats'])
+        z, projector = networks.projector.apply(variables['projector'], features, train=True, mutable=['batch_stats'])
+        return z, {**batch_stats, 'encoder': encoder['batch_stats'], 'projector': projector['batch_stats']}
+
+    def online_and_target(params, batch_stats, target, first, second):
+        predictions, targets = [], []
+        target_stats = target['batch_stats']
+        for view in (first, second):
+            z, batch_stats = embed(params, batch_stats, view)
+            variables = {'params': params['predictor'], 'batch_stats': batch_stats['predictor']}
+            p, predictor = networks.predictor.apply(variables, z, train=True, mutable=['batch_stats'])
+            batch_stats = {**batch_stats, 'predictor': predictor['batch_stats']}
+            t, target_stats = embed(target['params'], target_stats, view)
+            predictions.append(p)
+            targets.append(jax.lax.stop_gradient(t))
+        forward, _ = losses.byol_loss(predictions[0], targets[1])
+        backward, _ = losses.byol_loss(predictions[1], targets[0])
+        terms = {'view1_to_view2': forward, 'view2_to_view1': backward}
+        return forward + backward, (terms, batch_stats, target_stats)
+
+    def loss_fn(params, state, first, second):
+        if byol:
+            return online_and_target(params, state.batch_stats, state.target, first, second)
+        z1, batch_stats = embed(params, state.batch_stats, first)
+        z2, batch_stats = embed(params, batch_stats, second)
+        loss, terms = loss_of_pair(z1, z2)
+        return loss, (terms, batch_stats, None)
+
+    @partial(jax.jit, donate_argnames='state')
+    def update(state: TrainState, first: jax.Array, second: jax.Array):
+        gradient = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (terms, batch_stats, target_stats)), grads = gradient(state.params, state, first, second)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        target = state.target
+        if byol:
+            tau = losses.ema_tau(state.step, total_steps, config.framework.ema_base)
+            online = {name: params[name] for name in target['params']}
+            target = {'params': losses.ema_update(target['params'], online, tau), 'batch_stats': target_stats}
+        finite = jnp.isfinite(loss)
+        for leaf in jax.tree.leaves(grads):
+            finite &= jnp.all(jnp.isfinite(leaf))
+        new = TrainState(state.step + 1, params, batch_stats, opt_state, target)
+        new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
+        metrics = {'loss': loss, **terms, 'gradient_norm': optax.global_norm(grads),
+                   'learning_rate': learning_rate(state.step), 'finite': finite}
+        return new, metrics
+
+    return update
+
+
+def make_train_step(networks: Networks, optimizer, learning_rate, config, total_steps: int) -> Callable:
+    """Build `train_step(state, batch, key, orders) -> (state, metrics)`.
+
+    Args of the returned function:
+      state: `TrainState`, donated.
+      batch: `clips` uint8 (B, 2, T, H, W, 3) and `size` int32 (B, 2), on the devices.
+      key: of the augmentation of this step.
+      orders: (int, int), derivative orders of the two views.
+    """
+    spec = Augmentation(**config.augment)
+    dtype = jnp.float64 if config.model.dtype == 'float64' else jnp.float32
+    update = make_update(networks, optimizer, learning_rate, config, total_steps)
+
+    def train_step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, int]):
+        views = augment_views(key, batch['clips'], batch['size'], spec=spec, dtype=dtype)
+        frames = view_frames(config.clip.frames, orders, config.clip.length)
+        return update(state, *differentiate_views(*views, orders=orders, frames=frames))
+
+    return train_step
