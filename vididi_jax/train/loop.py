@@ -149,6 +149,7 @@ def train(config, plan: Plan, train_step, state, meta: dict, checkpoints: Checkp
     """The steps from `meta['step']` to the end."""
     seed_key = jax.random.key(config.seed)
     augment_key, orders_key = (jax.random.fold_in(seed_key, tag) for tag in (AUGMENT, ORDERS))
+    orders_key = jax.device_put(orders_key, jax.local_devices(backend='cpu')[0])  # drawn while the devices work
     stream = pipeline.training_stream(
         plan.source, plan.videos, length=plan.frames, stride=config.clip.stride, placement=config.clip.placement,
         batch_size=config.batch_size, seed=config.seed, process=jax.process_index(), processes=jax.process_count())

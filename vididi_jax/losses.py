@@ -1,0 +1,187 @@
+"""Two-view losses of self-supervised learning, and BYOL's moving average. At least float32 inside.
+
+Every loss returns `(scalar, terms)`, the terms before weighting. Statistics and negatives are over the whole batch that
+is passed in: under jit with a batch sharded over devices that is the global batch; `per_device` makes it local.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+NORM_EPSILON = 1e-12  # under the root of a length; vectors shorter than 1e-6 have a cosine that fades to zero
+
+Terms = dict[str, jax.Array]
+
+
+def _prepare(z1: jax.Array, z2: jax.Array, least: int) -> tuple[jax.Array, jax.Array]:
+    if z1.ndim != 2 or z1.shape != z2.shape:
+        raise ValueError(f'embeddings must be two (N, D) arrays of one shape, not {z1.shape} and {z2.shape}.')
+    if z1.shape[0] < least:
+        raise ValueError(f'this loss needs a batch of at least {least}, not {z1.shape[0]}.')
+    dtype = jnp.promote_types(jnp.result_type(z1, z2), jnp.float32)
+    return z1.astype(dtype), z2.astype(dtype)
+
+
+def _unit(z: jax.Array) -> jax.Array:
+    """Rows to unit length; smooth at zero."""
+    return z * lax.rsqrt(jnp.sum(z * z, axis=1, keepdims=True) + NORM_EPSILON)
+
+
+_matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)  # float32 products stay float32 on accelerators
+
+
+def vicreg_loss(
+    z1: jax.Array, z2: jax.Array, *, invariance: float = 1.0, variance: float = 1.0, covariance: float = 0.04
+) -> tuple[jax.Array, Terms]:
+    """Variance-invariance-covariance regularisation: `invariance * s + variance * v + covariance * c`.
+
+    `s = mean over N x D of (z1 - z2)^2`;
+    `v = mean over both views and D of max(0, 1 - sqrt(Var(z) + 1e-4))`;
+    `c = sum over both views of (sum of squared off-diagonal entries of Cov(z)) / D`;
+    variances and covariances divide by N - 1.
+
+    Args:
+      z1, z2: (N, D) embeddings of the two views, N >= 2.
+      invariance, variance, covariance: weights of the three terms.
+
+    Returns:
+      The scalar loss and {'invariance', 'variance', 'covariance'}.
+
+    Raises:
+      ValueError: shapes differ, or N < 2.
+
+    Example:
+      >>> z = jnp.array([[1., -1.], [-1., 1.]])
+      >>> loss, terms = vicreg_loss(z, z)
+      >>> float(terms['invariance']), float(terms['covariance'])
+      (0.0, 8.0)
+
+    Reference: Bardes, Ponce, LeCun, "VICReg", ICLR 2022; weights of Chen et al., CPAL 2025 (25/25/1, over 25).
+    """
+    z1, z2 = _prepare(z1, z2, 2)
+    count, width = z1.shape
+    hinges, covariances = [], []
+    for z in (z1, z2):
+        centred = z - z.mean(0)
+        variances = jnp.sum(centred * centred, axis=0) / (count - 1)
+        hinges.append(jnp.mean(jax.nn.relu(1 - jnp.sqrt(variances + 1e-4))))
+        matrix = _matmul(centred.T, centred) / (count - 1)
+        off_diagonal = matrix - jnp.diag(jnp.diagonal(matrix))
+        covariances.append(jnp.sum(off_diagonal * off_diagonal) / width)
+    terms = {
+        'invariance': jnp.mean((z1 - z2) ** 2),
+        'variance': (hinges[0] + hinges[1]) / 2,
+        'covariance': covariances[0] + covariances[1],
+    }
+    loss = invariance * terms['invariance'] + variance * terms['variance'] + covariance * terms['covariance']
+    return loss, terms
+
+
+def info_nce_loss(z1: jax.Array, z2: jax.Array, *, temperature: float = 0.1) -> tuple[jax.Array, Terms]:
+    """Cross-view InfoNCE: each embedding must find its partner among the other view's N.
+
+    `l(a, b) = -mean_i log( exp(cos(a_i, b_i) / t) / sum_j exp(cos(a_i, b_j) / t) )`, loss `(l(z1, z2) + l(z2, z1)) / 2`.
+
+    Args:
+      z1, z2: (N, D) embeddings.
+      temperature: t.
+
+    Returns:
+      The scalar loss and {'view1_to_view2', 'view2_to_view1'}.
+
+    Raises:
+      ValueError: shapes differ, or N < 2.
+
+    Reference: van den Oord et al., arXiv 1807.03748; Radford et al., CLIP, ICML 2021 (the symmetric form).
+    """
+    z1, z2 = _prepare(z1, z2, 2)
+    logits = _matmul(_unit(z1), _unit(z2).T) / temperature
+    terms = {name: -jnp.mean(jnp.diagonal(jax.nn.log_softmax(matrix, axis=1)))
+             for name, matrix in (('view1_to_view2', logits), ('view2_to_view1', logits.T))}
+    return (terms['view1_to_view2'] + terms['view2_to_view1']) / 2, terms
+
+
+def nt_xent_loss(z1: jax.Array, z2: jax.Array, *, temperature: float = 0.1) -> tuple[jax.Array, Terms]:
+    """SimCLR's loss: each of the 2N embeddings must find its partner among the 2N - 1 others.
+
+    `-mean_i log( exp(cos(z_i, z_p(i)) / t) / sum_{j != i} exp(cos(z_i, z_j) / t) )` over the 2N embeddings of both views.
+
+    Args:
+      z1, z2: (N, D) embeddings.
+      temperature: t.
+
+    Returns:
+      The scalar loss and {'nt_xent'}.
+
+    Raises:
+      ValueError: shapes differ, or N < 2.
+
+    Reference: Chen et al., "A Simple Framework for Contrastive Learning", ICML 2020.
+    """
+    z1, z2 = _prepare(z1, z2, 2)
+    count = z1.shape[0]
+    z = _unit(jnp.concatenate([z1, z2]))
+    logits = _matmul(z, z.T) / temperature
+    logits = jnp.where(jnp.eye(2 * count, dtype=bool), -jnp.inf, logits)
+    partner = jnp.roll(jnp.arange(2 * count), count)
+    loss = -jnp.mean(jax.nn.log_softmax(logits, axis=1)[jnp.arange(2 * count), partner])
+    return loss, {'nt_xent': loss}
+
+
+def byol_loss(prediction: jax.Array, target: jax.Array) -> tuple[jax.Array, Terms]:
+    """One way of BYOL: `mean_i (2 - 2 cos(prediction_i, target_i))`; no gradient flows into the target.
+
+    Args:
+      prediction: (N, D) of the online network's predictor.
+      target: (N, D) of the target network's projector.
+
+    Returns:
+      The scalar loss and {'cosine'}, the mean cosine.
+
+    Raises:
+      ValueError: shapes differ.
+
+    Reference: Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020, equation 2.
+    """
+    prediction, target = _prepare(prediction, lax.stop_gradient(target), 1)
+    cosine = jnp.mean(jnp.sum(_unit(prediction) * _unit(target), axis=1))
+    return 2 - 2 * cosine, {'cosine': cosine}
+
+
+def per_device(loss: Callable, devices: int) -> Callable:
+    """The mean of `loss` over `devices` equal, contiguous parts of the batch: local statistics and negatives.
+
+    Args:
+      loss: `(z1, z2) -> (scalar, terms)`.
+      devices: number of parts; the batch must be divisible by it.
+
+    Returns:
+      A function like `loss`. Plain array code: a batch sharded over a mesh axis of that size stays where it is.
+    """
+
+    def local(z1: jax.Array, z2: jax.Array) -> tuple[jax.Array, Terms]:
+        if z1.shape[0] % devices:
+            raise ValueError(f'a batch of {z1.shape[0]} does not split into {devices} equal parts.')
+        parts = (z.reshape(devices, -1, z.shape[-1]) for z in (z1, z2))
+        return jax.tree.map(lambda x: x.mean(0), jax.vmap(loss)(*parts))
+
+    return local
+
+
+def ema_update(target, online, tau):
+    """Exponential moving average of parameters: `tau * target + (1 - tau) * online`, leaf by leaf.
+
+    Reference: Grill et al., NeurIPS 2020, equation 1.
+    """
+    return jax.tree.map(lambda t, o: (tau * t + (1 - tau) * o).astype(t.dtype), target, online)
+
+
+def ema_tau(step, total_steps: int, base: float = 0.99):
+    """BYOL's rate at a step: `1 - (1 - base) (cos(pi step / total_steps) + 1) / 2`, from `base` to 1.
+
+    Reference: Grill et al., NeurIPS 2020, section 3.2.
+    """
+    return 1 - (1 - base) * (jnp.cos(jnp.pi * step / total_steps) + 1) / 2
