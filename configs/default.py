@@ -3,7 +3,11 @@
 The other files derive from this one and say what they change.
 """
 
+from dataclasses import asdict
+
 from ml_collections import ConfigDict
+
+from vididi_jax.augment import Augmentation
 
 
 def get_config() -> ConfigDict:
@@ -28,7 +32,7 @@ def get_config() -> ConfigDict:
     config.clip.length = 'shrink'  # views of 8, 7 or 6 frames; 'constant' reads more and always gives 8
     config.clip.short_video = 'loop'  # or drop, error
 
-    config.augment = ConfigDict({})  # fields of vididi_jax.augment.Augmentation; its defaults are the authors' values
+    config.augment = ConfigDict(asdict(Augmentation()))  # described there; the defaults are the authors' values
 
     config.model = ConfigDict()
     config.model.name = 'r3d_18'
