@@ -1,0 +1,1 @@
+"""From video files to data sets of clips: `python -m data_prep DATASET --help`."""

@@ -1,0 +1,82 @@
+"""`python -m data_prep DATASET --help`: prepare a data set once, before training."""
+
+import argparse
+import os
+import sys
+
+from data_prep import folder, motion, ucf101, verify
+from data_prep.writer import write_dataset
+from vididi_jax.data.records import ENCODINGS
+from vididi_jax.errors import UserError
+
+VIDEO_FILES = {
+    'folder': (folder, 'any folder of videos; sub-folders are labels if there are any'),
+    'ucf101': (ucf101, 'UCF101 with its official split lists'),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='python -m data_prep', description='Decode videos once into TFRecord shards that training reads at random. '
+        'A command that was stopped goes on where it was when it is given again.')
+    commands = parser.add_subparsers(dest='dataset', required=True, metavar='DATASET')
+    for name, (module, text) in VIDEO_FILES.items():
+        command = commands.add_parser(name, help=text, description=module.__doc__)
+        module.add_arguments(command)
+        command.add_argument('--short_side', type=int, default=128, help='shorter side of the stored frames (128)')
+        command.add_argument('--encoding', choices=ENCODINGS, default='jpeg', help='of the stored frames (jpeg)')
+        _add_output(command)
+    command = commands.add_parser('motion', help='synthetic videos that only motion tells apart',
+                                  description=motion.__doc__)
+    motion.add_arguments(command)
+    _add_output(command)
+    command = commands.add_parser('verify', help='check every record of a prepared data set', description=verify.__doc__)
+    verify.add_arguments(command)
+    return parser
+
+
+def _add_output(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--out', required=True, help='data set directory to write')
+    command.add_argument('--workers', type=int, default=os.cpu_count(), help='decoding processes (one a core)')
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Carry out a parsed command line."""
+    if arguments.dataset == 'verify':
+        verify.verify(arguments.directory)
+        return
+    if arguments.workers < 1 or getattr(arguments, 'short_side', 8) < 8:
+        raise UserError('--workers must be at least 1 and --short_side at least 8.')
+    module = motion if arguments.dataset == 'motion' else VIDEO_FILES[arguments.dataset][0]
+    plan, decode = module.plan(arguments)
+    rows = write_dataset(plan, decode, arguments.out, arguments.workers)
+    summary(rows, arguments.out)
+
+
+def summary(rows: list[dict], out: str) -> None:
+    """Say what was written, split by split, and what was quarantined and why."""
+    for split in dict.fromkeys(row['split'] for row in rows):
+        mine = [row for row in rows if row['split'] == split]
+        count = {status: sum(row['status'] == status for row in mine) for status in ('ok', 'missing', 'broken')}
+        frames = sum(row['frames'] or 0 for row in mine)
+        print(f'{split}: {count["ok"]:,} videos ({frames:,} frames) of {len(mine):,} listed; {count["missing"]:,} missing, '
+              f'{count["broken"]:,} broken')
+    for row in rows:
+        if row['status'] == 'broken':
+            print(f'broken: {row["path"]}: {row["reason"]}')
+    print(f'written to {out}')
+
+
+def main() -> None:
+    try:
+        run(build_parser().parse_args())
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print('stopped: the same command goes on from here', file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,49 @@
+"""Any tree of video files; its sub-folders, if there are any, are the labels."""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from data_prep.decode import Decoded, decode_video
+from data_prep.writer import Plan, Video
+from vididi_jax.errors import UserError
+
+EXTENSIONS = frozenset(
+    '.3gp .asf .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv'.split())
+
+
+def decode(video: Video, *, root: str, short_side: int, encoding: str) -> Decoded:
+    """Decode a video of a tree."""
+    return decode_video(Path(root) / video.path, short_side, encoding)
+
+
+def check_folder(path: str, flag: str) -> Path:
+    """The folder that a flag names; `UserError` if it does not exist."""
+    if not Path(path).is_dir():
+        raise UserError(f'{flag}={path} is not a folder: give the one that holds the files.')
+    return Path(path)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--videos', required=True, help='folder of videos; the path of a sub-folder is a label')
+
+
+def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
+    """Every file with a video's extension, sorted by path, in one split 'train'."""
+    root = check_folder(arguments.videos, '--videos')
+    files = sorted(path.relative_to(root) for path in root.rglob('*') if path.is_file())
+    found = [path for path in files if path.suffix.lower() in EXTENSIONS]
+    if not found:
+        raise UserError(f'{root} holds no video files (of its {len(files):,} files none ends in one of '
+                        f'{" ".join(sorted(EXTENSIONS))}): give another --videos.')
+    print(f'{len(found):,} video files below {root}; {len(files) - len(found):,} other files are not read')
+    labels = tuple(sorted({_label(path) for path in found}))
+    videos = tuple(Video(path.as_posix(), path.as_posix(), _label(path), '', 'train') for path in found)
+    options = {'short_side': arguments.short_side}
+    return (Plan('folder', labels, videos, (), arguments.encoding, options),
+            partial(decode, root=str(root), encoding=arguments.encoding, **options))
+
+
+def _label(path: Path) -> str:
+    parent = path.parent.as_posix()
+    return '' if parent == '.' else parent

@@ -1,0 +1,127 @@
+"""The motion data set: synthetic videos in which ONLY motion tells the class.
+
+Each video has a static background of smooth noise, a global tint, and one sprite of random shape, colour, size and
+start, all drawn independently of the class. The class is how the sprite moves: translation in four directions, circles
+clockwise and counter-clockwise, horizontal oscillation, or pulsing size. Frames are tori: what leaves at one side comes
+in at the other, so a position in a single frame says nothing, and neither does a size.
+"""
+
+import argparse
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from data_prep.decode import Decoded
+from data_prep.writer import Plan, Video
+from vididi_jax.data.records import encode_frame
+from vididi_jax.errors import UserError
+
+CLASSES = ('left', 'right', 'up', 'down', 'clockwise', 'counterclockwise', 'oscillating', 'pulsing')
+SHAPES = ('disc', 'square', 'diamond', 'ring', 'cross')
+DIRECTIONS = {'left': (0, -1), 'right': (0, 1), 'up': (-1, 0), 'down': (1, 0)}
+SPLITS = ('train', 'test')
+FPS = 25.0
+PULSE = 0.35  # relative amplitude of a pulsing size
+
+
+class Trajectory(NamedTuple):
+    """Centre (row, column) and radius of a sprite in each frame: (T, 2) and (T,), pixels; centres wrap."""
+
+    centre: np.ndarray
+    radius: np.ndarray
+
+
+def trajectory(rng: np.random.Generator, motion: str, frames: int, size: int) -> Trajectory:
+    """How a sprite of class `motion` moves through frames of `size` pixels.
+
+    Speeds scale with the frame. The start is uniform on the torus. Every sprite's radius is drawn as `base * (1 + PULSE *
+    sin(phase))`; only in the class 'pulsing' does the phase advance, so the radii of single frames have one distribution.
+    """
+    time = np.arange(frames)
+    start = rng.uniform(0, size, 2)
+    base = size * rng.uniform(0.13, 0.22)
+    speed = size * rng.uniform(0.03, 0.07)  # pixels a frame
+    phase = rng.uniform(0, 2 * np.pi)
+    turn = 2 * np.pi / rng.uniform(10, 18)  # radians a frame
+    size_phase = rng.uniform(0, 2 * np.pi) + (turn * time if motion == 'pulsing' else 0 * time)
+    angle = phase + turn * time
+    if motion in DIRECTIONS:
+        offset = speed * time[:, None] * np.array(DIRECTIONS[motion])
+    elif motion in ('clockwise', 'counterclockwise'):
+        sense = 1 if motion == 'clockwise' else -1  # rows grow downwards: (sin, cos) turns clockwise
+        offset = speed / turn * np.stack([sense * np.sin(angle), np.cos(angle)], axis=1)
+    elif motion == 'oscillating':
+        offset = np.stack([0 * time, 1.5 * speed / turn * np.sin(angle)], axis=1)
+    else:
+        offset = np.zeros((frames, 2))
+    return Trajectory((start + offset) % size, base * (1 + PULSE * np.sin(size_phase)))
+
+
+def coverage(shape: str, path: Trajectory, size: int) -> np.ndarray:
+    """Share of each pixel that the sprite covers, edges antialiased: (T, size, size) in [0, 1]."""
+    grid = np.arange(size) + 0.5
+    offset = (grid - path.centre[:, :, None] + size / 2) % size - size / 2  # (T, 2, size): shortest way on the torus
+    y, x = offset[:, 0, :, None], offset[:, 1, None, :]
+    r = path.radius[:, None, None]
+    distance = {  # signed distance to the edge in pixels, positive inside
+        'disc': lambda: r - np.hypot(y, x),
+        'square': lambda: 0.9 * r - np.maximum(abs(y), abs(x)),
+        'diamond': lambda: (1.2 * r - abs(y) - abs(x)) / np.sqrt(2),
+        'ring': lambda: 0.35 * r - abs(np.hypot(y, x) - 0.7 * r),
+        'cross': lambda: np.maximum(np.minimum(0.35 * r - abs(y), 1.1 * r - abs(x)),
+                                    np.minimum(0.35 * r - abs(x), 1.1 * r - abs(y))),
+    }[shape]()
+    return np.clip(distance + 0.5, 0, 1)
+
+
+def smooth_noise(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A strong smooth background: colour noise of low spatial frequencies, (size, size, 3) in [0, 1]."""
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(size, 1 / size), np.fft.fftfreq(size, 1 / size)))
+    spectrum = np.fft.fft2(rng.standard_normal((size, size, 3)), axes=(0, 1))
+    noise = np.fft.ifft2(spectrum * np.exp(-((frequency / 3.5) ** 2))[..., None], axes=(0, 1)).real
+    noise -= noise.min((0, 1))
+    return noise / noise.max((0, 1))
+
+
+def render_video(seed: int, split: str, number: int, frames: int, size: int) -> np.ndarray:
+    """Video `number` of a split: uint8 (frames, size, size, 3). Depends on nothing but the arguments."""
+    rng = np.random.default_rng((seed, SPLITS.index(split), number))
+    path = trajectory(rng, label_of(number), frames, size)
+    background = smooth_noise(rng, size)
+    tint = rng.uniform(0.5, 1.0, 3)
+    colour = rng.uniform(0, 1, 3)
+    alpha = coverage(SHAPES[rng.integers(len(SHAPES))], path, size)[..., None]
+    video = (1 - alpha) * background + alpha * colour
+    return np.round(255 * video * tint).astype(np.uint8)
+
+
+def label_of(number: int) -> str:
+    """The class of video `number`: all classes in turn, so that every split is balanced."""
+    return CLASSES[number % len(CLASSES)]
+
+
+def decode(video: Video, *, seed: int, frames: int, size: int) -> Decoded:
+    """The writer's view of `render_video`; the video's number stands at the end of its id."""
+    pixels = render_video(seed, video.split, int(video.id.rpartition('_')[2]), frames, size)
+    return Decoded([encode_frame(frame, 'raw') for frame in pixels], size, size, FPS)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--train', type=int, default=1024, help='videos of the train split (1024)')
+    parser.add_argument('--test', type=int, default=512, help='videos of the test split (512)')
+    parser.add_argument('--frames', type=int, default=24, help='frames of a video (24)')
+    parser.add_argument('--size', type=int, default=32, help='height and width of a frame, pixels (32)')
+    parser.add_argument('--seed', type=int, default=0)
+
+
+def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
+    """What to write, and how each video is made."""
+    options = {name: getattr(arguments, name) for name in ('seed', 'frames', 'size')}
+    if min(arguments.train, arguments.test, arguments.frames) < 1 or arguments.size < 8 or arguments.seed < 0:
+        raise UserError('motion needs --train, --test and --frames of at least 1, --size of at least 8 and '
+                        '--seed of at least 0.')
+    videos = tuple(
+        Video(f'motion_{split}_{number:05d}', f'{split}/{number:05d}', label_of(number), '', split)
+        for split in SPLITS for number in range(getattr(arguments, split)))
+    return Plan('motion', CLASSES, videos, (), 'raw', options), partial(decode, **options)

@@ -1,0 +1,1 @@
+"""Reading prepared clips: records, random access, clip sampling, batches."""

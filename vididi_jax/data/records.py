@@ -1,0 +1,161 @@
+"""The one place that knows the record format.
+
+A prepared data set is a TFDS data set directory. Shards `NAME-SPLIT.tfrecord-00000-of-00002` hold one TFRecord a video:
+  uint64 length | uint32 masked crc32c(length) | data | uint32 masked crc32c(data), little-endian,
+with data a serialised tf.train.Example. Beside them: features.json, dataset_info.json and label.labels.txt (TFDS),
+`NAME-SPLIT.index.npy` (int64 (N, 3): shard, offset of the record, length of its data) and manifest.jsonl, one line a
+listed video.
+
+Features of an example: `frames` (a list of jpeg images, or of raw uint8 frames), `id`, `label`, `group`, `fps` (0 if the
+file does not say), `num_frames`, `height`, `width`. Each frame is an element of its own, so that a reader decodes only
+the frames it needs.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import google_crc32c
+import numpy as np
+
+ENCODINGS = ('jpeg', 'raw')
+JPEG_QUALITY = 95
+MANIFEST = 'manifest.jsonl'
+HEADER, FOOTER = struct.Struct('<QI'), struct.Struct('<I')
+
+
+def masked_crc(data: bytes) -> int:
+    """TFRecord's checksum: crc32c, rotated right by 15 bits, plus a constant."""
+    crc = google_crc32c.value(bytes(data))
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def frame_record(data: bytes) -> bytes:
+    """One record as it stands in a file: length, data and their checksums."""
+    length = struct.pack('<Q', len(data))
+    return b''.join((length, FOOTER.pack(masked_crc(length)), data, FOOTER.pack(masked_crc(data))))
+
+
+def read_record(buffer, offset: int) -> bytes:
+    """The data of the record at `offset` of a shard.
+
+    Raises:
+      ValueError: the record is cut short, or one of its checksums is wrong.
+    """
+    if offset + HEADER.size > len(buffer):
+        raise ValueError('the file ends within a record')
+    length, crc = HEADER.unpack_from(buffer, offset)
+    if crc != masked_crc(buffer[offset : offset + 8]):
+        raise ValueError('the checksum of a length is wrong')
+    start = offset + HEADER.size
+    if start + length + FOOTER.size > len(buffer):
+        raise ValueError('the file ends within a record')
+    data = buffer[start : start + length]
+    if FOOTER.unpack_from(buffer, start + length)[0] != masked_crc(data):
+        raise ValueError('the checksum of a record is wrong')
+    return data
+
+
+def scan(buffer) -> Iterator[tuple[int, int]]:
+    """(offset, length of the data) of each record of a shard, every checksum verified; raises as `read_record`."""
+    offset = 0
+    while offset < len(buffer):
+        length = len(read_record(buffer, offset))
+        yield offset, length
+        offset += record_size(length)
+
+
+def record_size(length):
+    """Bytes that a record of `length` bytes of data takes in a file."""
+    return HEADER.size + length + FOOTER.size
+
+
+def shard_name(name: str, split: str, shard: int, shards: int) -> str:
+    """TFDS's file name of a shard."""
+    return f'{name}-{split}.tfrecord-{shard:05d}-of-{shards:05d}'
+
+
+def index_name(name: str, split: str) -> str:
+    """File name of a split's index."""
+    return f'{name}-{split}.index.npy'
+
+
+def encode_frame(frame: np.ndarray, encoding: str) -> bytes:
+    """uint8 RGB (H, W, 3) -> bytes of a jpeg image, or the raw pixels."""
+    if encoding == 'raw':
+        return np.ascontiguousarray(frame).tobytes()
+    done, data = cv2.imencode('.jpg', cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+    if not done:
+        raise ValueError(f'a frame of shape {frame.shape} cannot be encoded as jpeg')
+    return data.tobytes()
+
+
+def features(label_names: Sequence[str], encoding: str):
+    """The TFDS features of a data set."""
+    import tensorflow_datasets as tfds
+
+    frame = (tfds.features.Tensor(shape=(None, None, 3), dtype=np.uint8, encoding='bytes') if encoding == 'raw'
+             else tfds.features.Image(shape=(None, None, 3), encoding_format='jpeg'))
+    return tfds.features.FeaturesDict({
+        'frames': tfds.features.Sequence(frame),
+        'id': tfds.features.Text(),
+        'label': tfds.features.ClassLabel(names=list(label_names)),
+        'group': tfds.features.Text(),
+        'fps': tfds.features.Scalar(np.float32),
+        'num_frames': tfds.features.Scalar(np.int64),
+        'height': tfds.features.Scalar(np.int64),
+        'width': tfds.features.Scalar(np.int64),
+    })
+
+
+def serialise(frames: Sequence[bytes], encoding: str, fields: dict) -> bytes:
+    """A tf.train.Example of encoded frames and the other features, as `features` describes it."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    example = tf_example_pb2.Example()
+    feature = example.features.feature
+    feature['frames/value' if encoding == 'raw' else 'frames'].bytes_list.value.extend(frames)
+    if encoding == 'raw':
+        feature['frames/shape'].int64_list.value.extend((fields['height'], fields['width'], 3) * len(frames))
+    for name in ('id', 'group'):
+        feature[name].bytes_list.value.append(fields[name].encode())
+    for name in ('label', 'num_frames', 'height', 'width'):
+        feature[name].int64_list.value.append(fields[name])
+    feature['fps'].float_list.value.append(fields['fps'])
+    return example.SerializeToString(deterministic=True)
+
+
+class Record:
+    """A video of a data set: what is known of it, and its frames on demand.
+
+    Attributes:
+      id, group: str. label: int. fps: float. num_frames, height, width: int.
+    """
+
+    def __init__(self, data: bytes):
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        feature = tf_example_pb2.Example.FromString(data).features.feature
+        self.id, self.group = (feature[name].bytes_list.value[0].decode() for name in ('id', 'group'))
+        self.label, self.num_frames, self.height, self.width = (
+            feature[name].int64_list.value[0] for name in ('label', 'num_frames', 'height', 'width'))
+        self.fps = feature['fps'].float_list.value[0]
+        self._raw = 'frames/value' in feature
+        self._frames = feature['frames/value' if self._raw else 'frames'].bytes_list.value
+
+    def frames(self, indices: Sequence[int]) -> np.ndarray:
+        """Decode frames: (len(indices), height, width, 3) uint8 RGB; a frame that is asked for twice is decoded once."""
+        distinct, positions = np.unique(np.asarray(indices), return_inverse=True)
+        return np.stack([self._decode(self._frames[int(i)]) for i in distinct])[positions.ravel()]
+
+    def _decode(self, data: bytes) -> np.ndarray:
+        pixels = np.frombuffer(data, np.uint8)
+        if self._raw:
+            return pixels.reshape(self.height, self.width, 3)
+        return cv2.cvtColor(cv2.imdecode(pixels, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def find_shards(directory: Path, split: str) -> list[Path]:
+    """The shard files of a split, in order."""
+    return sorted(directory.glob(f'*-{split}.tfrecord-*-of-*'))

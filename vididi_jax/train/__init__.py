@@ -1,0 +1,1 @@
+"""Pretraining: state, step, checkpoints, loop."""
