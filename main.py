@@ -9,6 +9,7 @@ import os
 import sys
 
 from absl import app, flags
+from absl import logging as absl_logging
 
 from vididi_jax.config import define_config_flag, parse_flags
 from vididi_jax.errors import UserError
@@ -41,6 +42,7 @@ def set_up_devices() -> None:
 
 def main(_) -> None:
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s')
+    absl_logging.set_verbosity(absl_logging.WARNING)  # the checkpointing library is chatty
     task = CONFIG.value.task
     try:
         if task not in TASKS:

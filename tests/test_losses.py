@@ -1,0 +1,175 @@
+"""Losses against plain numpy in float64: values to 1e-10, gradients to 1e-6 of central differences."""
+
+import subprocess
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vididi_jax import losses
+
+
+def numpy_vicreg(z1, z2):
+    n, d = z1.shape
+    total = ((z1 - z2) ** 2).mean()
+    for z in (z1, z2):
+        total += np.maximum(0, 1 - np.sqrt(z.var(0, ddof=1) + 1e-4)).mean() / 2
+        c = np.cov(z, rowvar=False).reshape(d, d)
+        total += 0.04 * sum(c[i, j] ** 2 for i in range(d) for j in range(d) if i != j) / d
+    return total
+
+
+def cosine(a, b):
+    return a @ b / np.sqrt((a @ a + 1e-12) * (b @ b + 1e-12))
+
+
+def numpy_info_nce(z1, z2, t=0.1):
+    n = len(z1)
+    s = np.array([[cosine(a, b) / t for b in z2] for a in z1])
+    one = -np.mean([s[i, i] - np.log(np.exp(s[i]).sum()) for i in range(n)])
+    two = -np.mean([s[i, i] - np.log(np.exp(s[:, i]).sum()) for i in range(n)])
+    return (one + two) / 2
+
+
+def numpy_nt_xent(z1, z2, t=0.1):
+    z, n = np.concatenate([z1, z2]), len(z1)
+    total = 0
+    for i in range(2 * n):
+        others = [np.exp(cosine(z[i], z[j]) / t) for j in range(2 * n) if j != i]
+        total -= cosine(z[i], z[(i + n) % (2 * n)]) / t - np.log(sum(others))
+    return total / (2 * n)
+
+
+def numpy_byol(p, t):
+    return np.mean([2 - 2 * cosine(a, b) for a, b in zip(p, t, strict=True)])
+
+
+PAIRS = {'vicreg': (losses.vicreg_loss, numpy_vicreg), 'info_nce': (losses.info_nce_loss, numpy_info_nce),
+         'nt_xent': (losses.nt_xent_loss, numpy_nt_xent), 'byol': (losses.byol_loss, numpy_byol)}
+
+
+def embeddings(case):
+    rng = np.random.default_rng(0)
+    z1, z2 = rng.normal(size=(2, 6, 5))
+    return {'random': (z1, z2), 'identical views': (z1, z1), 'two examples': (z1[:2], z2[:2]),
+            'zero variance': (np.ones((6, 5)) * 0.3, np.ones((6, 5)) * -0.2),
+            'a constant dimension': (z1 * [1, 1, 0, 1, 1], z2 * [1, 1, 0, 1, 1])}[case]
+
+
+@pytest.mark.parametrize('case', ['random', 'identical views', 'two examples', 'zero variance', 'a constant dimension'])
+@pytest.mark.parametrize('name', PAIRS)
+def test_value_and_gradient_equal_numpys(name, case):
+    loss, reference = PAIRS[name]
+    z1, z2 = embeddings(case)
+    with jax.enable_x64(True):
+        value, gradients = jax.value_and_grad(lambda a, b: loss(a, b)[0], argnums=(0, 1))(jnp.asarray(z1), jnp.asarray(z2))
+    assert abs(float(value) - reference(z1, z2)) <= 1e-10
+    h = 1e-5
+    for which, gradient in enumerate(gradients):
+        if name == 'byol' and which == 1:
+            assert not np.asarray(gradient).any()  # the target is a constant
+            continue
+        for index in np.ndindex(*z1.shape):
+            up, down = [z1.copy(), z2.copy()], [z1.copy(), z2.copy()]
+            up[which][index] += h
+            down[which][index] -= h
+            assert abs(gradient[index] - (reference(*up) - reference(*down)) / (2 * h)) <= 1e-6, (which, index)
+
+
+@pytest.mark.parametrize('name', PAIRS)
+def test_zero_embeddings_have_finite_gradients(name):
+    loss, _ = PAIRS[name]
+    gradient = jax.grad(lambda a: loss(a, jnp.zeros((4, 3)))[0])(jnp.zeros((4, 3)))
+    assert np.isfinite(np.asarray(gradient)).all()
+
+
+@pytest.mark.parametrize('name', PAIRS)
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
+def test_low_precision_is_promoted(name, dtype):
+    """The loss of bf16 embeddings is that of the same numbers in float32: nothing is rounded on the way."""
+    loss, _ = PAIRS[name]
+    z1, z2 = (jnp.asarray(z, dtype) for z in embeddings('random'))
+    value, terms = loss(z1, z2)
+    assert value.dtype == jnp.float32
+    assert all(term.dtype == jnp.float32 for term in terms.values())
+    assert value == loss(z1.astype(jnp.float32), z2.astype(jnp.float32))[0]
+
+
+def test_vicreg_weights_multiply_its_terms():
+    z1, z2 = (jnp.asarray(z, jnp.float32) for z in embeddings('random'))
+    loss, terms = losses.vicreg_loss(z1, z2, invariance=3.0, variance=5.0, covariance=7.0)
+    expected = 3 * terms['invariance'] + 5 * terms['variance'] + 7 * terms['covariance']
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)  # float32
+
+
+@pytest.mark.parametrize('name', ['vicreg', 'info_nce', 'nt_xent'])
+def test_per_device_is_the_mean_of_local_losses(name):
+    loss, reference = PAIRS[name]
+    z1, z2 = np.random.default_rng(1).normal(size=(2, 16, 5))
+    with jax.enable_x64(True):
+        value, _ = losses.per_device(loss, 4)(jnp.asarray(z1), jnp.asarray(z2))
+    expected = np.mean([reference(z1[i : i + 4], z2[i : i + 4]) for i in range(0, 16, 4)])
+    assert abs(float(value) - expected) <= 1e-10
+
+
+def test_per_device_refuses_unequal_parts():
+    with pytest.raises(ValueError, match='equal parts'):
+        losses.per_device(losses.vicreg_loss, 3)(jnp.zeros((8, 2)), jnp.zeros((8, 2)))
+
+
+@pytest.mark.parametrize('name', PAIRS)
+def test_wrong_shapes_are_refused(name):
+    loss, _ = PAIRS[name]
+    with pytest.raises(ValueError, match='one shape'):
+        loss(jnp.zeros((4, 3)), jnp.zeros((4, 2)))
+    if name != 'byol':
+        with pytest.raises(ValueError, match='at least 2'):
+            loss(jnp.zeros((1, 3)), jnp.zeros((1, 3)))
+
+
+def test_ema_has_its_closed_form():
+    """With a constant online network, k updates leave tau^k of the target."""
+    target, online = {'w': jnp.ones(3)}, {'w': jnp.full(3, 5.0)}
+    for _ in range(10):
+        target = losses.ema_update(target, online, 0.9)
+    np.testing.assert_allclose(target['w'], 0.9**10 * 1 + (1 - 0.9**10) * 5, rtol=1e-6)  # float32
+
+
+def test_tau_rises_to_one_by_cosine():
+    steps = np.arange(0, 101)
+    got = np.array([losses.ema_tau(step, 100, 0.99) for step in steps])
+    np.testing.assert_allclose(got, 1 - 0.01 * (np.cos(np.pi * steps / 100) + 1) / 2, atol=1e-7)  # float32
+    assert got[-1] == 1
+    assert abs(got[0] - 0.99) < 1e-7
+
+
+EIGHT_DEVICES = '''
+import jax, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from vididi_jax import losses
+assert jax.device_count() == 8
+mesh = Mesh(np.array(jax.devices()), ('data',))
+z1, z2 = np.random.default_rng(0).normal(size=(2, 32, 16)).astype(np.float32)
+for loss in (losses.vicreg_loss, losses.info_nce_loss, losses.nt_xent_loss, losses.byol_loss):
+    for scope in (lambda f: f, lambda f: losses.per_device(f, 8)):
+        f = jax.jit(jax.value_and_grad(lambda a, b: scope(loss)(a, b)[0]))
+        one = f(z1, z2)
+        eight = f(*(jax.device_put(z, NamedSharding(mesh, P('data'))) for z in (z1, z2)))
+        np.testing.assert_allclose(one[0], eight[0], rtol=1e-5)
+        np.testing.assert_allclose(one[1], eight[1], atol=1e-5)
+'''
+
+
+def test_eight_devices_equal_one():
+    environment = {**__import__('os').environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+    subprocess.run([sys.executable, '-c', EIGHT_DEVICES], check=True, env=environment)
+
+
+def test_gradient_under_jit_and_options():
+    z1, z2 = (jnp.asarray(z, jnp.float32) for z in embeddings('random'))
+    cold = jax.jit(partial(losses.info_nce_loss, temperature=1.0))(z1, z2)[0]
+    with jax.enable_x64(True):
+        assert abs(float(cold) - numpy_info_nce(*embeddings('random'), t=1.0)) < 1e-5  # float32

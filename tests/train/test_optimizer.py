@@ -1,0 +1,110 @@
+"""LARS and the schedule against plain numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from vididi_jax.errors import UserError
+from vididi_jax.train.optimizer import build_optimizer, lars, learning_rate
+
+
+def config(**changes):
+    optimizer = dict(name='lars', base_rate=4.8, momentum=0.9, weight_decay=1e-6, trust_coefficient=0.001,
+                     warmup_epochs=0, final_fraction=0.001, clip_norm=0.0, accumulate=1) | changes
+    return ConfigDict({'batch_size': 64, 'epochs': 10, 'optimizer': optimizer})
+
+
+def numpy_lars(params, gradients, rates, wd, mu, trust):
+    """Textbook loop, one parameter at a time."""
+    params = {name: p.copy() for name, p in params.items()}
+    momentum = {name: np.zeros_like(p) for name, p in params.items()}
+    for gradient, rate in zip(gradients, rates, strict=True):
+        for name, p in params.items():
+            d = gradient[name].copy()
+            if p.ndim > 1:
+                d += wd * p
+                if np.linalg.norm(p) > 0 and np.linalg.norm(d) > 0:
+                    d *= trust * np.linalg.norm(p) / np.linalg.norm(d)
+            momentum[name] = mu * momentum[name] + d
+            p -= rate * momentum[name]
+    return params
+
+
+def run(optimizer, params, gradients):
+    state = optimizer.init(params)
+    for gradient in gradients:
+        updates, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def random_problem(steps):
+    rng = np.random.default_rng(0)
+    params = {'kernel': rng.normal(size=(3, 4, 2)), 'bias': rng.normal(size=4), 'zero': np.zeros((2, 2))}
+    gradients = [{name: rng.normal(size=p.shape) for name, p in params.items()} for _ in range(steps)]
+    return params, gradients
+
+
+def test_lars_equals_numpy_step_by_step():
+    """With a rate that changes every step, which tells a rate inside the momentum from one outside."""
+    params, gradients = random_problem(7)
+    rates = 0.5 * 0.7 ** np.arange(7)
+    for steps in range(1, 8):
+        expected = numpy_lars(params, gradients[:steps], rates[:steps], 1e-2, 0.9, 0.1)
+        with jax.enable_x64(True):
+            optimizer = lars(lambda i: 0.5 * 0.7**i, weight_decay=1e-2, momentum=0.9, trust_coefficient=0.1)
+            got = run(optimizer, jax.tree.map(jnp.asarray, params), gradients[:steps])
+        for name, p in expected.items():
+            np.testing.assert_allclose(got[name], p, rtol=1e-12, atol=1e-14)
+
+
+def test_rate_is_a_cosine_from_base_times_batch_over_256():
+    schedule = learning_rate(config(), total_steps=100, steps_per_epoch=10)
+    steps = np.arange(101)
+    peak = 4.8 * 64 / 256
+    expected = peak * (0.001 + 0.999 * (1 + np.cos(np.pi * steps / 100)) / 2)
+    np.testing.assert_allclose([schedule(step) for step in steps], expected, rtol=1e-5, atol=1e-7)  # float32
+
+
+def test_warm_up_is_linear_and_then_the_cosine():
+    schedule = learning_rate(config(warmup_epochs=2), total_steps=100, steps_per_epoch=10)
+    np.testing.assert_allclose([schedule(step) for step in (0, 10, 20)], [0, 0.6, 1.2], rtol=1e-6)
+    assert schedule(100) == pytest.approx(0.0012)
+
+
+def test_accumulation_averages_gradients_and_keeps_the_schedule_of_steps():
+    params, gradients = random_problem(6)
+    settings = config(accumulate=3)
+    schedule = learning_rate(settings, 6, 1)
+    mean = [jax.tree.map(lambda *g: sum(g) / 3, *gradients[i : i + 3]) for i in (0, 3)]
+    with jax.enable_x64(True):
+        got = run(build_optimizer(settings, 6, 1), jax.tree.map(jnp.asarray, params), gradients)
+        rates = [float(schedule(0)), float(schedule(3))]
+    expected = numpy_lars(params, mean, rates, 1e-6, 0.9, 0.001)
+    for name, p in expected.items():
+        np.testing.assert_allclose(got[name], p, rtol=1e-7)
+
+
+def test_clipping_bounds_the_gradient():
+    params, gradients = random_problem(1)
+    huge = [jax.tree.map(lambda g: 1e6 * g, gradients[0])]
+    with jax.enable_x64(True):
+        got = run(build_optimizer(config(clip_norm=1.0), 10, 1), jax.tree.map(jnp.asarray, params), huge)
+    moved = np.linalg.norm(got['bias'] - params['bias'])  # rank 1: plain momentum
+    assert 0 < moved <= 1.2 + 1e-9
+
+
+def test_adamw_moves_every_parameter():
+    params, gradients = random_problem(1)
+    got = run(build_optimizer(config(name='adamw', base_rate=0.4), 10, 1), jax.tree.map(jnp.asarray, params), gradients)
+    np.testing.assert_allclose(got['bias'], params['bias'] - 0.1 * np.sign(gradients[0]['bias']), atol=1e-5)
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    (dict(name='sgd'), 'lars or adamw'), (dict(warmup_epochs=10), 'warm'), (dict(accumulate=0), 'accumulate')])
+def test_wrong_settings_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        build_optimizer(config(**changes), 100, 10)
