@@ -5,7 +5,9 @@ Imports nothing but JAX and numpy: copy this file, or `from vididi_jax.derivativ
 Reference: Chen et al., "Enhancing Video Representation Learning with Temporal Differentiation", CPAL 2025, section 3.
 """
 
+import operator
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from math import comb
 
@@ -14,23 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 METHODS = ('forward', 'central')
-
-
-def _check(clip, order: int, axis: int) -> None:
-    if not hasattr(clip, 'dtype') or not hasattr(clip, 'shape'):
-        raise TypeError(f'clip must be a numpy or JAX array, not {type(clip).__name__}.')
-    if not jnp.issubdtype(clip.dtype, jnp.inexact):
-        raise TypeError(
-            f'clip has dtype {clip.dtype}: convert it to float first, because differences of integers such as uint8 '
-            'wrap around instead of becoming negative.'
-        )
-    if isinstance(clip, np.ndarray) and jax.dtypes.canonicalize_dtype(clip.dtype) != clip.dtype:
-        raise TypeError(f'clip has dtype {clip.dtype}, which JAX would cast to '
-                        f'{jax.dtypes.canonicalize_dtype(clip.dtype)}: cast it yourself, or enable jax_enable_x64.')
-    if not isinstance(order, int) or isinstance(order, bool) or order < 0:
-        raise ValueError(f'order must be an integer of at least 0, not {order!r}.')
-    if not -clip.ndim <= axis < clip.ndim:
-        raise ValueError(f'axis {axis} does not exist in a clip of shape {clip.shape}.')
 
 
 def time_derivative(clip: jax.Array, order: int = 1, *, axis: int = -4, method: str = 'forward') -> jax.Array:
@@ -42,7 +27,8 @@ def time_derivative(clip: jax.Array, order: int = 1, *, axis: int = -4, method: 
     A clip that does not move has a derivative of exactly zero.
 
     Args:
-      clip: (..., T, H, W, C), floating point, any dtype.
+      clip: (..., T, H, W, C), floating point, a JAX or numpy array. float64 stays float64, with and without
+        `jax_enable_x64`.
       order: 0 is the identity; 1 velocity; 2 acceleration; any order with 'forward'.
       axis: of time.
       method: 'forward' or 'central'.
@@ -51,7 +37,7 @@ def time_derivative(clip: jax.Array, order: int = 1, *, axis: int = -4, method: 
       (..., T - order, H, W, C) for 'forward', (..., T - 2, H, W, C) for 'central', dtype of `clip`.
 
     Raises:
-      TypeError: integer clips (their differences would wrap around), or float64 numpy input without x64.
+      TypeError: not an array, or not of floating point: differences of integers would wrap around.
       ValueError: too few frames, an unknown method, an order that 'central' does not have.
 
     Example:
@@ -64,40 +50,43 @@ def time_derivative(clip: jax.Array, order: int = 1, *, axis: int = -4, method: 
 
     Reference: Chen et al., CPAL 2025, section 3 (forward differences).
     """
-    _check(clip, order, axis)
+    _check_floating(clip)
+    order, axis = _natural(order, 'order'), operator.index(axis)
     if method not in METHODS:
         raise ValueError(f'method must be one of {METHODS}, not {method!r}.')
     if method == 'central' and order > 2:
         raise ValueError(f"method 'central' has orders 0, 1 and 2, not {order}: use 'forward'.")
+    if not -clip.ndim <= axis < clip.ndim:
+        raise ValueError(f'axis {axis} does not exist in a clip of shape {clip.shape}.')
     lost = 2 if method == 'central' and order else order
     if clip.shape[axis] <= lost:
-        raise ValueError(f'order {order} ({method}) needs at least {lost + 1} frames; the clip of shape {clip.shape} '
-                         f'has {clip.shape[axis]} on axis {axis}.')
-    return _time_derivative(clip, order=order, axis=axis, method=method)
+        raise ValueError(
+            f'order {order} ({method}) needs at least {lost + 1} frames; the clip of shape {clip.shape} has '
+            f'{clip.shape[axis]} on axis {axis}.'
+        )
+    with _keeping(clip.dtype):
+        return _differentiate(clip, order=order, axis=axis, method=method)
 
 
 @partial(jax.jit, static_argnames=('order', 'axis', 'method'))
-def _time_derivative(clip: jax.Array, *, order: int, axis: int, method: str) -> jax.Array:
+def _differentiate(clip: jax.Array, *, order: int, axis: int, method: str) -> jax.Array:
+    if method == 'forward' or order == 0:
+        return jnp.diff(clip, n=order, axis=axis)
     frames = clip.shape[axis]
-    cut = partial(jax.lax.slice_in_dim, clip, axis=axis)
-    if method == 'central' and order == 1:
-        return (cut(2, frames) - cut(0, frames - 2)) / 2
-    if method == 'central' and order == 2:
-        # As a difference of differences: what does not move becomes exactly zero, also in low precision.
-        return (cut(2, frames) - cut(1, frames - 1)) - (cut(1, frames - 1) - cut(0, frames - 2))
-    return jnp.diff(clip, n=order, axis=axis)
+    before, here, after = (jax.lax.slice_in_dim(clip, n, frames - 2 + n, axis=axis) for n in range(3))
+    return (after - before) / 2 if order == 1 else (after - here) - (here - before)
 
 
 def derivative_stack(clip: jax.Array, max_order: int, *, axis: int = -4) -> tuple[jax.Array, ...]:
     """Forward differences of order 0 to `max_order`, all cut to their first T - `max_order` frames.
 
     Args:
-      clip: (..., T, H, W, C), floating point.
+      clip: (..., T, H, W, C), floating point, a JAX or numpy array.
       max_order: highest order.
       axis: of time.
 
     Returns:
-      Tuple of `max_order + 1` arrays (..., T - max_order, H, W, C).
+      Tuple of `max_order + 1` arrays (..., T - max_order, H, W, C), dtype of `clip`.
 
     Raises:
       TypeError, ValueError: as `time_derivative`.
@@ -108,10 +97,10 @@ def derivative_stack(clip: jax.Array, max_order: int, *, axis: int = -4) -> tupl
       >>> [d.ravel().tolist() for d in derivative_stack(clip, 2)]
       [[0.0, 1.0, 4.0], [1.0, 3.0, 5.0], [2.0, 2.0, 2.0]]
     """
-    _check(clip, max_order, axis)
-    length = clip.shape[axis] - max_order
-    return tuple(jax.lax.slice_in_dim(time_derivative(clip, order, axis=axis), 0, length, axis=axis)
-                 for order in range(max_order, -1, -1))[::-1]
+    highest = time_derivative(clip, max_order, axis=axis)
+    length = highest.shape[axis]
+    lower = (time_derivative(clip, order, axis=axis) for order in range(max_order))
+    return (*(jax.lax.slice_in_dim(d, 0, length, axis=axis) for d in lower), highest)
 
 
 def taylor_expand(derivatives: Sequence[jax.Array], steps: int) -> jax.Array:
@@ -122,17 +111,19 @@ def taylor_expand(derivatives: Sequence[jax.Array], steps: int) -> jax.Array:
     two continue at constant velocity, three at constant acceleration.
 
     Args:
-      derivatives: `[V[0], D V[0], D^2 V[0], ...]`, one frame each, all of one shape.
+      derivatives: `[V[0], D V[0], D^2 V[0], ...]`, one frame each, floating point, all of one shape and dtype.
       steps: frames ahead, at least 0.
 
     Returns:
       The frame, shape and dtype of the derivatives.
 
     Raises:
-      TypeError: integer frames.
-      ValueError: no derivatives, different shapes, negative `steps`.
+      TypeError: not arrays, or not of floating point.
+      ValueError: no derivatives, different shapes or dtypes, negative `steps`.
 
     Example:
+      From the first three frames of an accelerating clip, frame 5 (counted from 0), which was not seen:
+
       >>> import numpy as np
       >>> clip = np.arange(6, dtype=np.float32).reshape(6, 1, 1, 1) ** 2
       >>> now = [d[0] for d in derivative_stack(clip[:3], 2)]
@@ -141,13 +132,35 @@ def taylor_expand(derivatives: Sequence[jax.Array], steps: int) -> jax.Array:
 
     Reference: Chen et al., CPAL 2025, section 3; Newton's forward difference formula.
     """
-    if not len(derivatives):
-        raise ValueError('derivatives must hold at least V[0].')
-    if len({d.shape for d in derivatives}) > 1:
-        raise ValueError(f'derivatives must have one shape, not {[d.shape for d in derivatives]}.')
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
-        raise ValueError(f'steps must be an integer of at least 0, not {steps!r}.')
-    for d in derivatives:
-        _check(jnp.atleast_1d(d) if not d.ndim else d, 0, 0)
-    used = derivatives[: steps + 1]  # C(steps, k) is zero beyond
-    return sum((comb(steps, k) * d for k, d in enumerate(used[1:], 1)), start=jnp.asarray(used[0]))
+    steps = _natural(steps, 'steps')
+    for derivative in derivatives:
+        _check_floating(derivative)
+    kinds = {(d.shape, str(d.dtype)) for d in derivatives}
+    if len(kinds) != 1:
+        raise ValueError(f'derivatives must hold V[0] and have one shape and dtype, not {sorted(kinds)}.')
+    with _keeping(derivatives[0].dtype):
+        # C(steps, k) is zero beyond k = steps.
+        return sum((float(comb(steps, k)) * d for k, d in enumerate(derivatives[: steps + 1])),
+                   start=jnp.zeros_like(derivatives[0]))
+
+
+def _check_floating(clip) -> None:
+    if not isinstance(clip, np.ndarray | jax.Array):
+        raise TypeError(f'a clip must be a numpy or JAX array, not {type(clip).__name__}.')
+    if not jnp.issubdtype(clip.dtype, jnp.floating):
+        raise TypeError(
+            f'a clip must be of floating point, not {clip.dtype}: convert it first, because differences of integers '
+            'such as uint8 wrap around instead of becoming negative.'
+        )
+
+
+def _natural(value, name: str) -> int:
+    """`value` as an int of at least 0."""
+    if isinstance(value, bool) or not hasattr(value, '__index__') or value < 0:
+        raise ValueError(f'{name} must be an integer of at least 0, not {value!r}.')
+    return operator.index(value)
+
+
+def _keeping(dtype) -> AbstractContextManager:
+    """Where float64 input stays float64; JAX's default would cast it to float32."""
+    return jax.enable_x64(True) if dtype == np.float64 else nullcontext()
