@@ -1,6 +1,6 @@
 """Which derivative order each view gets: schedules as data, and pure functions of (epoch, key).
 
-`python -m vididi_jax.schedule vididi --epochs=8 --steps=4` prints a schedule.
+`python -m vididi_jax.schedule vididi --epochs=8 --steps=4` prints what a training run draws.
 
 Reference: Chen et al., CPAL 2025, section 3 (balanced alternating learning strategy).
 """
@@ -11,10 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
+import numpy as np
 
 from vididi_jax.errors import UserError
 
 Orders = tuple[int, int]
+
+TAG = 2  # splits the key of the schedule off a run's seed; the augmentation and the weights have others
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,11 @@ class Schedule:
         """The highest order that can come up."""
         return max(itertools.chain.from_iterable(self.choices or self.phases)) + self.coin
 
-    def possible(self, phase: int) -> tuple[Orders, ...]:
-        """The pairs that a step of `phase` can get, equally likely."""
-        first, second = self.phases[phase]
-        return self.choices or tuple((first + raised, second + raised) for raised in range(1 + self.coin))
+    def possible(self, epoch: int) -> tuple[Orders, ...]:
+        """The pairs of orders that a step of `epoch` can get, equally likely."""
+        raised = range(1 + self.coin)
+        pairs = self.choices or (self.phases[epoch % len(self.phases)],)
+        return tuple((first + b, second + b) for first, second in pairs for b in raised)
 
 
 ALTERNATING = ((1, 1), (0, 1), (1, 0), (0, 0))
@@ -58,42 +62,59 @@ def resolve(spec) -> Schedule:
 
     Args:
       spec: a name of `SCHEDULES`, a `Schedule`, a tuple of phases such as `((1, 1), (0, 1))`, or a mapping with
-        `phases` and `coin`.
+        `phases` and, if wanted, `coin`.
 
     Raises:
       UserError: anything else.
+
+    Example:
+      >>> resolve('vididi').phases
+      ((1, 1), (0, 1), (1, 0), (0, 0))
+      >>> resolve({'phases': [[0, 2]], 'coin': True}).max_order
+      3
     """
     if isinstance(spec, Schedule):
         return spec
-    if isinstance(spec, str):
-        if spec not in SCHEDULES:
-            raise UserError(f'there is no schedule {spec!r}: choose one of {", ".join(SCHEDULES)}, '
-                            'or give a tuple of phases such as ((1, 1), (0, 1)).')
+    if isinstance(spec, str) and spec in SCHEDULES:
         return SCHEDULES[spec]
+    known = ', '.join(SCHEDULES)
     try:
-        fields = dict(spec) if isinstance(spec, Mapping) else {'phases': spec}
+        fields = dict(spec) if hasattr(spec, 'keys') else {'phases': spec}
         phases = tuple((first, second) for first, second in fields.pop('phases'))
         coin = fields.pop('coin', False)
-        if fields or not phases or not isinstance(coin, bool) or any(
-                not isinstance(order, int) or order < 0 for order in itertools.chain.from_iterable(phases)):
-            raise ValueError
     except (TypeError, ValueError, KeyError):
-        raise UserError(f'schedule {spec!r} is not a schedule: give a name ({", ".join(SCHEDULES)}), a tuple of phases '
-                        'such as ((1, 1), (0, 1)), or a mapping with phases and coin.') from None
+        raise UserError(f'schedule {spec!r} is unknown: give one of {known}, a tuple of phases such as '
+                        '((1, 1), (0, 1)), or a mapping with phases and coin.') from None
+    if fields:
+        raise UserError(f'a schedule has phases and coin, not {", ".join(map(str, fields))}: drop it from {spec!r}.')
+    orders = list(itertools.chain.from_iterable(phases))
+    if not orders or not all(type(order) is int and order >= 0 for order in orders):
+        raise UserError(f'the phases of schedule {spec!r} must be pairs of derivative orders, whole numbers of at least '
+                        f'0, and at least one pair; or give one of {known}.')
+    if not isinstance(coin, bool):
+        raise UserError(f'the coin of schedule {spec!r} must be True or False.')
     return Schedule(phases, coin)
+
+
+def schedule_key(seed: int) -> jax.Array:
+    """The key that all draws of a run's schedule come from: step s uses `fold_in(schedule_key(seed), s)`.
+
+    It lives on the host's CPU, and so do the draws from it: they never wait for work queued on an accelerator, nor
+    depend on which one it is.
+    """
+    return jax.device_put(jax.random.fold_in(jax.random.key(seed), TAG), jax.local_devices(backend='cpu')[0])
 
 
 def view_orders(schedule: Schedule | str, epoch: int, key: jax.Array) -> Orders:
     """The derivative orders of the two views in one step.
 
     `(o1, o2) = phases[epoch mod len(phases)] + (b, b)`, with b from a fair coin if the schedule has one. The coin is a
-    function of `key` alone: the same on every host and after a resume.
+    function of `key` alone: the same on every device and host, and after a resume.
 
     Args:
       schedule: a `Schedule`, or what `resolve` takes.
       epoch: from 0.
-      key: of this step and of no other use, for example `fold_in(schedule_key, step)`. The draw runs where the key
-        is: keep it on the host's CPU, so that it does not wait for work queued on an accelerator.
+      key: of this step and of no other use: `fold_in(schedule_key(seed), step)`.
 
     Returns:
       (order of view 1, order of view 2), python ints.
@@ -102,34 +123,61 @@ def view_orders(schedule: Schedule | str, epoch: int, key: jax.Array) -> Orders:
       >>> view_orders('first_order', 5, jax.random.key(0))
       (0, 1)
     """
+    possible = resolve(schedule).possible(epoch)
+    return possible[int(_draw(key, len(possible)))] if len(possible) > 1 else possible[0]
+
+
+def run_orders(schedule: Schedule | str, seed: int, epochs: int, steps_per_epoch: int) -> list[list[Orders]]:
+    """The orders of every step of a run, as `view_orders` with `schedule_key(seed)` gives them, drawn at once.
+
+    Returns:
+      One list an epoch, one pair a step.
+
+    Example:
+      >>> run_orders('base', seed=0, epochs=2, steps_per_epoch=3)
+      [[(0, 0), (0, 0), (0, 0)], [(0, 0), (0, 0), (0, 0)]]
+    """
     schedule = resolve(schedule)
-    possible = schedule.possible(epoch % len(schedule.phases))
-    if len(possible) == 1:
-        return possible[0]
-    return possible[int(jax.random.randint(key, (), 0, len(possible)))]
+    count = len(schedule.possible(0))  # the same in all phases
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(schedule_key(seed), np.arange(epochs * steps_per_epoch))
+    drawn = np.asarray(jax.vmap(lambda key: _draw(key, count))(keys)).reshape(epochs, steps_per_epoch)
+    return [[schedule.possible(epoch)[choice] for choice in drawn[epoch]] for epoch in range(epochs)]
+
+
+def _draw(key: jax.Array, count: int) -> jax.Array:
+    """A whole number from 0 to `count - 1`; the dtype is fixed because it decides which bits are used."""
+    return jax.random.randint(key, (), 0, count, np.int32)
 
 
 def describe_phase(schedule: Schedule, phase: int) -> str:
-    """The pairs of views of a phase, for people: `orders (1, 1) or (2, 2), views dV1 & dV2 or d2V1 & d2V2`."""
+    """The pairs of views of a phase, for people.
+
+    Example:
+      >>> describe_phase(SCHEDULES['vididi'], 1)
+      'orders (0, 1) or (1, 2), views V1 & dV2 or dV1 & d2V2'
+    """
+    def view(order: int, number: int) -> str:
+        return ('V', 'dV')[order] + str(number) if order < 2 else f'd{order}V{number}'
+
     possible = schedule.possible(phase)
-    symbols = ('V', 'dV')
-    view = lambda order, number: (symbols[order] if order < 2 else f'd{order}V') + str(number)  # noqa: E731
-    pairs = [f'{view(first, 1)} & {view(second, 2)}' for first, second in possible]
+    pairs = (f'{view(first, 1)} & {view(second, 2)}' for first, second in possible)
     return f'orders {" or ".join(map(str, possible))}, views {" or ".join(pairs)}'
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog='python -m vididi_jax.schedule', description='Print a schedule, step by step.')
+    parser = argparse.ArgumentParser(
+        prog='python -m vididi_jax.schedule',
+        description='Print the derivative orders of the two views, step by step, as a training run draws them.',
+    )
     parser.add_argument('schedule', choices=SCHEDULES)
     parser.add_argument('--epochs', type=int, default=8)
-    parser.add_argument('--steps', type=int, default=4, help='steps an epoch')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--steps', type=int, default=4, help='steps an epoch (default 4)')
+    parser.add_argument('--seed', type=int, default=0, help='of the run, config.seed (default 0)')
     arguments = parser.parse_args()
-    schedule, key = SCHEDULES[arguments.schedule], jax.random.key(arguments.seed)
+    schedule = SCHEDULES[arguments.schedule]
     print(f'{"epoch":>5} {"step":>5} {"phase":>5}  orders')
-    for epoch in range(arguments.epochs):
-        for step in range(epoch * arguments.steps, (epoch + 1) * arguments.steps):
-            orders = view_orders(schedule, epoch, jax.random.fold_in(key, step))
+    for epoch, steps in enumerate(run_orders(schedule, arguments.seed, arguments.epochs, arguments.steps)):
+        for step, orders in enumerate(steps, epoch * arguments.steps):
             print(f'{epoch:5} {step:5} {epoch % len(schedule.phases):5}  {orders}')
 
 
