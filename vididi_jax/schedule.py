@@ -7,7 +7,6 @@ Reference: Chen et al., CPAL 2025, section 3 (balanced alternating learning stra
 
 import argparse
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
@@ -89,8 +88,8 @@ def resolve(spec) -> Schedule:
         raise UserError(f'a schedule has phases and coin, not {", ".join(map(str, fields))}: drop it from {spec!r}.')
     orders = list(itertools.chain.from_iterable(phases))
     if not orders or not all(type(order) is int and order >= 0 for order in orders):
-        raise UserError(f'the phases of schedule {spec!r} must be pairs of derivative orders, whole numbers of at least '
-                        f'0, and at least one pair; or give one of {known}.')
+        raise UserError(f'the phases of schedule {spec!r} must be pairs of derivative orders, whole numbers from 0 up, '
+                        f'and at least one pair; or give one of {known}.')
     if not isinstance(coin, bool):
         raise UserError(f'the coin of schedule {spec!r} must be True or False.')
     return Schedule(phases, coin)
@@ -102,7 +101,11 @@ def schedule_key(seed: int) -> jax.Array:
     It lives on the host's CPU, and so do the draws from it: they never wait for work queued on an accelerator, nor
     depend on which one it is.
     """
-    return jax.device_put(jax.random.fold_in(jax.random.key(seed), TAG), jax.local_devices(backend='cpu')[0])
+    try:
+        host = jax.local_devices(backend='cpu')[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+        host = jax.local_devices()[0]
+    return jax.device_put(jax.random.fold_in(jax.random.key(seed), TAG), host)
 
 
 def view_orders(schedule: Schedule | str, epoch: int, key: jax.Array) -> Orders:
@@ -174,6 +177,7 @@ def main() -> None:
     parser.add_argument('--steps', type=int, default=4, help='steps an epoch (default 4)')
     parser.add_argument('--seed', type=int, default=0, help='of the run, config.seed (default 0)')
     arguments = parser.parse_args()
+    jax.config.update('jax_platforms', 'cpu')  # no reason to take hold of an accelerator
     schedule = SCHEDULES[arguments.schedule]
     print(f'{"epoch":>5} {"step":>5} {"phase":>5}  orders')
     for epoch, steps in enumerate(run_orders(schedule, arguments.seed, arguments.epochs, arguments.steps)):
