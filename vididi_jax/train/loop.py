@@ -25,7 +25,7 @@ from vididi_jax.train.step import frames_to_read, make_train_step
 
 logger = logging.getLogger(__name__)
 
-INIT, AUGMENT, ORDERS = range(3)  # tags that split the keys of one seed by what they are for
+INIT, AUGMENT = range(2)  # tags that split the keys of one seed by what they are for; the schedule has its own
 
 
 class Plan(NamedTuple):
@@ -147,9 +147,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
 
 def train(config, plan: Plan, train_step, state, meta: dict, checkpoints: Checkpoints, mesh, workdir: Path):
     """The steps from `meta['step']` to the end."""
-    seed_key = jax.random.key(config.seed)
-    augment_key, orders_key = (jax.random.fold_in(seed_key, tag) for tag in (AUGMENT, ORDERS))
-    orders_key = jax.device_put(orders_key, jax.local_devices(backend='cpu')[0])  # drawn while the devices work
+    augment_key = jax.random.fold_in(jax.random.key(config.seed), AUGMENT)
+    orders_key = schedules.schedule_key(config.seed)
     stream = pipeline.training_stream(
         plan.source, plan.videos, length=plan.frames, stride=config.clip.stride, placement=config.clip.placement,
         batch_size=config.batch_size, seed=config.seed, process=jax.process_index(), processes=jax.process_count())
