@@ -12,7 +12,7 @@ from vididi_jax import augment as A
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError
 
-GRAY = np.array([0.299, 0.587, 0.114])
+GRAY = np.array([0.2989, 0.587, 0.114])
 
 
 def random_clips(seed=0, shape=(3, 4, 20, 27, 3)):

@@ -1,21 +1,31 @@
 """Augmentation and normalisation of clips on the device: keyed per clip, the same for all frames of a clip.
 
-The operations are pure functions on float clips (..., H, W, 3) in [0, 1] and agree with torchvision's of the same
-parameters; `augment` draws the parameters and applies them to a batch of uint8 clips.
+`augment` draws the parameters of the operations of `vididi_jax.pixels` and applies them to a batch of uint8 clips. In a
+clip that does not move all frames stay equal to the last bit, so that its derivatives are zero.
 
-Reference: Chen et al., CPAL 2025, section 4 (experimental setup); torchvision.transforms for the operations.
+Reference: Chen et al., CPAL 2025, section 4 (experimental setup); torchvision.transforms for the distributions.
 """
 
 from dataclasses import dataclass
 from functools import partial
+from math import log
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from vididi_jax.errors import UserError
+from vididi_jax.pixels import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    gaussian_blur,
+    luminance,
+    normalise,
+    resized_crop,
+    to_gray,
+)
 
-LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in torchvision and Pillow
 CROP_ATTEMPTS = 10  # as torchvision: tries to fit a crop into the frame before taking the centre
 
 
@@ -25,19 +35,21 @@ class Augmentation:
 
     Attributes:
       size: height and width of the output, pixels.
-      crop: 'random_resized' (area and aspect below, resized to `size`), or 'none' for frames that have that size.
+      crop: 'random_resized' (area and aspect below, resized to `size`), or 'none' for frames that all have that size.
       area: range of the crop's share of the frame.
       aspect: range of the crop's width / height, drawn log-uniformly.
       flip: probability of a horizontal flip.
       shift: largest wrapped shift in pixels, each way, of both axes; 0 for none.
       blur: probability of a Gaussian blur of `blur_kernel` pixels, sigma uniform in `blur_sigma`.
       jitter: probability of colour jitter; factors are uniform in 1 +- `brightness`, `contrast`, `saturation`, the hue
-        shift in +- `hue` (of a full turn), applied in this order.
-      gain: range of a factor on all channels; tint: range of one factor per channel. (1, 1) for none.
-      gray: probability of gray; `gray_mode` 'channel' copies one random channel to all, 'luminance' takes the weighted sum.
+        shift in +- `hue` (of a full turn), applied in this order (torchvision's is random).
+      gray: probability of gray; `gray_mode` 'channel' copies one random channel to all, 'luminance' takes the weighted
+        sum.
+      gain: range of a factor on all channels; tint: range of one factor per channel. (1, 1) for none. Not clamped.
       mean, std: of the final normalisation, per channel, on [0, 1].
-      frame_consistent: whether jitter and gray are drawn once a clip (True) or for each frame. Per frame, what stands
-        still no longer has a derivative of zero.
+      frame_consistent: whether jitter and gray are drawn once a clip, and contrast is around the mean of the clip
+        (True), or all that for each frame, as in the authors' code (False). Per frame, what stands still no longer has
+        a derivative of zero.
       centre_fraction: side of evaluation's centre crop, as a share of the frame's shorter side.
     """
 
@@ -55,129 +67,61 @@ class Augmentation:
     contrast: float = 0.2
     saturation: float = 0.2
     hue: float = 0.05
-    gain: tuple[float, float] = (1.0, 1.0)
-    tint: tuple[float, float] = (1.0, 1.0)
     gray: float = 0.2
     gray_mode: str = 'channel'
+    gain: tuple[float, float] = (1.0, 1.0)
+    tint: tuple[float, float] = (1.0, 1.0)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     frame_consistent: bool = True
     centre_fraction: float = 0.875
 
     def __post_init__(self):
-        for name, allowed in (('crop', ('random_resized', 'none')), ('gray_mode', ('channel', 'luminance'))):
-            if getattr(self, name) not in allowed:
-                raise UserError(f'augment.{name} is {getattr(self, name)!r}: choose {" or ".join(allowed)}.')
-        for name in ('flip', 'blur', 'jitter', 'gray'):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f'augment.{name} is {getattr(self, name)}: a probability lies between 0 and 1.')
-            object.__setattr__(self, name, float(getattr(self, name)))
-        for name in ('area', 'aspect', 'blur_sigma', 'gain', 'tint', 'mean', 'std'):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # configs from files hold lists
+        for name, value in vars(self).items():
+            if isinstance(value, list):  # configs from files hold lists
+                object.__setattr__(self, name, tuple(value))
+
+        def need(name: str, holds: bool, what: str) -> None:
+            if not holds:
+                raise UserError(f'augment.{name} is {getattr(self, name)!r}: it must be {what}.')
+
+        need('crop', self.crop in ('random_resized', 'none'), 'random_resized or none')
+        need('gray_mode', self.gray_mode in ('channel', 'luminance'), 'channel or luminance')
+        need('size', self.size >= 1, 'at least 1')
+        need('shift', 0 <= self.shift <= self.size, f'from 0 to size, which is {self.size}')
+        need('blur_kernel', self.blur_kernel > 0 and self.blur_kernel % 2 == 1, 'odd')
+        need('hue', 0 <= self.hue <= 0.5, 'from 0 to 0.5')
+        need('centre_fraction', 0 < self.centre_fraction <= 1, 'above 0 and at most 1')
+        for name in ('flip', 'blur', 'jitter', 'gray', 'brightness', 'contrast', 'saturation'):
+            need(name, 0 <= getattr(self, name) <= 1, 'from 0 to 1')
+        for name in ('area', 'aspect', 'blur_sigma', 'gain', 'tint'):
+            limits = getattr(self, name)
+            need(name, len(limits) == 2 and 0 < limits[0] <= limits[1], 'a pair (low, high) above 0')
+        need('area', self.area[1] <= 1, 'a share of the frame, at most 1')
+        for name in ('mean', 'std'):
+            need(name, len(getattr(self, name)) == 3, 'three numbers, one a channel')
+        need('std', min(self.std) > 0, 'above 0')
+
+    def check_frames(self, heights, widths) -> None:
+        """Raises `UserError` if some video's frames do not have the size that `crop='none'` needs.
+
+        Args:
+          heights, widths: of each video's frames, sequences of integers.
+        """
+        wrong = sorted({(h, w) for h, w in zip(heights, widths, strict=True) if (h, w) != (self.size, self.size)})
+        if self.crop == 'none' and wrong:
+            height, width = wrong[0]
+            raise UserError(f"frames are {height} x {width} and augment.crop is 'none' with size {self.size}: set "
+                            'augment.size to that of all frames, or augment.crop to random_resized.')
 
 
-def resize_weights(start, extent, inputs: int, outputs: int, dtype) -> jax.Array:
-    """Antialiased bilinear resampling of `[start, start + extent)` to `outputs` samples, as a matrix.
-
-    Row o is a triangle around `start + (o + 1/2) s`, s = extent / outputs, of half-width max(s, 1), cut to the source
-    interval and normalised: pixels outside of it never count. As torchvision's `resize(antialias=True)` after a crop.
-
-    Args:
-      start, extent: scalars, pixels; may be traced.
-      inputs, outputs: number of pixels.
-
-    Returns:
-      (outputs, inputs).
-    """
-    start, extent = jnp.asarray(start, dtype), jnp.asarray(extent, dtype)
-    scale = extent / outputs
-    centres = start + (jnp.arange(outputs, dtype=dtype) + 0.5) * scale
-    pixels = jnp.arange(inputs, dtype=dtype) + 0.5
-    weights = jnp.maximum(1 - jnp.abs(pixels - centres[:, None]) / jnp.maximum(scale, 1), 0)
-    weights = jnp.where((pixels > start) & (pixels < start + extent), weights, 0)
-    return weights / weights.sum(1, keepdims=True)
+def _uniform(key: jax.Array, limits, shape=()) -> jax.Array:
+    """Draws in float32 whatever the clips' dtype, because it decides which bits are used."""
+    return jax.random.uniform(key, shape, jnp.float32, *limits)
 
 
-def resized_crop(clip: jax.Array, top, left, height, width, size: int, flip=False) -> jax.Array:
-    """Crop (..., H, W, C) to a box, resize it to `size` x `size` (antialiased bilinear), and flip it if asked.
-
-    Args:
-      clip: floating point.
-      top, left, height, width: integers, the box in pixels; may be traced.
-      size: output height and width.
-      flip: bool, may be traced.
-
-    Returns:
-      (..., size, size, C).
-    """
-    dtype = clip.dtype
-    rows = resize_weights(top, height, clip.shape[-3], size, dtype)
-    columns = resize_weights(left, width, clip.shape[-2], size, dtype)
-    columns = jnp.where(flip, columns[::-1], columns)
-    clip = jnp.einsum('...hwc,ih->...iwc', clip, rows, precision=lax.Precision.HIGHEST)
-    return jnp.einsum('...iwc,jw->...ijc', clip, columns, precision=lax.Precision.HIGHEST)
-
-
-def adjust_brightness(clip: jax.Array, factor) -> jax.Array:
-    """`clamp(factor * x, 0, 1)`."""
-    return jnp.clip(factor * clip, 0, 1)
-
-
-def luminance(clip: jax.Array) -> jax.Array:
-    """`0.299 R + 0.587 G + 0.114 B`: (..., H, W, 3) -> (..., H, W, 1)."""
-    return sum(weight * clip[..., i : i + 1] for i, weight in enumerate(LUMINANCE))
-
-
-def adjust_contrast(clip: jax.Array, factor) -> jax.Array:
-    """`clamp(factor * x + (1 - factor) * mean luminance of the frame, 0, 1)`."""
-    mean = luminance(clip).mean((-3, -2, -1), keepdims=True)
-    return jnp.clip(factor * clip + (1 - factor) * mean, 0, 1)
-
-
-def adjust_saturation(clip: jax.Array, factor) -> jax.Array:
-    """`clamp(factor * x + (1 - factor) * luminance, 0, 1)`."""
-    return jnp.clip(factor * clip + (1 - factor) * luminance(clip), 0, 1)
-
-
-def adjust_hue(clip: jax.Array, shift) -> jax.Array:
-    """Turn the hue by `shift` (1 is a full turn), at the same HSV saturation and value."""
-    r, g, b = clip[..., 0], clip[..., 1], clip[..., 2]
-    value, least = jnp.max(clip, -1), jnp.min(clip, -1)
-    chroma = value - least
-    safe = jnp.where(chroma == 0, 1, chroma)
-    hue = jnp.where(value == r, (g - b) / safe, jnp.where(value == g, 2 + (b - r) / safe, 4 + (r - g) / safe))
-    hue = 6 * jnp.mod(hue / 6 + shift, 1)
-
-    def channel(n):  # HSV -> RGB: each channel falls from `value` by chroma times a trapezoid of the hue
-        k = jnp.mod(n + hue, 6)
-        return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
-
-    return jnp.where(chroma[..., None] == 0, clip, jnp.stack([channel(5), channel(3), channel(1)], -1))
-
-
-def gaussian_blur(clip: jax.Array, sigma, kernel: int = 3) -> jax.Array:
-    """Separable Gaussian blur with reflected borders: weights `exp(-x^2 / (2 sigma^2))`, normalised."""
-    half = kernel // 2
-    offsets = jnp.arange(-half, half + 1, dtype=clip.dtype)
-    weights = jnp.exp(-0.5 * (offsets / sigma) ** 2)
-    weights /= weights.sum()
-    for axis in (-3, -2):
-        padding = [(0, 0)] * clip.ndim
-        padding[axis] = (half, half)
-        padded = jnp.pad(clip, padding, mode='reflect')
-        clip = sum(weights[i] * lax.slice_in_dim(padded, i, i + clip.shape[axis], axis=axis) for i in range(kernel))
-    return clip
-
-
-def to_gray(clip: jax.Array, channel=None) -> jax.Array:
-    """All three channels become channel number `channel` (may be traced), or the luminance if None."""
-    one = luminance(clip) if channel is None else jnp.take(clip, jnp.asarray(channel)[None], axis=-1)
-    return jnp.broadcast_to(one, clip.shape)
-
-
-def normalise(clip: jax.Array, mean, std) -> jax.Array:
-    """`(x - mean) / std` per channel."""
-    return (clip - jnp.asarray(mean, clip.dtype)) / jnp.asarray(std, clip.dtype)
+def _chance(key: jax.Array, probability: float) -> jax.Array:
+    return _uniform(key, (0, 1)) < probability
 
 
 def random_box(key: jax.Array, height, width, area: tuple, aspect: tuple) -> tuple:
@@ -187,9 +131,8 @@ def random_box(key: jax.Array, height, width, area: tuple, aspect: tuple) -> tup
     aspect is in range.
     """
     keys = jax.random.split(key, 4)
-    dtype = jnp.float32
-    target = jax.random.uniform(keys[0], (CROP_ATTEMPTS,), dtype, *area) * (height * width)
-    ratio = jnp.exp(jax.random.uniform(keys[1], (CROP_ATTEMPTS,), dtype, *map(jnp.log, aspect)))
+    target = _uniform(keys[0], area, (CROP_ATTEMPTS,)) * (height * width)
+    ratio = jnp.exp(_uniform(keys[1], (log(aspect[0]), log(aspect[1])), (CROP_ATTEMPTS,)))
     w = jnp.round(jnp.sqrt(target * ratio)).astype(jnp.int32)
     h = jnp.round(jnp.sqrt(target / ratio)).astype(jnp.int32)
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
@@ -197,53 +140,53 @@ def random_box(key: jax.Array, height, width, area: tuple, aspect: tuple) -> tup
     fallback_h = jnp.minimum(height, jnp.round(width / aspect[0]).astype(jnp.int32))
     chosen = jnp.argmax(fits)
     w, h = jnp.where(fits.any(), w[chosen], fallback_w), jnp.where(fits.any(), h[chosen], fallback_h)
-    top = jax.random.randint(keys[2], (), 0, height - h + 1)
-    left = jax.random.randint(keys[3], (), 0, width - w + 1)
+    top = jax.random.randint(keys[2], (), 0, height - h + 1, jnp.int32)
+    left = jax.random.randint(keys[3], (), 0, width - w + 1, jnp.int32)
     return (jnp.where(fits.any(), top, (height - h) // 2), jnp.where(fits.any(), left, (width - w) // 2), h, w)
 
 
 def _colour(key: jax.Array, frames: jax.Array, spec: Augmentation) -> jax.Array:
-    """Jitter and gray of one clip, or of one frame."""
+    """Jitter and gray of one clip (T, H, W, 3), or of one frame (H, W, 3)."""
     keys = jax.random.split(key, 7)
 
-    def factor(k, amount):
-        return jax.random.uniform(k, (), frames.dtype, 1 - amount, 1 + amount)
+    def around(centre, key, amount):
+        return _uniform(key, (centre - amount, centre + amount)).astype(frames.dtype)
 
     if spec.jitter:
-        out = adjust_brightness(frames, factor(keys[0], spec.brightness)) if spec.brightness else frames
-        out = adjust_contrast(out, factor(keys[1], spec.contrast)) if spec.contrast else out
-        out = adjust_saturation(out, factor(keys[2], spec.saturation)) if spec.saturation else out
-        out = adjust_hue(out, factor(keys[3], spec.hue) - 1) if spec.hue else out
-        frames = jnp.where(jax.random.bernoulli(keys[4], spec.jitter), out, frames)
+        out = adjust_brightness(frames, around(1, keys[0], spec.brightness)) if spec.brightness else frames
+        out = adjust_contrast(out, around(1, keys[1], spec.contrast), luminance(out).mean()) if spec.contrast else out
+        out = adjust_saturation(out, around(1, keys[2], spec.saturation)) if spec.saturation else out
+        out = adjust_hue(out, around(0, keys[3], spec.hue)) if spec.hue else out
+        frames = jnp.where(_chance(keys[4], spec.jitter), out, frames)
     if spec.gray:
-        channel = jax.random.randint(keys[5], (), 0, 3) if spec.gray_mode == 'channel' else None
-        frames = jnp.where(jax.random.bernoulli(keys[6], spec.gray), to_gray(frames, channel), frames)
+        channel = jax.random.randint(keys[5], (), 0, 3, jnp.int32) if spec.gray_mode == 'channel' else None
+        frames = jnp.where(_chance(keys[6], spec.gray), to_gray(frames, channel), frames)
     return frames
 
 
 def _augment_clip(key: jax.Array, clip: jax.Array, size: jax.Array, spec: Augmentation) -> jax.Array:
     """One clip (T, H, W, 3) in [0, 1], of which the top left `size` are pixels."""
     crop_key, flip_key, shift_key, blur_key, sigma_key, colour_key, gain_key, tint_key = jax.random.split(key, 8)
-    flip = jax.random.bernoulli(flip_key, spec.flip)
+    flip = _chance(flip_key, spec.flip)
     if spec.crop == 'random_resized':
         clip = resized_crop(clip, *random_box(crop_key, size[0], size[1], spec.area, spec.aspect), spec.size, flip)
-    elif spec.flip:
-        clip = jnp.where(flip, clip[:, :, ::-1], clip)
+    else:
+        clip = jnp.where(flip, clip[:, :, ::-1], clip) if spec.flip else clip
+        clip = jnp.where((size == spec.size).all(), clip, jnp.nan)  # rather than showing the padding
     if spec.shift:
-        clip = jnp.roll(clip, jax.random.randint(shift_key, (2,), -spec.shift, spec.shift + 1), axis=(1, 2))
+        shift = jax.random.randint(shift_key, (2,), -spec.shift, spec.shift + 1, jnp.int32)
+        clip = jnp.roll(clip, shift, axis=(1, 2))
     if spec.blur:
-        sigma = jax.random.uniform(sigma_key, (), clip.dtype, *spec.blur_sigma)
-        blurred = gaussian_blur(clip, sigma, spec.blur_kernel)
-        clip = jnp.where(jax.random.bernoulli(blur_key, spec.blur), blurred, clip)
-    if spec.jitter or spec.gray:
-        if spec.frame_consistent:
-            clip = _colour(colour_key, clip, spec)
-        else:
-            clip = jax.vmap(partial(_colour, spec=spec))(jax.random.split(colour_key, clip.shape[0]), clip)
+        blurred = gaussian_blur(clip, _uniform(sigma_key, spec.blur_sigma).astype(clip.dtype), spec.blur_kernel)
+        clip = jnp.where(_chance(blur_key, spec.blur), blurred, clip)
+    if (spec.jitter or spec.gray) and spec.frame_consistent:
+        clip = _colour(colour_key, clip, spec)
+    elif spec.jitter or spec.gray:
+        clip = jax.vmap(partial(_colour, spec=spec))(jax.random.split(colour_key, clip.shape[0]), clip)
     if spec.gain != (1, 1):
-        clip = clip * jax.random.uniform(gain_key, (), clip.dtype, *spec.gain)
+        clip = clip * _uniform(gain_key, spec.gain).astype(clip.dtype)
     if spec.tint != (1, 1):
-        clip = clip * jax.random.uniform(tint_key, (3,), clip.dtype, *spec.tint)
+        clip = clip * _uniform(tint_key, spec.tint, (3,)).astype(clip.dtype)
     return clip
 
 
@@ -255,7 +198,7 @@ def augment(key: jax.Array, clips: jax.Array, sizes: jax.Array, spec: Augmentati
       key: of this batch and view.
       clips: uint8 (B, T, H, W, 3).
       sizes: int32 (B, 2), true height and width: frames stand in the top left corner of the canvas, what is beyond them
-        is never used.
+        is never used. With `spec.crop` 'none' they must be `spec.size`: a clip of another size becomes NaN.
       spec: the augmentation; static under jit.
       dtype: of the computation and the result, float32 or float64.
 
@@ -263,9 +206,11 @@ def augment(key: jax.Array, clips: jax.Array, sizes: jax.Array, spec: Augmentati
       (B, T, size, size, 3), normalised.
 
     Raises:
-      ValueError: clips that are not uint8, or not of `spec.size` where `spec.crop` is 'none'.
+      ValueError: clips that are not uint8, a low-precision `dtype`.
+      UserError: a canvas that is not of `spec.size` where `spec.crop` is 'none'.
     """
-    _check(clips, spec, cropped=spec.crop != 'none')
+    _check(clips, dtype)
+    spec.check_frames(clips.shape[2:3], clips.shape[3:4])
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(clips.shape[0]))
     pixels = clips.astype(dtype) / 255
     pixels = jax.vmap(partial(_augment_clip, spec=spec))(keys, pixels, sizes)
@@ -279,7 +224,7 @@ def centre_crop(clips: jax.Array, sizes: jax.Array, spec: Augmentation, dtype=jn
     Args and result as `augment`, without randomness. With frames of short side 128, a fraction of 0.875 and a size of
     112 the pixels are those of the frame, not resampled.
     """
-    _check(clips, spec, cropped=True)
+    _check(clips, dtype)
 
     def one(clip, size):
         side = jnp.round(spec.centre_fraction * size.min()).astype(jnp.int32)
@@ -289,9 +234,8 @@ def centre_crop(clips: jax.Array, sizes: jax.Array, spec: Augmentation, dtype=jn
     return normalise(pixels, spec.mean, spec.std)
 
 
-def _check(clips: jax.Array, spec: Augmentation, cropped: bool) -> None:
+def _check(clips: jax.Array, dtype) -> None:
     if clips.dtype != jnp.uint8 or clips.ndim != 5:
         raise ValueError(f'clips must be uint8 (B, T, H, W, 3), not {clips.dtype} {clips.shape}.')
-    if not cropped and clips.shape[2:4] != (spec.size, spec.size):
-        raise UserError(f"frames are {clips.shape[2]} x {clips.shape[3]} and augment.crop is 'none' with size {spec.size}: "
-                        'set augment.size to that of the frames, or augment.crop to random_resized.')
+    if dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(f'dtype must be float32 or float64, not {dtype}.')

@@ -1,0 +1,121 @@
+"""Crop, resize, blur and colour: pure functions on float clips (..., H, W, 3) in [0, 1].
+
+They agree, to rounding, with torchvision's functions of the same names on float tensors, and treat every frame alike:
+equal frames stay equal to the last bit.
+
+Reference: torchvision.transforms.functional.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+LUMINANCE = (0.2989, 0.587, 0.114)  # as in torchvision's tensor operations; ITU-R BT.601 and Pillow have 0.299
+
+
+def resize_weights(start, extent, inputs: int, outputs: int, dtype) -> jax.Array:
+    """Antialiased bilinear resampling of `[start, start + extent)` to `outputs` samples, as a matrix.
+
+    Row o is a triangle around `start + (o + 1/2) s`, s = extent / outputs, of half-width max(s, 1), cut to the source
+    interval and normalised: pixels outside of it never count. As torchvision's `resize(antialias=True)` after a crop.
+
+    Args:
+      start, extent: scalars, pixels; may be traced.
+      inputs, outputs: number of pixels.
+
+    Returns:
+      (outputs, inputs).
+    """
+    start, extent = jnp.asarray(start, dtype), jnp.asarray(extent, dtype)
+    scale = extent / outputs
+    centres = start + (jnp.arange(outputs, dtype=dtype) + 0.5) * scale
+    pixels = jnp.arange(inputs, dtype=dtype) + 0.5
+    weights = jnp.maximum(1 - jnp.abs(pixels - centres[:, None]) / jnp.maximum(scale, 1), 0)
+    weights = jnp.where((pixels > start) & (pixels < start + extent), weights, 0)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def resized_crop(clip: jax.Array, top, left, height, width, size: int, flip=False) -> jax.Array:
+    """Crop (..., H, W, C) to a box, resize it to `size` x `size` (antialiased bilinear), and flip it if asked.
+
+    Args:
+      clip: floating point.
+      top, left, height, width: integers, the box in pixels; may be traced.
+      size: output height and width.
+      flip: bool, may be traced.
+
+    Returns:
+      (..., size, size, C).
+    """
+    dtype = clip.dtype
+    rows = resize_weights(top, height, clip.shape[-3], size, dtype)
+    columns = resize_weights(left, width, clip.shape[-2], size, dtype)
+    columns = jnp.where(flip, columns[::-1], columns)
+    frames = clip.reshape(-1, *clip.shape[-3:])
+    # One product a frame: inside one large product equal frames would be summed in different orders.
+    rows, columns = (jnp.broadcast_to(weights, (len(frames), *weights.shape)) for weights in (rows, columns))
+    frames = jnp.einsum('nhwc,nih->niwc', frames, rows, precision=lax.Precision.HIGHEST)
+    frames = jnp.einsum('niwc,njw->nijc', frames, columns, precision=lax.Precision.HIGHEST)
+    return frames.reshape(*clip.shape[:-3], size, size, clip.shape[-1])
+
+
+def adjust_brightness(clip: jax.Array, factor) -> jax.Array:
+    """`clamp(factor * x, 0, 1)`."""
+    return jnp.clip(factor * clip, 0, 1)
+
+
+def luminance(clip: jax.Array) -> jax.Array:
+    """`0.2989 R + 0.587 G + 0.114 B`: (..., H, W, 3) -> (..., H, W, 1)."""
+    return sum(weight * clip[..., i : i + 1] for i, weight in enumerate(LUMINANCE))
+
+
+def adjust_contrast(clip: jax.Array, factor, mean=None) -> jax.Array:
+    """`clamp(factor * x + (1 - factor) * mean, 0, 1)`; the default mean is the mean luminance of each frame."""
+    mean = luminance(clip).mean((-3, -2, -1), keepdims=True) if mean is None else mean
+    return jnp.clip(factor * clip + (1 - factor) * mean, 0, 1)
+
+
+def adjust_saturation(clip: jax.Array, factor) -> jax.Array:
+    """`clamp(factor * x + (1 - factor) * luminance, 0, 1)`."""
+    return jnp.clip(factor * clip + (1 - factor) * luminance(clip), 0, 1)
+
+
+def adjust_hue(clip: jax.Array, shift) -> jax.Array:
+    """Turn the hue by `shift` (1 is a full turn), at the same HSV saturation and value."""
+    r, g, b = clip[..., 0], clip[..., 1], clip[..., 2]
+    value, least = jnp.max(clip, -1), jnp.min(clip, -1)
+    chroma = value - least
+    safe = jnp.where(chroma == 0, 1, chroma)
+    hue = jnp.where(value == r, (g - b) / safe, jnp.where(value == g, 2 + (b - r) / safe, 4 + (r - g) / safe))
+    hue = 6 * jnp.mod(hue / 6 + shift, 1)
+
+    def channel(n):  # HSV -> RGB: each channel falls from `value` by chroma times a trapezoid of the hue
+        k = jnp.mod(n + hue, 6)
+        return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
+
+    return jnp.where(chroma[..., None] == 0, clip, jnp.stack([channel(5), channel(3), channel(1)], -1))
+
+
+def gaussian_blur(clip: jax.Array, sigma, kernel: int = 3) -> jax.Array:
+    """Separable Gaussian blur with reflected borders: weights `exp(-x^2 / (2 sigma^2))`, normalised; odd `kernel`."""
+    half = kernel // 2
+    offsets = jnp.arange(-half, half + 1, dtype=clip.dtype)
+    weights = jnp.exp(-0.5 * (offsets / sigma) ** 2)
+    weights /= weights.sum()
+    for axis in (-3, -2):
+        padding = [(0, 0)] * clip.ndim
+        padding[axis] = (half, half)
+        padded = jnp.pad(clip, padding, mode='reflect')
+        clip = sum(weights[i] * lax.slice_in_dim(padded, i, i + clip.shape[axis], axis=axis) for i in range(kernel))
+    return clip
+
+
+def to_gray(clip: jax.Array, channel=None) -> jax.Array:
+    """All three channels become channel number `channel` (may be traced), or the luminance if None."""
+    one = luminance(clip) if channel is None else jnp.take(clip, jnp.asarray(channel)[None], axis=-1)
+    return jnp.broadcast_to(one, clip.shape)
+
+
+def normalise(clip: jax.Array, mean, std) -> jax.Array:
+    """`(x - mean) / std` per channel."""
+    return (clip - jnp.asarray(mean, clip.dtype)) / jnp.asarray(std, clip.dtype)
