@@ -51,7 +51,8 @@ def test_central_differences():
 
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize(('order', 'method'), [(1, 'forward'), (2, 'forward'), (3, 'forward'), (1, 'central'), (2, 'central')])
+@pytest.mark.parametrize(('order', 'method'), [
+    (1, 'forward'), (2, 'forward'), (3, 'forward'), (1, 'central'), (2, 'central')])
 def test_a_static_clip_has_a_derivative_of_exactly_zero(dtype, order, method):
     clip = jnp.repeat(jnp.asarray(random_clip(2, (2, 1, 4, 4, 3)), dtype), 8, axis=1)
     got = time_derivative(clip, order, method=method)
@@ -74,6 +75,9 @@ def test_stack_is_cut_to_the_shortest():
     clip = random_clip(4, (7, 2, 2, 3), np.float32)
     stack = derivative_stack(clip, 2)
     assert [d.shape for d in stack] == [(5, 2, 2, 3)] * 3
+    assert [d.shape for d in derivative_stack(clip, 1, axis=-1)] == [(7, 2, 2, 2)] * 2
+    with pytest.raises(ValueError, match='at least 8 frames'):
+        derivative_stack(clip, 7)
     for order, d in enumerate(stack):
         np.testing.assert_array_equal(d, np.diff(clip, n=order, axis=0)[:5])
 
@@ -93,9 +97,37 @@ def test_integers_are_refused_with_the_reason(dtype):
         time_derivative(np.zeros((4, 2, 2, 3), dtype))
 
 
-def test_float64_numpy_is_not_cast_silently():
-    with pytest.raises(TypeError, match='x64'):
-        time_derivative(np.zeros((4, 2, 2, 3)))
+@pytest.mark.parametrize('method', ['forward', 'central'])
+def test_float64_numpy_stays_float64_without_x64(method):
+    clip = random_clip(5, (6, 2, 2, 3))
+    got = time_derivative(clip, method=method)
+    expected = np.diff(clip, axis=0) if method == 'forward' else (clip[2:] - clip[:-2]) / 2
+    assert got.dtype == np.float64
+    np.testing.assert_allclose(np.asarray(got), expected, rtol=0, atol=1e-15)
+    assert taylor_expand([clip[0], clip[1]], 3).dtype == np.float64
+
+
+@pytest.mark.parametrize('clip', [[1.0, 2.0, 4.0], 1.0, None])
+def test_what_is_no_array_is_refused(clip):
+    with pytest.raises(TypeError, match='array'):
+        time_derivative(clip, axis=0)
+
+
+def test_order_zero_is_the_identity():
+    clip = random_clip(6, (3, 2, 2, 3), np.float32)
+    for method in ('forward', 'central'):
+        got = time_derivative(clip, 0, method=method)
+        assert isinstance(got, jax.Array)
+        np.testing.assert_array_equal(got, clip)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_taylor_keeps_the_dtype(dtype):
+    frames = [jnp.full((2, 2, 3), value, dtype) for value in (1, 2, 3)]
+    for steps, expected in enumerate((1, 3, 8, 16)):  # 1 + 2 n + 3 n (n - 1) / 2
+        got = taylor_expand(frames, steps)
+        assert got.dtype == dtype
+        np.testing.assert_array_equal(np.asarray(got, np.float32), expected)
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
@@ -109,9 +141,12 @@ def test_misuse_is_refused(arguments, message):
 
 def test_taylor_refuses_misuse():
     frame = np.zeros((2, 2, 3), np.float32)
-    for derivatives, steps in (([], 1), ([frame, frame[:1]], 1), ([frame], -1), ([frame], 0.5)):
+    other = frame.astype(np.float16)
+    for derivatives, steps in (([], 1), ([frame, frame[:1]], 1), ([frame, other], 1), ([frame], -1), ([frame], 0.5)):
         with pytest.raises(ValueError):
             taylor_expand(derivatives, steps)
+    with pytest.raises(TypeError, match='wrap around'):
+        taylor_expand([frame.astype(np.uint8)], 1)
 
 
 def test_import_is_light():

@@ -1,5 +1,6 @@
 """Losses against plain numpy in float64: values to 1e-10, gradients to 1e-6 of central differences."""
 
+import os
 import subprocess
 import sys
 from functools import partial
@@ -23,7 +24,7 @@ def numpy_vicreg(z1, z2):
 
 
 def cosine(a, b):
-    return a @ b / np.sqrt((a @ a + 1e-12) * (b @ b + 1e-12))
+    return a @ b / np.sqrt((a @ a) * (b @ b))
 
 
 def numpy_info_nce(z1, z2, t=0.1):
@@ -55,17 +56,22 @@ def embeddings(case):
     rng = np.random.default_rng(0)
     z1, z2 = rng.normal(size=(2, 6, 5))
     return {'random': (z1, z2), 'identical views': (z1, z1), 'two examples': (z1[:2], z2[:2]),
+            'two identical examples': (z1[[0, 0]], z2[[1, 1]]),
             'zero variance': (np.ones((6, 5)) * 0.3, np.ones((6, 5)) * -0.2),
             'a constant dimension': (z1 * [1, 1, 0, 1, 1], z2 * [1, 1, 0, 1, 1])}[case]
 
 
-@pytest.mark.parametrize('case', ['random', 'identical views', 'two examples', 'zero variance', 'a constant dimension'])
+CASES = ('random', 'identical views', 'two examples', 'two identical examples', 'zero variance', 'a constant dimension')
+
+
+@pytest.mark.parametrize('case', CASES)
 @pytest.mark.parametrize('name', PAIRS)
 def test_value_and_gradient_equal_numpys(name, case):
     loss, reference = PAIRS[name]
     z1, z2 = embeddings(case)
     with jax.enable_x64(True):
-        value, gradients = jax.value_and_grad(lambda a, b: loss(a, b)[0], argnums=(0, 1))(jnp.asarray(z1), jnp.asarray(z2))
+        both = jax.value_and_grad(lambda a, b: loss(a, b)[0], argnums=(0, 1))
+        value, gradients = both(jnp.asarray(z1), jnp.asarray(z2))
     assert abs(float(value) - reference(z1, z2)) <= 1e-10
     h = 1e-5
     for which, gradient in enumerate(gradients):
@@ -115,6 +121,15 @@ def test_per_device_is_the_mean_of_local_losses(name):
     assert abs(float(value) - expected) <= 1e-10
 
 
+def test_per_device_averages_contiguous_parts():
+    """Part i of the batch is rows i N / devices and on: what device i of a mesh holds."""
+    first_row = lambda a, b: (a[0, 0] * 1.0, {'last': a[-1, 0]})  # noqa: E731
+    z = jnp.arange(8.0)[:, None]
+    value, terms = losses.per_device(first_row, 4)(z, z)
+    assert value == np.mean([0, 2, 4, 6])
+    assert terms['last'] == np.mean([1, 3, 5, 7])
+
+
 def test_per_device_refuses_unequal_parts():
     with pytest.raises(ValueError, match='equal parts'):
         losses.per_device(losses.vicreg_loss, 3)(jnp.zeros((8, 2)), jnp.zeros((8, 2)))
@@ -131,11 +146,22 @@ def test_wrong_shapes_are_refused(name):
 
 
 def test_ema_has_its_closed_form():
-    """With a constant online network, k updates leave tau^k of the target."""
-    target, online = {'w': jnp.ones(3)}, {'w': jnp.full(3, 5.0)}
-    for _ in range(10):
-        target = losses.ema_update(target, online, 0.9)
-    np.testing.assert_allclose(target['w'], 0.9**10 * 1 + (1 - 0.9**10) * 5, rtol=1e-6)  # float32
+    """After k updates: prod(tau) of the start, and each online network by (1 - tau) times the later taus."""
+    rng = np.random.default_rng(2)
+    start, online, tau = rng.normal(size=3), rng.normal(size=(10, 3)), rng.uniform(0.5, 1, size=10)
+    target = {'w': jnp.asarray(start, jnp.float32)}
+    for k in range(10):
+        target = losses.ema_update(target, {'w': online[k]}, tau[k])
+    expected = tau.prod() * start + sum((1 - tau[k]) * tau[k + 1 :].prod() * online[k] for k in range(10))
+    np.testing.assert_allclose(target['w'], expected, atol=1e-6)  # float32
+    assert target['w'].dtype == jnp.float32
+
+
+def test_no_gradient_flows_into_byols_target():
+    p, t = (jnp.asarray(z, jnp.float32) for z in embeddings('random'))
+    assert not np.asarray(jax.grad(lambda t: losses.byol_loss(p, t)[0])(t)).any()
+    value, terms = losses.byol_loss(p, 3 * p)
+    np.testing.assert_allclose([value, terms['cosine']], [0, 1], atol=1e-6)  # float32
 
 
 def test_tau_rises_to_one_by_cosine():
@@ -150,26 +176,41 @@ EIGHT_DEVICES = '''
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from vididi_jax import losses
+from vididi_jax.augment import Augmentation, augment
+from vididi_jax.derivatives import time_derivative
 assert jax.device_count() == 8
-mesh = Mesh(np.array(jax.devices()), ('data',))
+split = NamedSharding(Mesh(np.array(jax.devices()), ('data',)), P('data'))
 z1, z2 = np.random.default_rng(0).normal(size=(2, 32, 16)).astype(np.float32)
 for loss in (losses.vicreg_loss, losses.info_nce_loss, losses.nt_xent_loss, losses.byol_loss):
     for scope in (lambda f: f, lambda f: losses.per_device(f, 8)):
         f = jax.jit(jax.value_and_grad(lambda a, b: scope(loss)(a, b)[0]))
         one = f(z1, z2)
-        eight = f(*(jax.device_put(z, NamedSharding(mesh, P('data'))) for z in (z1, z2)))
+        eight = f(*(jax.device_put(z, split) for z in (z1, z2)))
         np.testing.assert_allclose(one[0], eight[0], rtol=1e-5)
         np.testing.assert_allclose(one[1], eight[1], atol=1e-5)
+    local = jax.jit(losses.per_device(loss, 8))(*(jax.device_put(z, split) for z in (z1, z2)))[0]
+    parts = [loss(a, b)[0] for a, b in zip(np.split(z1, 8), np.split(z2, 8))]
+    np.testing.assert_allclose(local, np.mean(parts), rtol=1e-5)
+clips = np.random.default_rng(1).normal(size=(8, 5, 4, 4, 3)).astype(np.float32)
+got = time_derivative(jax.device_put(clips, split), 2)
+assert got.sharding.is_equivalent_to(split, got.ndim)
+np.testing.assert_array_equal(got, np.diff(clips, n=2, axis=1))
+pixels = np.random.default_rng(2).integers(0, 256, (8, 3, 20, 24, 3), dtype=np.uint8)
+sizes = np.tile(np.array([[20, 24]], np.int32), (8, 1))
+spec = Augmentation(size=16)
+one = augment(jax.random.key(0), pixels, sizes, spec)
+eight = augment(jax.random.key(0), jax.device_put(pixels, split), jax.device_put(sizes, split), spec)
+np.testing.assert_allclose(one, eight, atol=1e-5)
 '''
 
 
 def test_eight_devices_equal_one():
-    environment = {**__import__('os').environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+    """Losses and gradients, local losses, derivatives and augmentation of a batch that is split over a mesh."""
+    environment = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu'}
     subprocess.run([sys.executable, '-c', EIGHT_DEVICES], check=True, env=environment)
 
 
-def test_gradient_under_jit_and_options():
+def test_temperature_under_jit():
     z1, z2 = (jnp.asarray(z, jnp.float32) for z in embeddings('random'))
     cold = jax.jit(partial(losses.info_nce_loss, temperature=1.0))(z1, z2)[0]
-    with jax.enable_x64(True):
-        assert abs(float(cold) - numpy_info_nce(*embeddings('random'), t=1.0)) < 1e-5  # float32
+    assert abs(float(cold) - numpy_info_nce(*embeddings('random'), t=1.0)) < 1e-5  # float32

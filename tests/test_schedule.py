@@ -1,12 +1,16 @@
 """Schedules: balance, determinism, and what a config may say."""
 
+import itertools
+import subprocess
+import sys
 from collections import Counter
 
 import jax
 import pytest
+from ml_collections import ConfigDict
 
 from vididi_jax.errors import UserError
-from vididi_jax.schedule import SCHEDULES, Schedule, main, resolve, view_orders
+from vididi_jax.schedule import SCHEDULES, Schedule, resolve, run_orders, schedule_key, view_orders
 
 
 def test_named_schedules():
@@ -20,9 +24,8 @@ def test_named_schedules():
 
 def test_vididi_is_balanced_over_whole_cycles():
     """Each phase's two pairs are equally likely, so (1, 1), which two phases have, comes up twice as often."""
-    epochs, steps = 8, 250
-    seen = Counter(view_orders('vididi', epoch, jax.random.fold_in(jax.random.key(1), epoch * steps + step))
-                   for epoch in range(epochs) for step in range(steps))
+    epochs, steps = 8, 1000
+    seen = Counter(itertools.chain.from_iterable(run_orders('vididi', 1, epochs, steps)))
     assert set(seen) == {(1, 1), (2, 2), (0, 1), (1, 2), (1, 0), (2, 1), (0, 0)}
     total = epochs * steps
     for orders, count in seen.items():
@@ -45,9 +48,15 @@ def test_orders_depend_on_epoch_and_key_alone():
 
 
 def test_random_draws_all_nine_pairs():
-    seen = Counter(view_orders('random', 0, jax.random.fold_in(jax.random.key(0), step)) for step in range(900))
+    seen = Counter(run_orders('random', 0, 1, 9000)[0])
     assert len(seen) == 9
-    assert min(seen.values()) > 50  # expected 100, standard deviation 9.4
+    assert all(850 < count < 1150 for count in seen.values())  # expected 1000, five standard deviations of 30
+
+
+@pytest.mark.parametrize('name', ['base', 'first_order', 'derivative_only'])
+def test_without_a_coin_each_cycle_is_its_phases(name):
+    phases = SCHEDULES[name].phases
+    assert run_orders(name, 0, 2 * len(phases), 3) == [[phase] * 3 for phase in phases] * 2
 
 
 def test_user_defined_schedules():
@@ -56,16 +65,48 @@ def test_user_defined_schedules():
     assert view_orders(((1, 1), (0, 2)), 3, jax.random.key(0)) == (0, 2)
 
 
-@pytest.mark.parametrize('spec', ['vidid', (), ((1,),), ((1, -1),), ((1, 0.5),), {'coin': True}, {'phases': ((0, 0),), 'x': 1}, 3])
+@pytest.mark.parametrize('spec', [
+    'vidid', (), ((1,),), ((1, -1),), ((1, 0.5),), ((True, 0),), {'coin': True}, {'phases': ()}, 3, None])
 def test_what_is_no_schedule_is_refused(spec):
-    with pytest.raises(UserError, match='vididi'):
+    with pytest.raises(UserError, match='vididi, base, first_order, random, derivative_only'):
         resolve(spec)
 
 
-def test_table(capsys, monkeypatch):
-    monkeypatch.setattr('sys.argv', ['schedule', 'first_order', '--epochs=4', '--steps=2'])
-    main()
-    lines = capsys.readouterr().out.splitlines()
+@pytest.mark.parametrize('fields', [{'coins': True}, {'coin': 1}])
+def test_wrong_fields_of_a_schedule_are_refused(fields):
+    with pytest.raises(UserError, match='coin'):
+        resolve({'phases': ((0, 0),)} | fields)
+
+
+def test_a_config_may_spell_a_schedule_out():
+    assert resolve(ConfigDict({'phases': ((0, 1), (1, 0)), 'coin': True})) == Schedule(((0, 1), (1, 0)), coin=True)
+
+
+@pytest.mark.parametrize('name', SCHEDULES)
+def test_a_whole_run_is_drawn_as_its_steps_are(name):
+    epochs, steps, key = 5, 3, schedule_key(7)
+    assert run_orders(name, 7, epochs, steps) == [
+        [view_orders(name, epoch, jax.random.fold_in(key, epoch * steps + step)) for step in range(steps)]
+        for epoch in range(epochs)]
+
+
+def test_draws_do_not_depend_on_the_precision():
+    expected = run_orders('random', 1, 2, 20)
+    with jax.enable_x64(True):
+        assert run_orders('random', 1, 2, 20) == expected
+
+
+def test_the_schedules_key_is_its_own():
+    """Other keys of a run come from the same seed and step: the coin must not repeat their bits."""
+    assert jax.random.key_data(schedule_key(0)).tolist() != jax.random.key_data(jax.random.key(0)).tolist()
+    assert run_orders('vididi', 0, 4, 50) != run_orders('vididi', 1, 4, 50)
+    assert {device.platform for device in schedule_key(0).devices()} == {'cpu'}
+
+
+def test_the_table_is_what_a_run_draws():
+    command = [sys.executable, '-m', 'vididi_jax.schedule', 'vididi', '--epochs=5', '--steps=2', '--seed=3']
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     assert lines[0].split() == ['epoch', 'step', 'phase', 'orders']
-    assert [line.split(maxsplit=3)[3] for line in lines[1:]] == [
-        '(1, 1)', '(1, 1)', '(0, 1)', '(0, 1)', '(1, 0)', '(1, 0)', '(0, 0)', '(0, 0)']
+    rows = [line.split(maxsplit=3) for line in lines[1:]]
+    orders = list(itertools.chain.from_iterable(run_orders('vididi', 3, 5, 2)))
+    assert rows == [[str(n // 2), str(n), str(n // 2 % 4), str(orders[n])] for n in range(10)]

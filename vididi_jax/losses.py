@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-NORM_EPSILON = 1e-12  # under the root of a length; vectors shorter than 1e-6 have a cosine that fades to zero
+NORM_EPSILON = 1e-12  # least squared length: the cosine of vectors shorter than 1e-6 fades to zero, and so stays smooth
 
 Terms = dict[str, jax.Array]
 
@@ -26,8 +26,8 @@ def _prepare(z1: jax.Array, z2: jax.Array, least: int) -> tuple[jax.Array, jax.A
 
 
 def _unit(z: jax.Array) -> jax.Array:
-    """Rows to unit length; smooth at zero."""
-    return z * lax.rsqrt(jnp.sum(z * z, axis=1, keepdims=True) + NORM_EPSILON)
+    """Rows to unit length; finite, with a finite gradient, at zero."""
+    return z * lax.rsqrt(jnp.maximum(jnp.sum(z * z, axis=1, keepdims=True), NORM_EPSILON))
 
 
 _matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)  # float32 products stay float32 on accelerators
@@ -41,7 +41,8 @@ def vicreg_loss(
     `s = mean over N x D of (z1 - z2)^2`;
     `v = mean over both views and D of max(0, 1 - sqrt(Var(z) + 1e-4))`;
     `c = sum over both views of (sum of squared off-diagonal entries of Cov(z)) / D`;
-    variances and covariances divide by N - 1.
+    variances and covariances divide by N - 1. These are the terms of the original code; its weights 25/25/1 are the
+    defaults here times 25. (The paper's equation 6 adds the two hinges instead of averaging them.)
 
     Args:
       z1, z2: (N, D) embeddings of the two views, N >= 2.
@@ -83,7 +84,7 @@ def vicreg_loss(
 def info_nce_loss(z1: jax.Array, z2: jax.Array, *, temperature: float = 0.1) -> tuple[jax.Array, Terms]:
     """Cross-view InfoNCE: each embedding must find its partner among the other view's N.
 
-    `l(a, b) = -mean_i log( exp(cos(a_i, b_i) / t) / sum_j exp(cos(a_i, b_j) / t) )`, loss `(l(z1, z2) + l(z2, z1)) / 2`.
+    `(l(z1, z2) + l(z2, z1)) / 2` with `l(a, b) = -mean_i log( exp(cos(a_i, b_i) / t) / sum_j exp(cos(a_i, b_j) / t) )`.
 
     Args:
       z1, z2: (N, D) embeddings.
@@ -107,7 +108,8 @@ def info_nce_loss(z1: jax.Array, z2: jax.Array, *, temperature: float = 0.1) -> 
 def nt_xent_loss(z1: jax.Array, z2: jax.Array, *, temperature: float = 0.1) -> tuple[jax.Array, Terms]:
     """SimCLR's loss: each of the 2N embeddings must find its partner among the 2N - 1 others.
 
-    `-mean_i log( exp(cos(z_i, z_p(i)) / t) / sum_{j != i} exp(cos(z_i, z_j) / t) )` over the 2N embeddings of both views.
+    `-mean_i log( exp(cos(z_i, z_p(i)) / t) / sum_{j != i} exp(cos(z_i, z_j) / t) )`, i and j over all 2N embeddings,
+    p(i) the partner of i.
 
     Args:
       z1, z2: (N, D) embeddings.
@@ -159,7 +161,11 @@ def per_device(loss: Callable, devices: int) -> Callable:
       devices: number of parts; the batch must be divisible by it.
 
     Returns:
-      A function like `loss`. Plain array code: a batch sharded over a mesh axis of that size stays where it is.
+      A function like `loss`, its terms averaged too. Plain array code: under jit, a batch sharded over a mesh axis of
+      that size stays where it is.
+
+    Raises:
+      ValueError: from the returned function, if the batch does not divide.
     """
 
     def local(z1: jax.Array, z2: jax.Array) -> tuple[jax.Array, Terms]:
@@ -174,6 +180,17 @@ def per_device(loss: Callable, devices: int) -> Callable:
 def ema_update(target, online, tau):
     """Exponential moving average of parameters: `tau * target + (1 - tau) * online`, leaf by leaf.
 
+    Args:
+      target, online: pytrees of one structure.
+      tau: share of the old target that stays, in [0, 1].
+
+    Returns:
+      The new target, dtypes of the old one.
+
+    Example:
+      >>> float(ema_update({'w': jnp.array(1.0)}, {'w': jnp.array(5.0)}, 0.75)['w'])
+      2.0
+
     Reference: Grill et al., NeurIPS 2020, equation 1.
     """
     return jax.tree.map(lambda t, o: (tau * t + (1 - tau) * o).astype(t.dtype), target, online)
@@ -181,6 +198,11 @@ def ema_update(target, online, tau):
 
 def ema_tau(step, total_steps: int, base: float = 0.99):
     """BYOL's rate at a step: `1 - (1 - base) (cos(pi step / total_steps) + 1) / 2`, from `base` to 1.
+
+    Args:
+      step: from 0 to `total_steps`; may be traced.
+      total_steps: of the run.
+      base: rate at step 0.
 
     Reference: Grill et al., NeurIPS 2020, section 3.2.
     """

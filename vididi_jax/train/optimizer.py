@@ -8,22 +8,25 @@ from vididi_jax.errors import UserError
 
 
 def learning_rate(config, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
-    """Warm-up from 0, then a cosine from `base_rate * batch_size / 256` to `final_fraction` of it.
+    """Warm-up from 0, then a cosine from `peak = base_rate * batch_size / 256` to `final_fraction * peak`.
 
     Args:
-      config: of the run; reads `batch_size`, `epochs` and `optimizer`.
+      config: of the run; reads `batch_size` and, in `optimizer`, `base_rate`, `warmup_epochs`, `final_fraction`.
       total_steps, steps_per_epoch: of the run.
 
     Returns:
       step -> rate.
+
+    Raises:
+      UserError: a warm-up as long as the run, or longer.
     """
-    optimizer = config.optimizer
-    peak = optimizer.base_rate * config.batch_size / 256
-    if optimizer.warmup_epochs and optimizer.warmup_epochs >= config.epochs:
-        raise UserError(f'optimizer.warmup_epochs is {optimizer.warmup_epochs} and there are {config.epochs} epochs: '
-                        'warm up for fewer.')
-    warmup = round(optimizer.warmup_epochs * steps_per_epoch)
-    cosine = optax.cosine_decay_schedule(peak, total_steps - warmup, alpha=optimizer.final_fraction)
+    settings = config.optimizer
+    peak = settings.base_rate * config.batch_size / 256
+    warmup = round(settings.warmup_epochs * steps_per_epoch)
+    if warmup and not 0 < warmup < total_steps:
+        raise UserError(f'optimizer.warmup_epochs is {settings.warmup_epochs} and the run has '
+                        f'{total_steps / steps_per_epoch:g} epochs: warm up for fewer.')
+    cosine = optax.cosine_decay_schedule(peak, total_steps - warmup, alpha=settings.final_fraction)
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), cosine], [warmup]) if warmup else cosine
 
 
@@ -32,7 +35,7 @@ def _rank_above_one(params):
 
 
 def scale_by_trust_ratio(coefficient: float) -> optax.GradientTransformation:
-    """`d *= coefficient * |p| / |d|` for each parameter, unchanged where either norm is 0."""
+    """`d *= coefficient * |p| / |d|` for each parameter, unchanged where either norm is 0; norms at least float32."""
 
     def update(updates, state, params):
         def scale(d, p):
@@ -46,8 +49,7 @@ def scale_by_trust_ratio(coefficient: float) -> optax.GradientTransformation:
 
 
 def lars(
-    rate: optax.ScalarOrSchedule, *, weight_decay: float = 1e-6, momentum: float = 0.9,
-    trust_coefficient: float = 0.001,
+    rate: optax.ScalarOrSchedule, *, weight_decay: float = 1e-6, momentum: float = 0.9, trust_coefficient: float = 0.001
 ) -> optax.GradientTransformation:
     """LARS with the rate outside the momentum, as PyTorch's self-supervised code bases have it.
 
@@ -55,7 +57,11 @@ def lars(
     Parameters of rank 0 and 1 (biases, norms) get neither decay nor the trust ratio. optax.lars multiplies by the rate
     before the momentum, which differs wherever the rate changes.
 
-    Reference: You et al., "Large Batch Training of Convolutional Networks", arXiv 1708.03888; recipe of Chen et al., CPAL 2025.
+    Args:
+      rate: a number, or a schedule from the count of updates.
+      weight_decay, momentum, trust_coefficient: as above.
+
+    Reference: You et al., "Large Batch Training of Convolutional Networks", arXiv 1708.03888; Chen et al., CPAL 2025.
     """
     return optax.chain(
         optax.masked(optax.add_decayed_weights(weight_decay), _rank_above_one),
@@ -66,10 +72,23 @@ def lars(
 
 
 def build_optimizer(config, total_steps: int, steps_per_epoch: int) -> optax.GradientTransformation:
-    """The optimiser of `config.optimizer`: 'lars' or 'adamw', with clipping and accumulation if asked for."""
+    """The optimiser that `config.optimizer` describes.
+
+    Args:
+      config: of the run; reads `batch_size` and `optimizer`: `name` is 'lars' or 'adamw' (which has no use for
+        `momentum` and `trust_coefficient`); `accumulate` steps average their gradients into one update; `clip_norm`
+        bounds the global norm of what an update gets, 0 for no bound; the rest as in `learning_rate`.
+      total_steps, steps_per_epoch: of the run.
+
+    Raises:
+      UserError: an unknown name, a negative bound, or accumulation that leaves the run's last steps without effect.
+    """
     settings = config.optimizer
-    if settings.accumulate < 1:
-        raise UserError(f'optimizer.accumulate is {settings.accumulate}: it must be at least 1.')
+    if settings.accumulate < 1 or total_steps % settings.accumulate:
+        raise UserError(f'optimizer.accumulate is {settings.accumulate} and the run has {total_steps} steps: take a '
+                        'number that divides them, so that no gradient is lost at the end.')
+    if settings.clip_norm < 0:
+        raise UserError(f'optimizer.clip_norm is {settings.clip_norm}: it must be above 0, or 0 for no clipping.')
     schedule = learning_rate(config, total_steps, steps_per_epoch)
 
     def rate(update):  # the optimiser counts updates, the schedule steps
@@ -84,4 +103,6 @@ def build_optimizer(config, total_steps: int, steps_per_epoch: int) -> optax.Gra
         raise UserError(f'optimizer.name is {settings.name!r}: choose lars or adamw.')
     if settings.clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
-    return optax.MultiSteps(optimizer, settings.accumulate) if settings.accumulate > 1 else optimizer
+    if settings.accumulate > 1:
+        optimizer = optax.MultiSteps(optimizer, settings.accumulate).gradient_transformation()
+    return optimizer
