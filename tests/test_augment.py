@@ -1,6 +1,8 @@
 """Augmentation against Pillow, colorsys and plain numpy (torchvision's documented formulas)."""
 
 import colorsys
+import json
+from dataclasses import asdict
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from vididi_jax import augment as A
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError
 
-GRAY = np.array([0.2989, 0.587, 0.114])
+GRAY = np.array([0.2989, 0.587, 0.114])  # of torchvision on tensors
 
 
 def random_clips(seed=0, shape=(3, 4, 20, 27, 3)):
@@ -91,14 +93,33 @@ def test_gray():
         np.testing.assert_array_equal(A.to_gray(jnp.asarray(x), 1), np.repeat(x[..., 1:2], 3, -1))
 
 
-def test_random_boxes_lie_inside_and_have_the_area_and_aspect():
-    keys = jax.random.split(jax.random.key(0), 500)
-    top, left, h, w = (np.asarray(x) for x in jax.vmap(lambda k: A.random_box(k, 128, 171, (0.08, 1.0), (3 / 4, 4 / 3)))(keys))
-    assert (top >= 0).all() and (left >= 0).all() and (top + h <= 128).all() and (left + w <= 171).all()
-    area, aspect = h * w / (128 * 171), w / h
-    assert 0.07 < area.min() and area.max() <= 1  # whole pixels move the smallest boxes a little
-    assert 0.70 < aspect.min() and aspect.max() < 1.40
-    assert 0.40 < area.mean() < 0.55  # uniform in 0.08-1 is 0.54; large boxes of extreme aspect do not fit
+def numpy_random_box(rng, height, width, area, aspect):
+    """torchvision's RandomResizedCrop, as documented: ten tries, then the largest centred box of an allowed aspect."""
+    for _ in range(10):
+        target = height * width * rng.uniform(*area)
+        ratio = np.exp(rng.uniform(*np.log(aspect)))
+        w, h = round(np.sqrt(target * ratio)), round(np.sqrt(target / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return rng.integers(0, height - h + 1), rng.integers(0, width - w + 1), h, w
+    h, w = min(height, round(width / aspect[0])), min(width, round(height * aspect[1]))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+@pytest.mark.parametrize(('height', 'width', 'area'), [(128, 171, (0.08, 1.0)), (60, 20, (0.5, 1.0))])
+def test_random_boxes_are_distributed_as_torchvisions(height, width, area):
+    """Two-sample Kolmogorov-Smirnov on each coordinate; in the second, narrow frame the fallback is frequent."""
+    aspect, count = (3 / 4, 4 / 3), 3000
+    draw = jax.jit(jax.vmap(lambda key: A.random_box(key, height, width, area, aspect)))
+    got = np.stack(draw(jax.random.split(jax.random.key(0), count)), axis=1)
+    top, left, h, w = got.T
+    assert (got >= 0).all() and (got[:, 2:] > 0).all()
+    assert (top + h <= height).all() and (left + w <= width).all()
+    rng = np.random.default_rng(0)
+    expected = np.array([numpy_random_box(rng, height, width, area, aspect) for _ in range(count)])
+    for column in range(4):
+        values = np.arange(max(height, width) + 1)
+        share = [np.searchsorted(np.sort(x[:, column]), values, side='right') / count for x in (got, expected)]
+        assert np.abs(share[0] - share[1]).max() < 1.95 * np.sqrt(2 / count)  # exceeded once in 1,000
 
 
 def test_a_box_that_never_fits_falls_back_to_the_centre():
@@ -107,22 +128,52 @@ def test_a_box_that_never_fits_falls_back_to_the_centre():
     assert [int(x) for x in box] == [0, 43, 10, 13]
 
 
-def test_static_clips_have_no_derivative():
-    """Exactly none on the concrete clip; the default augmentation is the same for all frames."""
-    clips = np.repeat(random_clips(6, (8, 1, 40, 53, 3)), 5, axis=1)
-    spec = A.Augmentation(size=32)
+@pytest.mark.parametrize(('shape', 'size'), [((6, 1, 40, 53, 3), 33), ((3, 1, 31, 29, 3), 17)])
+def test_static_clips_have_no_derivative(shape, size):
+    """Exactly none on the concrete clip, also where sizes leave remainders to vectorised and blocked loops."""
+    clips = np.repeat(random_clips(6, shape), 7, axis=1)
+    spec = A.Augmentation(size=size)
     normalised = A.augment(jax.random.key(1), clips, full_sizes(clips), spec)
-    assert normalised.shape == (8, 5, 32, 32, 3)
-    assert not np.asarray(time_derivative(normalised)).any()
-    fused = jax.jit(lambda key: time_derivative(A.augment(key, clips, full_sizes(clips), spec)))(jax.random.key(1))
-    assert np.abs(fused).max() <= 1e-6
+    assert normalised.shape == (len(clips), 7, size, size, 3)
+    for order in (1, 2):
+        assert not np.asarray(time_derivative(normalised, order)).any()
 
 
-def test_per_frame_colour_breaks_that():
+def test_static_clips_have_no_derivative_in_one_program():
+    """To 1e-6: a compiler may contract multiply-adds across the subtraction."""
+    clips = np.repeat(random_clips(6, (8, 1, 40, 53, 3)), 7, axis=1)
+    fused = jax.jit(lambda key: time_derivative(A.augment(key, clips, full_sizes(clips), A.Augmentation(size=32))))
+    assert np.abs(fused(jax.random.key(1))).max() <= 1e-6
+
+
+def test_what_stands_still_in_a_moving_clip_stays_still():
+    """Jitter is one map for all frames: its contrast is around the mean of the clip, not of each frame."""
+    clips = np.repeat(random_clips(6, (8, 1, 24, 24, 3)), 5, axis=1)
+    clips[:, :, 4:12, 4:12] = random_clips(7, (8, 5, 8, 8, 3))
+    spec = A.Augmentation(size=24, crop='none', flip=0, blur=0, jitter=1)
+    moved = np.array(time_derivative(A.augment(jax.random.key(1), clips, full_sizes(clips), spec)))
+    assert np.abs(moved[:, :, 4:12, 4:12]).max() > 0.1
+    moved[:, :, 4:12, 4:12] = 0
+    assert not moved.any()
+
+
+@pytest.mark.parametrize('operation', [dict(jitter=1.0), dict(gray=1.0)])
+def test_per_frame_colour_breaks_that(operation):
     clips = np.repeat(random_clips(6, (4, 1, 40, 53, 3)), 5, axis=1)
-    spec = A.Augmentation(size=32, frame_consistent=False, jitter=1.0)
+    spec = A.Augmentation(size=32, frame_consistent=False, **dict(jitter=0, gray=0) | operation)
     normalised = A.augment(jax.random.key(1), clips, full_sizes(clips), spec)
     assert np.abs(time_derivative(normalised)).max() > 0.01
+
+
+def test_precision_changes_rounding_only():
+    """The same key draws the same parameters in float32 and float64."""
+    clips = random_clips(15)
+    spec = A.Augmentation(size=16)
+    single = np.asarray(A.augment(jax.random.key(5), clips, full_sizes(clips), spec))
+    with jax.enable_x64(True):
+        double = A.augment(jax.random.key(5), clips, full_sizes(clips), spec, jnp.float64)
+        assert double.dtype == jnp.float64
+    np.testing.assert_allclose(single, double, atol=1e-3)  # the hue of nearly gray pixels multiplies float32 rounding
 
 
 @pytest.mark.parametrize('function', ['augment', 'centre_crop'])
@@ -164,9 +215,9 @@ def test_flip_and_wrapped_shift():
     plain = dict(size=16, crop='none', blur=0, jitter=0, gray=0, mean=(0, 0, 0), std=(1, 1, 1))
     flipped = A.augment(jax.random.key(0), clips, full_sizes(clips), A.Augmentation(flip=1, **plain))
     np.testing.assert_allclose(flipped, clips[:, :, :, ::-1] / 255, atol=1e-6)
-    shifted = np.asarray(A.augment(jax.random.key(0), clips, full_sizes(clips), A.Augmentation(flip=0, shift=3, **plain)))
+    shifted = A.augment(jax.random.key(0), clips, full_sizes(clips), A.Augmentation(flip=0, shift=3, **plain))
     found = set()
-    for got, clip in zip(shifted, clips / 255, strict=True):
+    for got, clip in zip(np.asarray(shifted), clips / 255, strict=True):
         matches = [(dy, dx) for dy in range(-3, 4) for dx in range(-3, 4)
                    if np.allclose(got, np.roll(clip, (dy, dx), (1, 2)), atol=1e-6)]
         assert len(matches) == 1
@@ -174,11 +225,56 @@ def test_flip_and_wrapped_shift():
     assert len(found) > 8
 
 
+RAW = dict(size=8, crop='none', flip=0, blur=0, jitter=0, gray=0, mean=(0, 0, 0), std=(1, 1, 1))
+
+
+def test_jitter_factors_lie_in_their_range():
+    clips = random_clips(16, (32, 2, 8, 8, 3)) // 4 * 2 + 16  # dark enough for 1.5 times to stay below 1
+    spec = A.Augmentation(**RAW | dict(jitter=1, brightness=0.5, contrast=0, saturation=0, hue=0))
+    factor = np.asarray(A.augment(jax.random.key(0), clips, full_sizes(clips), spec)) / (clips / 255)
+    np.testing.assert_allclose(factor, np.broadcast_to(factor[:, :1, :1, :1, :1], factor.shape), rtol=1e-5)  # float32
+    factor = factor[:, 0, 0, 0, 0]
+    assert 0.5 <= factor.min() < 0.7 and 1.3 < factor.max() <= 1.5
+
+
+@pytest.mark.parametrize('mode', ['channel', 'luminance'])
+def test_gray_modes(mode):
+    clips = random_clips(17, (32, 2, 8, 8, 3))
+    spec = A.Augmentation(**RAW | dict(gray=1, gray_mode=mode))
+    got = np.asarray(A.augment(jax.random.key(0), clips, full_sizes(clips), spec))
+    assert (got[..., :1] == got).all()
+    sources = clips / 255 if mode == 'channel' else (clips / 255) @ GRAY[:, None]
+    same = np.abs(got[..., :1] - sources).max((1, 2, 3)) < 1e-6  # of each clip, to each channel
+    assert (same.sum(1) == 1).all()
+    assert same.any(0).all()
+
+
+def test_frames_of_another_size_than_an_uncropped_clip_needs():
+    """On the host a sentence; on the device NaN, never padding."""
+    clips = random_clips(18, (2, 2, 8, 8, 3))
+    spec = A.Augmentation(**RAW)
+    got = np.asarray(A.augment(jax.random.key(0), clips, np.array([[8, 8], [8, 7]], np.int32), spec))
+    np.testing.assert_allclose(got[0], clips[0] / 255, atol=1e-6)
+    assert np.isnan(got[1]).all()
+    spec.check_frames([8, 8], [8, 8])
+    A.Augmentation(size=8).check_frames([8, 6], [8, 7])
+    with pytest.raises(UserError, match='8 x 7'):
+        spec.check_frames([8, 8], [8, 7])
+
+
+def test_a_spec_from_a_file_equals_one_from_code():
+    """Lists, as json has them, become tuples: a spec must be hashable to be static under jit."""
+    spec = A.Augmentation(**json.loads(json.dumps(asdict(A.Augmentation(gain=(0.5, 1.5))))))
+    assert spec == A.Augmentation(gain=(0.5, 1.5))
+    assert hash(spec) == hash(A.Augmentation(gain=(0.5, 1.5)))
+
+
 def test_gain_and_tint_scale_channels():
     clips = random_clips(11, (32, 2, 8, 8, 3))
     spec = A.Augmentation(size=8, crop='none', flip=0, blur=0, jitter=0, gray=0, mean=(0, 0, 0), std=(1, 1, 1),
                           gain=(0.5, 1.5), tint=(0.9, 1.1))
-    ratio = np.asarray(A.augment(jax.random.key(0), clips, full_sizes(clips), spec)).sum((1, 2, 3)) / (clips / 255).sum((1, 2, 3))
+    scaled = np.asarray(A.augment(jax.random.key(0), clips, full_sizes(clips), spec))
+    ratio = scaled.sum((1, 2, 3)) / (clips / 255).sum((1, 2, 3))
     assert 0.45 <= ratio.min() < 0.8 and 1.2 < ratio.max() <= 1.65
     assert 0 < np.ptp(ratio / ratio.mean(1, keepdims=True), axis=1).max() < 0.25
 
@@ -200,7 +296,10 @@ def test_centre_crop_of_stored_frames_is_not_resampled():
     np.testing.assert_allclose(got, expected, atol=1e-5)  # float32
 
 
-@pytest.mark.parametrize('fields', [dict(crop='center'), dict(gray_mode='red'), dict(flip=1.5), dict(gray=-0.1)])
+@pytest.mark.parametrize('fields', [
+    dict(crop='center'), dict(gray_mode='red'), dict(flip=1.5), dict(gray=-0.1), dict(area=(0.5, 0.1)),
+    dict(area=(0.1, 2)), dict(blur_kernel=4), dict(blur_sigma=(0, 1)), dict(hue=0.6), dict(std=(1, 1, 0)),
+    dict(mean=(0, 0)), dict(size=0), dict(shift=200), dict(centre_fraction=0), dict(gain=(1,))])
 def test_wrong_fields_are_refused(fields):
     with pytest.raises(UserError, match=f'augment.{next(iter(fields))}'):
         A.Augmentation(**fields)
@@ -210,5 +309,7 @@ def test_wrong_clips_are_refused():
     clips = random_clips(14, (1, 2, 8, 9, 3))
     with pytest.raises(ValueError, match='uint8'):
         A.augment(jax.random.key(0), clips.astype(np.float32), full_sizes(clips), A.Augmentation())
+    with pytest.raises(ValueError, match='float32 or float64'):
+        A.augment(jax.random.key(0), clips, full_sizes(clips), A.Augmentation(), jnp.bfloat16)
     with pytest.raises(UserError, match='8 x 9'):
         A.augment(jax.random.key(0), clips, full_sizes(clips), A.Augmentation(crop='none', size=8))

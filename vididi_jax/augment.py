@@ -115,13 +115,21 @@ class Augmentation:
                             'augment.size to that of all frames, or augment.crop to random_resized.')
 
 
-def _uniform(key: jax.Array, limits, shape=()) -> jax.Array:
-    """Draws in float32 whatever the clips' dtype, because it decides which bits are used."""
-    return jax.random.uniform(key, shape, jnp.float32, *limits)
+def _numbers(key: jax.Array, count: int) -> jax.Array:
+    """Uniform in [0, 1), float32 whatever the clips' dtype, because it decides which bits are used.
+
+    All that an operation needs is drawn at once: each draw costs compile time.
+    """
+    return jax.random.uniform(key, (count,), jnp.float32)
 
 
-def _chance(key: jax.Array, probability: float) -> jax.Array:
-    return _uniform(key, (0, 1)) < probability
+def _between(number: jax.Array, limits: tuple) -> jax.Array:
+    return limits[0] + number * (limits[1] - limits[0])
+
+
+def _below(number: jax.Array, count) -> jax.Array:
+    """A whole number from 0 to `count` - 1."""
+    return jnp.floor(number * count).astype(jnp.int32)
 
 
 def random_box(key: jax.Array, height, width, area: tuple, aspect: tuple) -> tuple:
@@ -130,63 +138,63 @@ def random_box(key: jax.Array, height, width, area: tuple, aspect: tuple) -> tup
     Area and log aspect are uniform; the first of ten draws that fits is taken, else the largest centred box whose
     aspect is in range.
     """
-    keys = jax.random.split(key, 4)
-    target = _uniform(keys[0], area, (CROP_ATTEMPTS,)) * (height * width)
-    ratio = jnp.exp(_uniform(keys[1], (log(aspect[0]), log(aspect[1])), (CROP_ATTEMPTS,)))
+    numbers = _numbers(key, 2 * CROP_ATTEMPTS + 2)
+    target = _between(numbers[:CROP_ATTEMPTS], area) * (height * width)
+    ratio = jnp.exp(_between(numbers[CROP_ATTEMPTS:-2], (log(aspect[0]), log(aspect[1]))))
     w = jnp.round(jnp.sqrt(target * ratio)).astype(jnp.int32)
     h = jnp.round(jnp.sqrt(target / ratio)).astype(jnp.int32)
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
-    fallback_w = jnp.minimum(width, jnp.round(height * aspect[1]).astype(jnp.int32))
-    fallback_h = jnp.minimum(height, jnp.round(width / aspect[0]).astype(jnp.int32))
-    chosen = jnp.argmax(fits)
-    w, h = jnp.where(fits.any(), w[chosen], fallback_w), jnp.where(fits.any(), h[chosen], fallback_h)
-    top = jax.random.randint(keys[2], (), 0, height - h + 1, jnp.int32)
-    left = jax.random.randint(keys[3], (), 0, width - w + 1, jnp.int32)
-    return (jnp.where(fits.any(), top, (height - h) // 2), jnp.where(fits.any(), left, (width - w) // 2), h, w)
+    chosen, found = jnp.argmax(fits), fits.any()
+    w = jnp.where(found, w[chosen], jnp.minimum(width, jnp.round(height * aspect[1]).astype(jnp.int32)))
+    h = jnp.where(found, h[chosen], jnp.minimum(height, jnp.round(width / aspect[0]).astype(jnp.int32)))
+    top = jnp.where(found, _below(numbers[-2], height - h + 1), (height - h) // 2)
+    left = jnp.where(found, _below(numbers[-1], width - w + 1), (width - w) // 2)
+    return top, left, h, w
 
 
 def _colour(key: jax.Array, frames: jax.Array, spec: Augmentation) -> jax.Array:
     """Jitter and gray of one clip (T, H, W, 3), or of one frame (H, W, 3)."""
-    keys = jax.random.split(key, 7)
+    brightness, contrast, saturation, hue, jitter, gray, channel = _numbers(key, 7)
 
-    def around(centre, key, amount):
-        return _uniform(key, (centre - amount, centre + amount)).astype(frames.dtype)
+    def around(centre, number, amount):
+        return _between(number, (centre - amount, centre + amount)).astype(frames.dtype)
 
     if spec.jitter:
-        out = adjust_brightness(frames, around(1, keys[0], spec.brightness)) if spec.brightness else frames
-        out = adjust_contrast(out, around(1, keys[1], spec.contrast), luminance(out).mean()) if spec.contrast else out
-        out = adjust_saturation(out, around(1, keys[2], spec.saturation)) if spec.saturation else out
-        out = adjust_hue(out, around(0, keys[3], spec.hue)) if spec.hue else out
-        frames = jnp.where(_chance(keys[4], spec.jitter), out, frames)
+        out = adjust_brightness(frames, around(1, brightness, spec.brightness)) if spec.brightness else frames
+        out = adjust_contrast(out, around(1, contrast, spec.contrast), luminance(out).mean()) if spec.contrast else out
+        out = adjust_saturation(out, around(1, saturation, spec.saturation)) if spec.saturation else out
+        out = adjust_hue(out, around(0, hue, spec.hue)) if spec.hue else out
+        frames = jnp.where(jitter < spec.jitter, out, frames)
     if spec.gray:
-        channel = jax.random.randint(keys[5], (), 0, 3, jnp.int32) if spec.gray_mode == 'channel' else None
-        frames = jnp.where(_chance(keys[6], spec.gray), to_gray(frames, channel), frames)
+        grayed = to_gray(frames, _below(channel, 3) if spec.gray_mode == 'channel' else None)
+        frames = jnp.where(gray < spec.gray, grayed, frames)
     return frames
 
 
 def _augment_clip(key: jax.Array, clip: jax.Array, size: jax.Array, spec: Augmentation) -> jax.Array:
     """One clip (T, H, W, 3) in [0, 1], of which the top left `size` are pixels."""
-    crop_key, flip_key, shift_key, blur_key, sigma_key, colour_key, gain_key, tint_key = jax.random.split(key, 8)
-    flip = _chance(flip_key, spec.flip)
+    key, crop_key, colour_key = jax.random.split(key, 3)
+    flip, down, right, blur, sigma, gain, *tint = _numbers(key, 9)
+    flip = flip < spec.flip
     if spec.crop == 'random_resized':
         clip = resized_crop(clip, *random_box(crop_key, size[0], size[1], spec.area, spec.aspect), spec.size, flip)
     else:
         clip = jnp.where(flip, clip[:, :, ::-1], clip) if spec.flip else clip
         clip = jnp.where((size == spec.size).all(), clip, jnp.nan)  # rather than showing the padding
     if spec.shift:
-        shift = jax.random.randint(shift_key, (2,), -spec.shift, spec.shift + 1, jnp.int32)
-        clip = jnp.roll(clip, shift, axis=(1, 2))
+        shifts = [_below(number, 2 * spec.shift + 1) - spec.shift for number in (down, right)]
+        clip = jnp.roll(clip, shifts, axis=(1, 2))
     if spec.blur:
-        blurred = gaussian_blur(clip, _uniform(sigma_key, spec.blur_sigma).astype(clip.dtype), spec.blur_kernel)
-        clip = jnp.where(_chance(blur_key, spec.blur), blurred, clip)
+        blurred = gaussian_blur(clip, _between(sigma, spec.blur_sigma).astype(clip.dtype), spec.blur_kernel)
+        clip = jnp.where(blur < spec.blur, blurred, clip)
     if (spec.jitter or spec.gray) and spec.frame_consistent:
         clip = _colour(colour_key, clip, spec)
     elif spec.jitter or spec.gray:
         clip = jax.vmap(partial(_colour, spec=spec))(jax.random.split(colour_key, clip.shape[0]), clip)
     if spec.gain != (1, 1):
-        clip = clip * _uniform(gain_key, spec.gain).astype(clip.dtype)
+        clip = clip * _between(gain, spec.gain).astype(clip.dtype)
     if spec.tint != (1, 1):
-        clip = clip * _uniform(tint_key, spec.tint, (3,)).astype(clip.dtype)
+        clip = clip * _between(jnp.stack(tint), spec.tint).astype(clip.dtype)
     return clip
 
 
