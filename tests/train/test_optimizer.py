@@ -72,7 +72,9 @@ def test_rate_is_a_cosine_from_base_times_batch_over_256():
 def test_warm_up_is_linear_and_then_the_cosine():
     schedule = learning_rate(config(warmup_epochs=2), total_steps=100, steps_per_epoch=10)
     np.testing.assert_allclose([schedule(step) for step in (0, 10, 20)], [0, 0.6, 1.2], rtol=1e-6)
-    assert schedule(100) == pytest.approx(0.0012)
+    steps = np.arange(20, 101)
+    expected = 1.2 * (0.001 + 0.999 * (1 + np.cos(np.pi * (steps - 20) / 80)) / 2)
+    np.testing.assert_allclose([schedule(step) for step in steps], expected, rtol=1e-5, atol=1e-7)  # float32
 
 
 def test_accumulation_averages_gradients_and_keeps_the_schedule_of_steps():
@@ -93,8 +95,27 @@ def test_clipping_bounds_the_gradient():
     huge = [jax.tree.map(lambda g: 1e6 * g, gradients[0])]
     with jax.enable_x64(True):
         got = run(build_optimizer(config(clip_norm=1.0), 10, 1), jax.tree.map(jnp.asarray, params), huge)
-    moved = np.linalg.norm(got['bias'] - params['bias'])  # rank 1: plain momentum
+    moved = np.linalg.norm(np.asarray(got['bias']) - params['bias'])  # rank 1: plain momentum
     assert 0 < moved <= 1.2 + 1e-9
+
+
+def test_clipping_leaves_small_gradients_alone():
+    params, gradients = random_problem(3)
+    small = [jax.tree.map(lambda g: 1e-3 * g, gradient) for gradient in gradients]
+    with jax.enable_x64(True):
+        start = jax.tree.map(jnp.asarray, params)
+        one, two = (run(build_optimizer(config(clip_norm=norm), 10, 1), start, small) for norm in (0.0, 1.0))
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+
+
+def test_low_precision_parameters_keep_their_dtype():
+    params, gradients = random_problem(2)
+    half = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), (params, gradients))
+    got = run(lars(0.5, weight_decay=1e-2, trust_coefficient=0.1), *half)
+    expected = numpy_lars(params, gradients, [0.5, 0.5], 1e-2, 0.9, 0.1)
+    for name, p in expected.items():
+        assert got[name].dtype == jnp.bfloat16
+        np.testing.assert_allclose(np.asarray(got[name], np.float64), p, rtol=0.05, atol=0.03)  # 8 bits of mantissa
 
 
 def test_adamw_moves_every_parameter():
@@ -104,7 +125,8 @@ def test_adamw_moves_every_parameter():
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
-    (dict(name='sgd'), 'lars or adamw'), (dict(warmup_epochs=10), 'warm'), (dict(accumulate=0), 'accumulate')])
+    (dict(name='sgd'), 'lars or adamw'), (dict(warmup_epochs=10), 'warm'), (dict(warmup_epochs=-1), 'warm'),
+    (dict(accumulate=0), 'accumulate'), (dict(accumulate=3), 'divides'), (dict(clip_norm=-1.0), 'clip_norm')])
 def test_wrong_settings_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         build_optimizer(config(**changes), 100, 10)
