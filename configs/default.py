@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.dir = ''  # what data_prep wrote
     config.data.split = 'train'
-    config.data.workers = 8  # decoding processes; 0 reads in threads
+    config.data.workers = -1  # decoding processes; -1: one a core, 0: threads
 
     config.clip = ConfigDict()
     config.clip.frames = 8
@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = 'r3d_18'
     config.model.width = 64
-    config.model.dtype = 'float32'  # of activations; bfloat16 on GPU and TPU
+    config.model.dtype = 'auto'  # of activations: bfloat16 on GPU and TPU, float32 on CPU; or float32, bfloat16, float64
     config.model.conv_impl = 'auto'
     config.model.remat = False  # recompute activations in the backward pass, to save memory
 

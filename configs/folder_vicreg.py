@@ -2,7 +2,7 @@
 
 Command:  python main.py --config=configs/folder_vicreg.py --workdir=DIR --config.data.dir=DATA       (variant: :smoke)
 Data:     python -m data_prep folder --videos=MY_VIDEOS --out=DATA
-Hardware: one GPU; for a CPU add --config.model.width=8 --config.model.dtype=float32
+Hardware: one GPU; for a CPU add --config.model.width=8
 Time:     epochs x videos / batch_size steps; not measured on a GPU
 Expected: an encoder for `load_encoder`, and a falling loss within each phase
 Status:   run by us with the :smoke variant only
@@ -17,7 +17,6 @@ def get_config(variant: str = ''):
     config = default.get_config()
     config.data.dir = 'data/folder'
     config.batch_size = 32
-    config.model.dtype = 'bfloat16'
     config.optimizer.warmup_epochs = 10
     if variant == 'smoke':
         config.epochs = 4

@@ -17,7 +17,7 @@ def get_config(variant: str = '') -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.dir = ''  # '' is the data of the training run
-    config.data.workers = 8
+    config.data.workers = -1  # decoding processes; -1: one a core, 0: threads
 
     config.eval = ConfigDict()
     config.eval.name = 'retrieval'  # folder below DIR/eval

@@ -17,7 +17,6 @@ from configs import default
 def get_config(variant: str = ''):
     config = default.get_config()
     config.data.dir = 'data/ucf101'
-    config.model.dtype = 'bfloat16'
     if variant == 'smoke':
         config.epochs = 4
         config.batch_size = 8

@@ -1,5 +1,6 @@
 """From records to batches of clips, with grain. All randomness on pixels happens later, on the device."""
 
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
@@ -117,8 +118,10 @@ def iterate(dataset: grain.MapDataset, *, workers: int) -> Iterator[Iterator[dic
 
     Args:
       dataset: batches; slice it (`dataset[step:]`) to start elsewhere.
-      workers: number of processes. Decoding jpeg wants several, raw frames want none.
+      workers: number of processes, -1 for one a core. Decoding jpeg wants several, raw frames want none. The batches
+        are the same for any number.
     """
+    workers = os.cpu_count() if workers < 0 else workers
     stream = dataset.to_iter_dataset(grain.ReadOptions(num_threads=4 if workers == 0 else 1, prefetch_buffer_size=4))
     if workers:
         from absl import flags

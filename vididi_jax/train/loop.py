@@ -20,7 +20,7 @@ from vididi_jax.train import mesh as meshes
 from vididi_jax.train.checkpoint import Checkpoints, load_encoder_variables
 from vididi_jax.train.metrics import MetricsWriter
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
-from vididi_jax.train.state import TrainState, build_networks, init_state, with_encoder
+from vididi_jax.train.state import TrainState, build_networks, compute_dtype, init_state, with_encoder
 from vididi_jax.train.step import frames_to_read, make_train_step
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
     source = RecordSource(config.data.dir, config.data.split)
     frames = frames_to_read(config.clip.frames, schedule.max_order, config.clip.length)
     needed = clips.frames_needed(frames, config.clip.stride, config.clip.placement)
+    Augmentation(**config.augment).check_frames(*([row[side] for row in source.rows] for side in ('height', 'width')))
     num_frames = np.array([row['frames'] for row in source.rows])
     videos = clips.usable_videos(num_frames, needed, config.clip.short_video)
     if len(videos) < config.batch_size:
@@ -76,7 +77,8 @@ def describe(plan: Plan, config: ml_collections.ConfigDict) -> str:
         f'{plan.source.name} ({counts["missing"]:,} missing, {counts["broken"]:,} broken; {short:,} shorter than '
         f'{needed} frames: {config.clip.short_video})\n'
         f'run: {config.epochs} epochs x {plan.steps_per_epoch} steps of {config.batch_size} videos on '
-        f'{jax.device_count()} {jax.default_backend()} device(s), schedule {config.schedule}, seed {config.seed}'
+        f'{jax.device_count()} {jax.default_backend()} device(s), {config.model.name} of width {config.model.width} in '
+        f'{compute_dtype(config.model)}, schedule {config.schedule}, seed {config.seed}'
     )
 
 

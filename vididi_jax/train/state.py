@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vididi_jax.errors import UserError
 from vididi_jax.models import create_encoder
 from vididi_jax.models.heads import MLP
 
@@ -39,9 +40,21 @@ class Networks(NamedTuple):
     predictor: nn.Module | None
 
 
+DTYPES = ('auto', 'float32', 'bfloat16', 'float64')
+
+
+def compute_dtype(model) -> jnp.dtype:
+    """Dtype of the activations: 'auto' is bfloat16 on GPU and TPU, and float32 on a CPU, where bfloat16 is slower."""
+    if model.dtype not in DTYPES:
+        raise UserError(f'model.dtype is {model.dtype!r}: choose one of {", ".join(DTYPES)}.')
+    if model.dtype == 'auto':
+        return jnp.dtype(jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16)
+    return jnp.dtype(model.dtype)
+
+
 def build_networks(config) -> Networks:
     """Modules for `config.model` and `config.framework`."""
-    dtype = jnp.dtype(config.model.dtype)
+    dtype = compute_dtype(config.model)
     head = lambda widths: MLP(tuple(widths), dtype=dtype)  # noqa: E731
     return Networks(
         build_encoder(config.model),
@@ -53,7 +66,7 @@ def build_networks(config) -> Networks:
 def build_encoder(model) -> nn.Module:
     """The encoder that `config.model` describes."""
     return create_encoder(
-        model.name, width=model.width, dtype=jnp.dtype(model.dtype), conv_impl=model.conv_impl, remat=model.remat)
+        model.name, width=model.width, dtype=compute_dtype(model), conv_impl=model.conv_impl, remat=model.remat)
 
 
 def init_state(

@@ -1,0 +1,91 @@
+"""A run as one page: WORKDIR/report/index.html, with its pictures inside."""
+
+import base64
+import html
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from vididi_jax.augment import Augmentation, centre_crop
+from vididi_jax.config import flatten, to_dict, workdir_config
+from vididi_jax.data import clips, pipeline
+from vididi_jax.data.source import RecordSource
+from vididi_jax.derivatives import derivative_stack
+from vididi_jax.report import plots
+from vididi_jax.train.metrics import read_metrics
+
+CURVES = ('loss', 'invariance', 'variance', 'covariance', 'gradient_norm', 'learning_rate')
+STYLE = ('body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}'
+         'table{border-collapse:collapse}td,th{padding:.15rem .7rem;border-bottom:1px solid #ddd;text-align:left}'
+         'img{max-width:100%}code{background:#f4f4f4;padding:0 .2rem}')
+
+
+def picture(png: bytes, text: str) -> str:
+    """A figure with its caption."""
+    data = base64.b64encode(png).decode()
+    return f'<figure><img alt="{html.escape(text)}" src="data:image/png;base64,{data}"><figcaption>{html.escape(text)}</figcaption></figure>'
+
+
+def table(rows: list[tuple], header: tuple = ()) -> str:
+    """A table of text."""
+    line = lambda tag, cells: '<tr>' + ''.join(f'<{tag}>{html.escape(str(c))}</{tag}>' for c in cells) + '</tr>'  # noqa: E731
+    return '<table>' + (line('th', header) if header else '') + ''.join(line('td', row) for row in rows) + '</table>'
+
+
+def example_stack(config) -> tuple[np.ndarray, ...]:
+    """The first video's middle clip and its derivatives, as the encoder sees them in evaluation."""
+    source = RecordSource(config.data.dir, config.data.split)
+    augment = Augmentation(**config.augment)
+    indices = clips.even_clips(source.rows[0]['frames'], clips=1, length=config.clip.frames, stride=config.clip.stride)
+    example = pipeline.load_clips(source, 0, indices, pipeline.canvas(source))
+    clip = centre_crop(jnp.asarray(example['clips']), jnp.asarray(example['size'])[None], augment)[0]
+    return tuple(np.asarray(d) for d in derivative_stack(clip, min(2, config.clip.frames - 1)))
+
+
+def read_results(workdir: Path) -> dict[str, dict]:
+    """Every results.json below WORKDIR/eval, by the name of its folder."""
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(workdir.glob('eval/*/results.json'))}
+
+
+def result_section(name: str, result: dict) -> str:
+    """One result with everything that says what it is."""
+    counts = [f'{side}: {count["videos"]:,} of {count["listed"]:,} listed videos' for side, count in result['counts'].items()]
+    facts = [('encoder', f'{result["encoder"]}, step {result["checkpoint_step"]}'), ('clips x crops', result['clips_x_crops']),
+             ('videos', '; '.join(counts)), ('seed', result['seed']), ('chance R@1', f'{result["chance"]:.1f} %'),
+             ('commit', result['commit']), ('device', result['device']), ('date', result['date'])]
+    ks = list(next(iter(result['metrics'].values())))
+    rows = [(kind, *(f'{metrics[k]:.1f}' for k in ks)) for kind, metrics in result['metrics'].items()]
+    return f'<h3>{html.escape(name)}</h3>' + table(rows, ('features', *ks)) + table(facts)
+
+
+def run(config, workdir: str) -> None:
+    """Write the page, and print the line that sums up a run that was evaluated before and after training."""
+    training = workdir_config(workdir)
+    rows, results = read_metrics(workdir), read_results(Path(workdir))
+    retrieval = {name: result for name, result in results.items() if result['task'] == 'retrieval'}
+    parts = [f'<h1>{html.escape(Path(workdir).name)}</h1>', '<h2>What the encoder sees</h2>']
+    augment = Augmentation(**training.augment)
+    parts.append(picture(plots.clip_and_derivatives(example_stack(training), augment.mean, augment.std),
+                         'A clip and its first and second temporal derivatives: what stands still is gray.'))
+    if rows:
+        parts += ['<h2>Training</h2>', picture(plots.curves(rows, CURVES), f'{len(rows)} rows of metrics.jsonl, up to step '
+                                               f'{rows[-1]["step"]}; losses of different phases do not compare.')]
+    if retrieval:
+        encoders = {result['encoder'] if len(retrieval) == 2 else name: result['metrics'] for name, result in retrieval.items()}
+        chance = next(iter(retrieval.values()))['chance']
+        parts += ['<h2>Retrieval</h2>', picture(plots.recall_bars(encoders, chance), 'Share of test videos with a video of '
+                                                'their class among the k nearest; the dotted line is chance at k = 1.')]
+        parts += [result_section(name, result) for name, result in retrieval.items()]
+    parts += ['<h2>Config</h2>', table(sorted(flatten(to_dict(training)).items()), ('field', 'value'))]
+    path = Path(workdir) / 'report' / 'index.html'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'<!doctype html><meta charset="utf-8"><title>{html.escape(Path(workdir).name)}</title>'
+                    f'<style>{STYLE}</style>' + '\n'.join(parts))
+    print(f'report written to {path}')
+    found = {result['encoder']: result for result in retrieval.values()}
+    if found.keys() == {'untrained', 'trained'}:
+        joined = {name: result['metrics']['joined']['R@1'] for name, result in found.items()}
+        print(f'R@1 untrained={joined["untrained"]:.1f} trained={joined["trained"]:.1f} '
+              f'chance={found["trained"]["chance"]:.1f}')
