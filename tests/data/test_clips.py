@@ -1,0 +1,59 @@
+"""Frame indices of clips."""
+
+import numpy as np
+import pytest
+
+from vididi_jax.data.clips import even_clips, frames_needed, sample_clip_pair, usable_videos
+from vididi_jax.errors import UserError
+
+
+def pairs(num_frames, count=2000, **options):
+    rng = np.random.default_rng(0)
+    return np.stack([sample_clip_pair(rng, num_frames, length=8, stride=3, **options) for _ in range(count)])
+
+
+def test_adjacent_clips_follow_each_other_from_a_uniform_start():
+    got = pairs(60)
+    assert (np.diff(got.reshape(-1, 16), axis=1) == 3).all()  # the second starts one stride after the first's last frame
+    starts, counts = np.unique(got[:, 0, 0], return_counts=True)
+    assert starts.tolist() == list(range(60 - 48 + 1))
+    assert counts.min() > 100  # expected 154, standard deviation 12
+
+
+def test_independent_clips():
+    got = pairs(40, placement='independent')
+    assert (np.diff(got, axis=2) == 3).all()
+    assert got.min() == 0 and got.max() == 37  # the last start is 40 - 24 = 16
+    assert abs(np.corrcoef(got[:, 0, 0], got[:, 1, 0])[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize('placement', ['adjacent', 'independent'])
+def test_short_videos_loop(placement):
+    got = pairs(20, placement=placement)
+    assert got.min() == 0 and got.max() == 19
+    assert (np.diff(got, axis=2) % 20 == 3).all()
+
+
+def test_even_clips_span_the_video():
+    got = even_clips(100, clips=10, length=16, stride=4)
+    assert got.shape == (10, 16)
+    assert got[0, 0] == 0 and got[-1, -1] == 99
+    assert (np.diff(got, axis=1) == 4).all()
+    assert np.ptp(np.diff(got[:, 0])) <= 1
+    assert even_clips(100, clips=1, length=16, stride=4)[0, 0] == 19
+    looped = even_clips(10, clips=3, length=16, stride=4)
+    assert looped.max() <= 9 and (looped[:, 0] == 0).all()
+
+
+def test_policies_for_short_videos():
+    frames = np.array([100, 47, 48, 10])
+    assert usable_videos(frames, 48, 'loop').tolist() == [0, 1, 2, 3]
+    assert usable_videos(frames, 48, 'drop').tolist() == [0, 2]
+    with pytest.raises(UserError, match='2 of 4 videos'):
+        usable_videos(frames, 48, 'error')
+    with pytest.raises(UserError, match='all 4 videos'):
+        usable_videos(frames, 1000, 'drop')
+    with pytest.raises(UserError, match='loop, drop, error'):
+        usable_videos(frames, 48, 'skip')
+    with pytest.raises(UserError, match='adjacent, independent'):
+        frames_needed(8, 3, 'random')
