@@ -1,4 +1,4 @@
-"""Every field of a pretraining config with its default: the authors' R3D-18 recipe where the paper or its code gives one.
+"""Every field of a pretraining config with its default: the authors' recipe where the paper or its code gives one.
 
 The other files derive from this one and say what they change.
 """
@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = 'r3d_18'
     config.model.width = 64
-    config.model.dtype = 'auto'  # of activations: bfloat16 on GPU and TPU, float32 on CPU; or float32, bfloat16, float64
+    config.model.dtype = 'auto'  # of activations: bfloat16, but float32 on a CPU; or float32, bfloat16, float64
     config.model.conv_impl = 'auto'
     config.model.remat = False  # recompute activations in the backward pass, to save memory
 

@@ -1,4 +1,4 @@
-"""ViDiDi-VICReg, a narrow R3D-18, the motion data set: what `make demo` runs. Only motion tells its eight classes apart.
+"""ViDiDi-VICReg, a narrow R3D-18, the motion data set, whose classes only motion tells apart: `make demo`.
 
 Command:  python main.py --config=configs/motion_vicreg.py --workdir=DIR                              (variant: :smoke)
 Data:     python -m data_prep motion --out=data/motion

@@ -1,4 +1,4 @@
-"""Retrieval with the encoder of a training run, on the data that it was trained on (its test split queries its train split).
+"""Retrieval with the encoder of a training run: the test split of its data queries the train split.
 
 Command:  python main.py --config=configs/retrieval.py --workdir=DIR        (variants: :motion, :smoke)
 Hardware: any

@@ -17,8 +17,8 @@ VIDEO_FILES = {
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='python -m data_prep', description='Decode videos once into TFRecord shards that training reads at random. '
-        'A command that was stopped goes on where it was when it is given again.')
+        prog='python -m data_prep',
+        description='Decode videos once into TFRecord shards that training reads at random. A command that was stopped goes on where it was when it is given again.')
     commands = parser.add_subparsers(dest='dataset', required=True, metavar='DATASET')
     for name, (module, text) in VIDEO_FILES.items():
         command = commands.add_parser(name, help=text, description=module.__doc__)
@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
                                   description=motion.__doc__)
     motion.add_arguments(command)
     _add_output(command)
-    command = commands.add_parser('verify', help='check every record of a prepared data set', description=verify.__doc__)
+    command = commands.add_parser('verify', help='check every record of a data set', description=verify.__doc__)
     verify.add_arguments(command)
     return parser
 
@@ -59,11 +59,11 @@ def summary(rows: list[dict], out: str) -> None:
         mine = [row for row in rows if row['split'] == split]
         count = {status: sum(row['status'] == status for row in mine) for status in ('ok', 'missing', 'broken')}
         frames = sum(row['frames'] or 0 for row in mine)
-        print(f'{split}: {count["ok"]:,} videos ({frames:,} frames) of {len(mine):,} listed; {count["missing"]:,} missing, '
-              f'{count["broken"]:,} broken')
+        print(f'{split}: {count["ok"]:,} videos ({frames:,} frames) of {len(mine):,} listed; '
+              f'{count["missing"]:,} missing, {count["broken"]:,} broken')
     for row in rows:
-        if row['status'] == 'broken':
-            print(f'broken: {row["path"]}: {row["reason"]}')
+        if row['reason'] and row['status'] != 'missing':
+            print(f'{row["status"]}: {row["id"]}: {row["reason"]}')
     print(f'written to {out}')
 
 

@@ -5,11 +5,12 @@ from functools import partial
 from pathlib import Path
 
 from data_prep.decode import Decoded, decode_video
-from data_prep.writer import Plan, Video
+from data_prep.writer import Plan, Video, printable
 from vididi_jax.errors import UserError
 
 EXTENSIONS = frozenset(
-    '.3gp .asf .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv'.split())
+    '.3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogv .ts .vob '
+    '.webm .wmv .y4m'.split())
 
 
 def decode(video: Video, *, root: str, short_side: int, encoding: str) -> Decoded:
@@ -29,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
-    """Every file with a video's extension, sorted by path, in one split 'train'."""
+    """Every file with a video's extension, sorted by path, in one split 'train'.
+
+    Who or what a video shows is not known, so groups stay empty and each video stands for itself.
+    """
     root = check_folder(arguments.videos, '--videos')
     files = sorted(path.relative_to(root) for path in root.rglob('*') if path.is_file())
     found = [path for path in files if path.suffix.lower() in EXTENSIONS]
@@ -38,12 +42,15 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
                         f'{" ".join(sorted(EXTENSIONS))}): give another --videos.')
     print(f'{len(found):,} video files below {root}; {len(files) - len(found):,} other files are not read')
     labels = tuple(sorted({_label(path) for path in found}))
-    videos = tuple(Video(path.as_posix(), path.as_posix(), _label(path), '', 'train') for path in found)
+    videos = tuple(Video(printable(path.as_posix()), path.as_posix(), _label(path), '', 'train') for path in found)
     options = {'short_side': arguments.short_side}
-    return (Plan('folder', labels, videos, (), arguments.encoding, options),
+    return (Plan('folder', str(root.resolve()), labels, videos, (), arguments.encoding, options),
             partial(decode, root=str(root), encoding=arguments.encoding, **options))
 
 
 def _label(path: Path) -> str:
-    parent = path.parent.as_posix()
-    return '' if parent == '.' else parent
+    label = '' if path.parent == Path('.') else printable(path.parent.as_posix())
+    if label != label.strip() or not label.isprintable():
+        raise UserError(f'the folder {label!r} starts or ends with a space or holds a line end, and its name is to be '
+                        'a label: rename it.')
+    return label

@@ -35,8 +35,9 @@ class Trajectory(NamedTuple):
 def trajectory(rng: np.random.Generator, motion: str, frames: int, size: int) -> Trajectory:
     """How a sprite of class `motion` moves through frames of `size` pixels.
 
-    Speeds scale with the frame. The start is uniform on the torus. Every sprite's radius is drawn as `base * (1 + PULSE *
-    sin(phase))`; only in the class 'pulsing' does the phase advance, so the radii of single frames have one distribution.
+    Speeds scale with the frame. The start is uniform on the torus. Every sprite's radius is drawn as
+    `base * (1 + PULSE * sin(phase))`; only in the class 'pulsing' does the phase advance, so the radii of single frames
+    have one distribution.
     """
     time = np.arange(frames)
     start = rng.uniform(0, size, 2)
@@ -124,4 +125,4 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     videos = tuple(
         Video(f'motion_{split}_{number:05d}', f'{split}/{number:05d}', label_of(number), '', split)
         for split in SPLITS for number in range(getattr(arguments, split)))
-    return Plan('motion', CLASSES, videos, (), 'raw', options), partial(decode, **options)
+    return Plan('motion', '', CLASSES, videos, (), 'raw', options), partial(decode, **options)

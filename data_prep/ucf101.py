@@ -72,4 +72,5 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
                         f'(the first: {missing[0].path}): complete them, or add --allow_missing.')
     options = {'short_side': arguments.short_side, 'official_split': arguments.split}
     function = partial(decode, root=str(root), short_side=arguments.short_side, encoding=arguments.encoding)
-    return Plan('ucf101', classes, tuple(found), tuple(missing), arguments.encoding, options), function
+    return (Plan('ucf101', str(root.resolve()), classes, tuple(found), tuple(missing), arguments.encoding, options),
+            function)

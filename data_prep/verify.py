@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vididi_jax.data import records
-from vididi_jax.data.source import RecordSource, read_json
+from vididi_jax.data.source import RecordSource, read_splits
 from vididi_jax.errors import UserError
 
 
@@ -17,11 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def verify(directory: str) -> None:
     """Raises `UserError` at the first thing that is wrong; prints a line a split."""
-    info_path = Path(directory) / 'dataset_info.json'
-    if not info_path.is_file():
-        raise UserError(f'{directory} is not a prepared data set (it has no dataset_info.json).')
-    for entry in read_json(info_path)['splits']:
-        source = RecordSource(directory, entry['name'])  # files, sizes and counts
+    for split in read_splits(Path(directory))[1]:
+        source = RecordSource(directory, split)  # files, sizes and counts
         index = np.load(Path(directory) / records.index_name(source.name, source.split))
         for shard, path in enumerate(records.find_shards(Path(directory), source.split)):
             _verify_shard(path, index[index[:, 0] == shard, 1:])

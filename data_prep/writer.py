@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 from tqdm import tqdm
@@ -25,9 +26,18 @@ from vididi_jax.errors import UserError
 VIDEOS_PER_SHARD = 64  # what a stopped run loses at most
 
 
+def printable(name: str) -> str:
+    """A file name as text: bytes that are not UTF-8 are written out.
+
+    >>> printable('caf\\udce9.avi')
+    'caf\\\\xe9.avi'
+    """
+    return os.fsencode(name).decode('utf-8', 'backslashreplace')
+
+
 @dataclass(frozen=True)
 class Video:
-    """A listed video. `path` is relative to the folder of videos; `label` is a class name."""
+    """A listed video. `path` is relative to the folder of videos; `label` is a class name; `id` is its name in text."""
 
     id: str
     path: str
@@ -42,6 +52,7 @@ class Plan:
 
     Attributes:
       name: of the data set, for TFDS.
+      root: the folder of the videos, '' if they are made and not read.
       label_names: class names in the order of their numbers.
       videos: the listed videos that exist, in record order.
       missing: the listed videos that do not.
@@ -50,6 +61,7 @@ class Plan:
     """
 
     name: str
+    root: str
     label_names: tuple[str, ...]
     videos: tuple[Video, ...]
     missing: tuple[Video, ...]
@@ -117,12 +129,23 @@ def _already_complete(out: Path, incomplete: Path, described: dict) -> bool:
     return complete
 
 
+def _end_with_parent() -> None:
+    """In a decoding process: leave when the parent is gone, however it went."""
+
+    def wait() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
 class _decoded:
     """Context of an iterator over the decoded videos, in order, a few ahead of their use."""
 
     def __init__(self, decode, videos: list[Video], workers: int):
         self.decode, self.videos, self.workers = decode, videos, min(workers, len(videos))
-        self.pool = ProcessPoolExecutor(self.workers, get_context('spawn')) if self.workers > 1 else None
+        self.pool = ProcessPoolExecutor(
+            self.workers, get_context('spawn'), initializer=_end_with_parent) if self.workers > 1 else None
 
     def __enter__(self) -> Iterator[Decoded]:
         return self._ahead() if self.pool else map(self.decode, self.videos)
@@ -172,14 +195,14 @@ def _write_shard(plan: Plan, shard: tuple, stream: Iterator[Decoded], out: Path,
         for video in videos:
             decoded = next(stream)
             bar.update()
-            if decoded.reason:
+            if not decoded.frames:
                 rows.append(_row(video, 'broken', reason=decoded.reason))
                 continue
             data = records.serialise(decoded.frames, plan.encoding, {
                 'id': video.id, 'group': video.group, 'label': plan.label_names.index(video.label), 'fps': decoded.fps,
                 'num_frames': len(decoded.frames), 'height': decoded.height, 'width': decoded.width})
             file.write(records.frame_record(data))
-            rows.append(_row(video, 'ok', decoded) | {'_record': [number, offset, len(data)]})
+            rows.append(_row(video, 'ok', decoded, decoded.reason) | {'_record': [number, offset, len(data)]})
             offset += records.record_size(len(data))
     os.replace(temporary, path)
     rows_path = _rows_path(incomplete, shard)
@@ -199,6 +222,9 @@ def _finish(plan: Plan, shards: list[tuple], out: Path, incomplete: Path, descri
     """Index, manifest, and TFDS's description of the finished shards."""
     rows = [row for shard in shards for row in _read_rows(_rows_path(incomplete, shard))]
     if not any(row['status'] == 'ok' for row in rows):
+        shutil.rmtree(incomplete)  # so that the next try reads the files again
+        for split, number, count, _ in shards:
+            (out / records.shard_name(plan.name, split, number, count)).unlink()
         reason = f'; the first one: {rows[0]["path"]}: {rows[0]["reason"]}' if rows else ''
         raise UserError(f'none of the {len(rows)} videos can be decoded{reason}.')
     for split in dict.fromkeys(row['split'] for row in rows):

@@ -31,7 +31,8 @@ def pytest_collection_modifyitems(config, items):
 def pytest_terminal_summary(terminalreporter, config):
     number = getattr(config, 'real_data_deselected', 0)
     if number:
-        terminalreporter.write_line(f'{number} tests on real videos deselected: VIDIDI_DATA ({DATA}) has no manifest.csv')
+        terminalreporter.write_line(
+            f'{number} tests on real videos deselected: VIDIDI_DATA ({DATA}) has no manifest.csv')
 
 
 @pytest.fixture(scope='session')

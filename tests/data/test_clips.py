@@ -14,7 +14,7 @@ def pairs(num_frames, count=2000, **options):
 
 def test_adjacent_clips_follow_each_other_from_a_uniform_start():
     got = pairs(60)
-    assert (np.diff(got.reshape(-1, 16), axis=1) == 3).all()  # the second starts one stride after the first's last frame
+    assert (np.diff(got.reshape(-1, 16), axis=1) == 3).all()  # the second starts where the first ends
     starts, counts = np.unique(got[:, 0, 0], return_counts=True)
     assert starts.tolist() == list(range(60 - 48 + 1))
     assert counts.min() > 100  # expected 154, standard deviation 12

@@ -25,13 +25,14 @@ def test_number_of_parameters_is_torchvisions(name):
 def test_shapes_and_modes(name):
     encoder = create_encoder(name, width=4)
     clips = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, 24, 32, 3)), jnp.float32)
-    variables = encoder.init(jax.random.key(0), clips)
-    features = encoder.apply(variables, clips, train=False)
+    variables = jax.jit(encoder.init)(jax.random.key(0), clips)
+    apply = jax.jit(encoder.apply, static_argnames=('train', 'method', 'mutable'))
+    features = apply(variables, clips, train=False)
     assert features.shape == (2, encoder.feature_dim) == (2, 32)
-    maps = encoder.apply(variables, clips, train=False, method='feature_map')
+    maps = apply(variables, clips, train=False, method='feature_map')
     assert maps.shape == (2, 7 if name == 'mc3_18' else 1, 2, 2, 32)
     np.testing.assert_allclose(maps.mean((1, 2, 3)), features, atol=1e-6)
-    _, updated = encoder.apply(variables, clips, train=True, mutable=['batch_stats'])
+    _, updated = apply(variables, clips, train=True, mutable=('batch_stats',))
     moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), updated['batch_stats'], variables['batch_stats'])
     assert all(jax.tree.leaves(moved))
 
@@ -41,13 +42,13 @@ def test_formulations_and_remat_give_the_same_features_and_gradients():
     results = []
     for options in (dict(conv_impl='taps'), dict(conv_impl='xla'), dict(conv_impl='taps', remat=True)):
         encoder = create_encoder('r3d_18', width=4, **options)
-        variables = encoder.init(jax.random.key(0), clips)
+        variables = jax.jit(encoder.init)(jax.random.key(0), clips)
 
         def loss(params, encoder=encoder, variables=variables):
             out, _ = encoder.apply({**variables, 'params': params}, clips, train=True, mutable=['batch_stats'])
             return (out**2).sum()
 
-        results.append(jax.value_and_grad(loss)(variables['params']))
+        results.append(jax.jit(jax.value_and_grad(loss))(variables['params']))
     for value, gradient in results[1:]:
         np.testing.assert_allclose(value, results[0][0], rtol=1e-4)
         for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(results[0][1]), strict=True):
@@ -58,9 +59,9 @@ def test_formulations_and_remat_give_the_same_features_and_gradients():
 def test_bfloat16_computes_low_and_keeps_parameters_high():
     encoder = create_encoder('r3d_18', width=4, dtype=jnp.bfloat16)
     clips = jnp.zeros((2, 8, 16, 16, 3))
-    variables = encoder.init(jax.random.key(0), clips)
+    variables = jax.jit(encoder.init)(jax.random.key(0), clips)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
-    assert encoder.apply(variables, clips, train=False).dtype == jnp.bfloat16
+    assert jax.eval_shape(encoder.apply, variables, clips).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize('shape', [(6, 5), (2, 3, 4, 4, 5)])

@@ -6,8 +6,8 @@ with data a serialised tf.train.Example. Beside them: features.json, dataset_inf
 `NAME-SPLIT.index.npy` (int64 (N, 3): shard, offset of the record, length of its data) and manifest.jsonl, one line a
 listed video.
 
-Features of an example: `frames` (a list of jpeg images, or of raw uint8 frames), `id`, `label`, `group`, `fps` (0 if the
-file does not say), `num_frames`, `height`, `width`. Each frame is an element of its own, so that a reader decodes only
+Features of an example: `frames` (a list of jpeg images, or of raw uint8 frames), `id`, `label`, `group`, `fps` (0 if
+the file does not say), `num_frames`, `height`, `width`. Each frame is an element of its own, so that a reader decodes only
 the frames it needs.
 """
 
@@ -22,6 +22,8 @@ import numpy as np
 ENCODINGS = ('jpeg', 'raw')
 JPEG_QUALITY = 95
 MANIFEST = 'manifest.jsonl'
+LABELS = 'label.labels.txt'  # TFDS's file of class names
+NO_LABEL = '.'  # what stands there for the label '', which TFDS does not read back
 HEADER, FOOTER = struct.Struct('<QI'), struct.Struct('<I')
 
 
@@ -37,8 +39,8 @@ def frame_record(data: bytes) -> bytes:
     return b''.join((length, FOOTER.pack(masked_crc(length)), data, FOOTER.pack(masked_crc(data))))
 
 
-def read_record(buffer, offset: int) -> bytes:
-    """The data of the record at `offset` of a shard.
+def read_record(buffer, offset: int = 0) -> bytes:
+    """The data of the record at `offset` of a shard's bytes.
 
     Raises:
       ValueError: the record is cut short, or one of its checksums is wrong.
@@ -100,7 +102,7 @@ def features(label_names: Sequence[str], encoding: str):
     return tfds.features.FeaturesDict({
         'frames': tfds.features.Sequence(frame),
         'id': tfds.features.Text(),
-        'label': tfds.features.ClassLabel(names=list(label_names)),
+        'label': tfds.features.ClassLabel(names=[name or NO_LABEL for name in label_names]),
         'group': tfds.features.Text(),
         'fps': tfds.features.Scalar(np.float32),
         'num_frames': tfds.features.Scalar(np.int64),
@@ -145,7 +147,7 @@ class Record:
         self._frames = feature['frames/value' if self._raw else 'frames'].bytes_list.value
 
     def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Decode frames: (len(indices), height, width, 3) uint8 RGB; a frame that is asked for twice is decoded once."""
+        """Decode frames: (len(indices), height, width, 3) uint8 RGB; a frame asked for twice is decoded once."""
         distinct, positions = np.unique(np.asarray(indices), return_inverse=True)
         return np.stack([self._decode(self._frames[int(i)]) for i in distinct])[positions.ravel()]
 
@@ -154,6 +156,11 @@ class Record:
         if self._raw:
             return pixels.reshape(self.height, self.width, 3)
         return cv2.cvtColor(cv2.imdecode(pixels, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def read_label_names(directory: Path) -> list[str]:
+    """Class names in order of their numbers; '' is the label of videos without one."""
+    return ['' if name == NO_LABEL else name for name in (directory / LABELS).read_text().splitlines()]
 
 
 def find_shards(directory: Path, split: str) -> list[Path]:

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-import mmap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,18 +12,38 @@ from vididi_jax.data import records
 from vididi_jax.errors import UserError
 
 
-def read_json(path: Path) -> dict:
-    """A JSON file of a data set directory; `UserError` if it is missing or broken."""
+def read(path: Path, function: Callable[[Path], Any]) -> Any:
+    """`function(path)` for a file of a data set directory; `UserError` if it is missing or broken."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return function(path)
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f'{path} cannot be read ({error}): prepare the data set again.') from error
 
 
-class RecordSource:
-    """The videos of a split: `source[i]` is a `Record`.
+def read_splits(directory: Path) -> tuple[str, dict[str, list[int]]]:
+    """The name of a data set, and for each of its splits the number of records of each shard; raises `UserError`."""
+    if not directory.is_dir():
+        raise UserError(f'the data directory {str(directory)!r} does not exist: '
+                        'prepare one with `python -m data_prep`, and set --config.data.dir to it.')
+    path = directory / 'dataset_info.json'
+    if not path.is_file():
+        raise UserError(f'{str(directory)!r} is not a prepared data set (it has no dataset_info.json): '
+                        'run or finish `python -m data_prep` first.')
 
-    Can be pickled and sent to worker processes, which map the shards into memory themselves.
+    def parse(path: Path):
+        info = json.loads(path.read_text())
+        return info['name'], {entry['name']: [int(n) for n in entry['shardLengths']] for entry in info['splits']}
+
+    return read(path, parse)
+
+
+def _read_manifest(path: Path) -> tuple[bytes, list[dict]]:
+    data = path.read_bytes()
+    return data, [json.loads(line) for line in data.splitlines()]
+
+
+class RecordSource:
+    """The videos of a split: `source[i]` is a `Record`. Can be pickled and sent to worker processes.
 
     Attributes:
       directory: pathlib.Path of the data set.
@@ -41,41 +62,29 @@ class RecordSource:
           UserError: no data set there, no such split, a shard that is missing or truncated, an index that does not fit.
         """
         self.directory, self.split = Path(directory), split
-        info_path = self.directory / 'dataset_info.json'
         if not str(directory):
             raise UserError('no data directory is given: set --config.data.dir to what data_prep wrote.')
-        if not self.directory.is_dir():
-            raise UserError(f'the data directory {str(directory)!r} does not exist: '
-                            'prepare one with `python -m data_prep`, and set --config.data.dir to it.')
-        if not info_path.is_file():
-            raise UserError(f'{str(directory)!r} is not a prepared data set (it has no dataset_info.json): '
-                            'run or finish `python -m data_prep` first.')
-        info = read_json(info_path)
-        self.name = info['name']
-        splits = {entry['name']: [int(n) for n in entry['shardLengths']] for entry in info['splits']}
+        self.name, splits = read_splits(self.directory)
         if split not in splits:
             raise UserError(f'{directory} has no split {split!r}: it has {", ".join(splits)}.')
         lengths = splits[split]
-        self.label_names = (self.directory / 'label.labels.txt').read_text().split('\n')[:-1]
-        self._paths = [self.directory / records.shard_name(self.name, split, i, len(lengths)) for i in range(len(lengths))]
+        self.label_names = read(self.directory / records.LABELS, lambda _: records.read_label_names(self.directory))
+        shards = len(lengths)
+        self._paths = [self.directory / records.shard_name(self.name, split, i, shards) for i in range(shards)]
         self._index = self._read_index(lengths)
-        manifest = (self.directory / records.MANIFEST).read_bytes()
-        listed = [row for row in map(json.loads, manifest.splitlines()) if row['split'] == split]
+        manifest, rows = read(self.directory / records.MANIFEST, _read_manifest)
+        listed = [row for row in rows if row['split'] == split]
         self.rows = [row for row in listed if row['status'] == 'ok']
         if len(self.rows) != len(self._index):
-            raise UserError(f'{self.directory / records.MANIFEST} has {len(self.rows)} videos of split {split!r} and the '
-                            f'index {len(self._index)}: prepare the data set again.')
+            raise UserError(f'{self.directory / records.MANIFEST} has {len(self.rows)} videos of split {split!r} and '
+                            f'the index {len(self._index)}: prepare the data set again.')
         self.counts = {'listed': len(listed), **{
             status: sum(row['status'] == status for row in listed) for status in ('ok', 'missing', 'broken')}}
         self.fingerprint = hashlib.sha256(self._index.tobytes() + manifest).hexdigest()[:16]
-        self._maps: dict[int, mmap.mmap] = {}
 
     def _read_index(self, lengths: list[int]) -> np.ndarray:
         path = self.directory / records.index_name(self.name, self.split)
-        try:
-            index = np.load(path)
-        except (OSError, ValueError) as error:
-            raise UserError(f'the index {path} cannot be read ({error}): prepare the data set again.') from error
+        index = read(path, np.load)
         for shard, (shard_path, count) in enumerate(zip(self._paths, lengths, strict=True)):
             mine = index[index[:, 0] == shard]
             if len(mine) != count:
@@ -88,20 +97,16 @@ class RecordSource:
                 raise UserError(f'the shard {shard_path} {state}: copy it again, or prepare the data set again.')
         return index
 
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, '_maps': {}}
-
     def __len__(self) -> int:
         return len(self._index)
 
     def __getitem__(self, i: int) -> records.Record:
         """Raises `UserError` if the record's checksum is wrong."""
-        shard, offset, _ = self._index[i]
-        if shard not in self._maps:
-            with self._paths[shard].open('rb') as file:
-                self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        shard, offset, length = (int(value) for value in self._index[i])
         try:
-            return records.Record(records.read_record(self._maps[shard], int(offset)))
-        except ValueError as error:
+            with self._paths[shard].open('rb') as file:  # a large set has more shards than a process may hold open
+                file.seek(offset)
+                return records.Record(records.read_record(file.read(records.record_size(length))))
+        except (OSError, ValueError) as error:
             raise UserError(f'{self._paths[shard]}, offset {offset}: {error}; '
                             f'run `python -m data_prep verify {self.directory}`.') from error

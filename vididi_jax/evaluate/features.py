@@ -64,7 +64,8 @@ def clip_features(module, variables, clips, sizes, *, augment: Augmentation, ord
 
 
 def video_features(
-    encoder: Encoder, source: RecordSource, *, orders: tuple[int, ...], clips: int, frames: int, stride: int, workers: int
+    encoder: Encoder, source: RecordSource, *, orders: tuple[int, ...], clips: int, frames: int, stride: int,
+    workers: int,
 ) -> dict[int, np.ndarray]:
     """Features of every video of `source`, in record order, averaged over its clips.
 

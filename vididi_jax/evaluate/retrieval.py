@@ -103,8 +103,9 @@ def run(config, workdir: str) -> dict:
     kinds = {'V': lambda f: f[0], 'dV': lambda f: f[1], 'joined': lambda f: join(f[0], f[1])}
     labels = [np.array([source.label_names.index(row['label']) for row in source.rows]) for source in (query, gallery)]
     forbidden = forbidden_pairs(query, gallery, same_split)
-    metrics = {kind: recall_at(pick(query_features), labels[0], pick(gallery_features), labels[1], settings.ks, forbidden)
-               for kind, pick in kinds.items()}
+    metrics = {
+        kind: recall_at(pick(query_features), labels[0], pick(gallery_features), labels[1], settings.ks, forbidden)
+        for kind, pick in kinds.items()}
     absent = ~np.isin(labels[0], labels[1])
     counts = {name: {**source.counts, 'videos': len(source), 'looped': sum(
         row['frames'] < (settings.frames - 1) * settings.stride + 1 for row in source.rows)}

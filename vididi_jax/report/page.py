@@ -25,7 +25,8 @@ STYLE = ('body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem au
 def picture(png: bytes, text: str) -> str:
     """A figure with its caption."""
     data = base64.b64encode(png).decode()
-    return f'<figure><img alt="{html.escape(text)}" src="data:image/png;base64,{data}"><figcaption>{html.escape(text)}</figcaption></figure>'
+    text = html.escape(text)
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
 
 
 def table(rows: list[tuple], header: tuple = ()) -> str:
@@ -51,8 +52,10 @@ def read_results(workdir: Path) -> dict[str, dict]:
 
 def result_section(name: str, result: dict) -> str:
     """One result with everything that says what it is."""
-    counts = [f'{side}: {count["videos"]:,} of {count["listed"]:,} listed videos' for side, count in result['counts'].items()]
-    facts = [('encoder', f'{result["encoder"]}, step {result["checkpoint_step"]}'), ('clips x crops', result['clips_x_crops']),
+    counts = [f'{side}: {count["videos"]:,} of {count["listed"]:,} listed videos'
+              for side, count in result['counts'].items()]
+    facts = [('encoder', f'{result["encoder"]}, step {result["checkpoint_step"]}'),
+             ('clips x crops', result['clips_x_crops']),
              ('videos', '; '.join(counts)), ('seed', result['seed']), ('chance R@1', f'{result["chance"]:.1f} %'),
              ('commit', result['commit']), ('device', result['device']), ('date', result['date'])]
     ks = list(next(iter(result['metrics'].values())))
@@ -70,13 +73,16 @@ def run(config, workdir: str) -> None:
     parts.append(picture(plots.clip_and_derivatives(example_stack(training), augment.mean, augment.std),
                          'A clip and its first and second temporal derivatives: what stands still is gray.'))
     if rows:
-        parts += ['<h2>Training</h2>', picture(plots.curves(rows, CURVES), f'{len(rows)} rows of metrics.jsonl, up to step '
-                                               f'{rows[-1]["step"]}; losses of different phases do not compare.')]
+        text = (f'{len(rows)} rows of metrics.jsonl, up to step {rows[-1]["step"]}; losses of different phases do not '
+                'compare.')
+        parts += ['<h2>Training</h2>', picture(plots.curves(rows, CURVES), text)]
     if retrieval:
-        encoders = {result['encoder'] if len(retrieval) == 2 else name: result['metrics'] for name, result in retrieval.items()}
+        encoders = {result['encoder'] if len(retrieval) == 2 else name: result['metrics']
+                    for name, result in retrieval.items()}
         chance = next(iter(retrieval.values()))['chance']
-        parts += ['<h2>Retrieval</h2>', picture(plots.recall_bars(encoders, chance), 'Share of test videos with a video of '
-                                                'their class among the k nearest; the dotted line is chance at k = 1.')]
+        text = ('Share of test videos with a video of their class among the k nearest; the dotted line is chance at '
+                'k = 1.')
+        parts += ['<h2>Retrieval</h2>', picture(plots.recall_bars(encoders, chance), text)]
         parts += [result_section(name, result) for name, result in retrieval.items()]
     parts += ['<h2>Config</h2>', table(sorted(flatten(to_dict(training)).items()), ('field', 'value'))]
     path = Path(workdir) / 'report' / 'index.html'

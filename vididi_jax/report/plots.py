@@ -52,7 +52,7 @@ def clip_and_derivatives(stack: tuple[np.ndarray, ...], mean, std) -> bytes:
     titles = ('V', 'dV/dt', 'd²V/dt²')
     for order, (row, clip) in enumerate(zip(axes, stack, strict=True)):
         clip = np.asarray(clip, np.float64)
-        pixels = clip * np.array(std) + np.array(mean) if not order else 0.5 + 0.5 * clip / max(np.abs(clip).max(), 1e-9)
+        pixels = 0.5 + 0.5 * clip / max(np.abs(clip).max(), 1e-9) if order else clip * np.array(std) + np.array(mean)
         for axis, frame in zip(row, pixels, strict=True):
             axis.imshow(np.clip(frame, 0, 1), interpolation='nearest')
             axis.set(xticks=[], yticks=[])

@@ -157,7 +157,8 @@ def train(config, plan: Plan, train_step, state, meta: dict, checkpoints: Checkp
     first = meta['step']
     losses = list(meta.get('losses', []))  # of the steps of a phase that a checkpoint cut in two
     epoch_losses = list(meta['epoch_losses'])
-    with MetricsWriter(workdir, first) as writer, pipeline.iterate(stream[first:], workers=config.data.workers) as batches:
+    reader = pipeline.iterate(stream[first:], workers=config.data.workers)
+    with MetricsWriter(workdir, first) as writer, reader as batches:
         bar = None
         for step in range(first, plan.total_steps):
             epoch = step // plan.steps_per_epoch

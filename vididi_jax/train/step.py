@@ -17,7 +17,10 @@ PAIR_LOSSES = {'vicreg': losses.vicreg_loss, 'info_nce': losses.info_nce_loss, '
 
 @partial(jax.jit, static_argnames=('spec', 'dtype'))
 def augment_views(key: jax.Array, clips: jax.Array, sizes: jax.Array, *, spec: Augmentation, dtype) -> tuple:
-    """Both clips of each video, augmented independently and normalised: uint8 (B, 2, T, H, W, 3) -> 2 x (B, T, h, w, 3)."""
+    """Both clips of each video, augmented independently and normalised.
+
+    uint8 (B, 2, T, H, W, 3) -> two arrays (B, T, h, w, 3) of `dtype`.
+    """
     return tuple(augment(jax.random.fold_in(key, view), clips[:, view], sizes, spec, dtype) for view in (0, 1))
 
 
@@ -52,7 +55,7 @@ def pair_loss(config) -> Callable:
 
 
 def make_update(networks: Networks, optimizer: optax.GradientTransformation, learning_rate, config, total_steps: int):
-    """Build `update(state, first, second) -> (state, metrics)` for two views (B, T, H, W, 3), jitted; `state` is donated.
+    """Build `update(state, first, second) -> (state, metrics)` for two views (B, T, H, W, 3); `state` is donated.
 
     The two views pass through the encoder one after the other, so BatchNorm normalises each with its own statistics
     (frames and derivatives differ in scale) and the running statistics see both. If the loss or a gradient is not

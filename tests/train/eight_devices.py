@@ -1,0 +1,50 @@
+"""Run by test_loop.py with eight virtual devices: the same steps on one of them and on all."""
+
+import sys
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from configs import motion_vicreg
+from vididi_jax import schedule
+from vididi_jax.train import loop, mesh
+from vididi_jax.train.optimizer import build_optimizer, learning_rate
+from vididi_jax.train.state import build_networks, init_state
+from vididi_jax.train.step import make_train_step
+
+
+def run(devices: int, dtype: str, steps: list[int]):
+    """Losses of `steps` (each from the state before) and the final state, on a mesh of the first `devices` devices."""
+    config = motion_vicreg.get_config('smoke')
+    config.data.dir, config.model.dtype = sys.argv[1], dtype
+    config.model.width, config.framework.projector, config.augment.size = 2, (16, 16, 16), 16
+    config.batch_size = 16
+    data = Mesh(np.array(jax.devices()[:devices]), ('data',))
+    plan = loop.make_plan(config, data)
+    networks = build_networks(config)
+    settings = (config, plan.total_steps, plan.steps_per_epoch)
+    optimizer = build_optimizer(*settings)
+    train_step = make_train_step(networks, optimizer, learning_rate(*settings), config, plan.total_steps)
+    state = mesh.replicate(data, init_state(networks, optimizer, jax.random.key(0), (8, 16, 16)))
+    stream = loop.pipeline.training_stream(
+        plan.source, plan.videos, length=plan.frames, stride=1, placement='adjacent', batch_size=16, seed=0)
+    losses = []
+    for step in steps:
+        key = jax.random.fold_in(jax.random.key(1), step)
+        orders = schedule.view_orders(plan.schedule, step // plan.steps_per_epoch, key)
+        batch = mesh.to_devices(data, {name: stream[step][name] for name in ('clips', 'size')})
+        state, metrics = train_step(state, batch, jax.random.fold_in(jax.random.key(2), step), orders)
+        losses.append(float(metrics['loss']))
+    return losses, jax.device_get(state)
+
+
+assert jax.device_count() == 8
+(one, state_one), (eight, state_eight) = (run(devices, 'float32', [0]) for devices in (1, 8))
+np.testing.assert_allclose(one, eight, rtol=1e-5)
+for a, b in zip(jax.tree.leaves(state_one.params), jax.tree.leaves(state_eight.params), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+with jax.enable_x64(True):
+    (one, _), (eight, _) = (run(devices, 'float64', list(range(12))) for devices in (1, 8))
+print('float64, largest relative difference of a loss:', np.max(np.abs(np.array(one) / np.array(eight) - 1)))
+np.testing.assert_allclose(one, eight, rtol=1e-9)

@@ -1,0 +1,201 @@
+"""Training runs: what they leave behind, exact resumption, and what they refuse."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from vididi_jax.config import to_dict
+from vididi_jax.errors import UserError
+from vididi_jax.train import loop
+from vididi_jax.train.checkpoint import load_encoder_variables
+from vididi_jax.train.metrics import read_metrics
+
+
+def command(config, workdir):
+    """main.py in a process of its own, for the fields that `tiny_config` changes."""
+    return [sys.executable, 'main.py', '--config=configs/motion_vicreg.py:smoke', f'--workdir={workdir}',
+            f'--config.data.dir={config.data.dir}', '--config.model.width=2',
+            '--config.framework.projector=(16, 16, 16)', '--config.augment.size=16', '--config.log.every_steps=1', '--config.checkpoint.every_steps=4']
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory, tiny_motion):
+    """A workdir of `tiny_config`, trained to the end without a stop, and its final state."""
+    from configs import motion_vicreg
+
+    config = motion_vicreg.get_config('smoke')
+    config.data.dir = str(tiny_motion)
+    config.model.width = 2
+    config.framework.projector = (16, 16, 16)
+    config.augment.size, config.log.every_steps, config.checkpoint.every_steps = 16, 1, 4
+    workdir = tmp_path_factory.mktemp('run') / 'work'
+    state = loop.run(config, str(workdir))
+    return workdir, state
+
+
+def test_a_run_leaves_checkpoints_metrics_and_config(finished, tiny_config, capsys):
+    workdir, state = finished
+    assert int(state.step) == 24
+    assert sorted(int(p.name) for p in (workdir / 'checkpoints').iterdir()) == [16, 18, 20, 24]  # the four latest
+    rows = read_metrics(workdir)
+    assert [row['step'] for row in rows] == list(range(1, 25))
+    assert [row['phase'] for row in rows] == sorted(row['phase'] for row in rows)
+    pairs = {0: [[1, 1], [2, 2]], 1: [[0, 1], [1, 2]], 2: [[1, 0], [2, 1]], 3: [[0, 0], [1, 1]]}
+    assert all(row['orders'] in pairs[row['phase']] for row in rows)
+    assert json.loads((workdir / 'config.json').read_text()) == to_dict(tiny_config)
+    assert any((workdir / 'tensorboard').iterdir())
+    assert rows[-1]['loss'] < rows[3]['loss']
+
+
+def test_running_a_finished_run_again_changes_nothing(finished, tiny_config, capsys):
+    workdir, state = finished
+    before = (workdir / 'metrics.jsonl').read_bytes()
+    again = loop.run(tiny_config, str(workdir))
+    assert (workdir / 'metrics.jsonl').read_bytes() == before
+    jax.tree.map(np.testing.assert_array_equal, state, again)
+
+
+def test_a_killed_run_ends_as_one_that_never_stopped(finished, tiny_config, tmp_path, root):
+    """SIGKILL twice, the second time in the middle of a phase; state and metrics are equal bit by bit."""
+    workdir = tmp_path / 'killed'
+    for kill_after in (6, 15):
+        process = subprocess.Popen(
+            command(tiny_config, workdir), cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while len(read_metrics(workdir)) < kill_after:
+            assert process.poll() is None, process.stderr.read().decode()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert len(read_metrics(workdir)) < 24
+    state = loop.run(tiny_config, str(workdir))
+    jax.tree.map(np.testing.assert_array_equal, state, finished[1])
+    assert (workdir / 'metrics.jsonl').read_text() == (finished[0] / 'metrics.jsonl').read_text()
+
+
+def test_damaged_checkpoints_are_noticed_and_passed_over(finished, tiny_config, tmp_path, caplog, capsys):
+    """One flipped byte in the newest checkpoint, a truncated file in the one before: the run goes on from the third."""
+    import shutil
+
+    workdir = tmp_path / 'damaged'
+    shutil.copytree(finished[0], workdir)
+    flip, cut = (max((p for p in (workdir / 'checkpoints' / step).rglob('*') if p.is_file() and '/d/' in str(p)),
+                     key=lambda p: p.stat().st_size) for step in ('24', '20'))
+    data = bytearray(flip.read_bytes())
+    data[len(data) // 2] ^= 1
+    flip.write_bytes(data)
+    cut.write_bytes(cut.read_bytes()[:-200])
+    state = loop.run(tiny_config, str(workdir))
+    assert sum('DAMAGED' in record.message for record in caplog.records) == 2
+    assert 'resuming after step 18' in capsys.readouterr().out
+    jax.tree.map(np.testing.assert_array_equal, state, finished[1])
+
+
+def test_epochs_may_be_raised_and_nothing_else(finished, tiny_config, tmp_path):
+    workdir = finished[0]
+    before = (workdir / 'config.json').read_text()
+    for field, value in (('seed', 1), ('epochs', 3), ('batch_size', 16)):
+        config = tiny_config.copy_and_resolve_references()
+        config[field] = value
+        with pytest.raises(UserError, match=f'{field}='):
+            loop.run(config, str(workdir))
+    config = tiny_config.copy_and_resolve_references()
+    config.epochs, config.seed = 5, 1
+    with pytest.raises(UserError, match='seed='):
+        loop.run(config, str(workdir))
+    assert (workdir / 'config.json').read_text() == before
+
+
+def test_a_workdir_without_checkpoint_starts_afresh(tiny_config, tmp_path, finished):
+    tiny_config.epochs = 1
+    tiny_config.schedule = 'base'
+    tiny_config.checkpoint.every_steps = 0
+    (tmp_path / 'metrics.jsonl').write_text('{"step": 2, "loss": 1.0}\n{"step": 3, "lo')
+    state = loop.run(tiny_config, str(tmp_path))
+    assert int(state.step) == 6
+    assert [row['step'] for row in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_init_from_starts_with_another_runs_encoder(finished, tiny_config, tmp_path, monkeypatch):
+    tiny_config.init_from = str(finished[0])
+    started = {}
+    monkeypatch.setattr(loop, 'train', lambda config, plan, step, state, *_: started.setdefault('state', state))
+    loop.run(tiny_config, str(tmp_path / 'new'))
+    variables, meta = load_encoder_variables(finished[0])
+    assert meta['step'] == 24
+    jax.tree.map(np.testing.assert_array_equal, started['state'].params['encoder'], variables['params'])
+    jax.tree.map(np.testing.assert_array_equal, started['state'].batch_stats['encoder'], variables['batch_stats'])
+    assert int(started['state'].step) == 0
+    tiny_config.model.width = 4
+    with pytest.raises(UserError, match='does not fit'):
+        loop.run(tiny_config, str(tmp_path / 'wide'))
+
+
+BAD = [
+    (dict(batch_size=1), 'batch_size'),
+    (dict(batch_size=64), '48 usable videos'),
+    (dict(epochs=0), 'epochs'),
+    (dict(schedule='vidid'), 'vididi'),
+    ({'clip.frames': 2}, 'no derivative of order 2'),
+    ({'clip.length': 'constnat'}, 'shrink or constant'),
+    ({'clip.short_video': 'skip'}, 'loop, drop, error'),
+    ({'clip.stride': 3, 'clip.short_video': 'error'}, '48 of 48 videos'),
+    ({'data.dir': 'nowhere'}, "'nowhere' does not exist"),
+    ({'data.dir': ''}, 'data.dir'),
+    ({'data.split': 'val'}, 'train, test'),
+    ({'model.name': 'r3d_19'}, 'r3d_18'),
+    ({'model.dtype': 'float8'}, 'bfloat16'),
+    ({'optimizer.name': 'sgd'}, 'lars or adamw'),
+    ({'augment.size': 32}, 'augment.size'),
+    ({'init_from': 'nowhere'}, 'no checkpoint'),
+]
+
+
+@pytest.mark.parametrize(('changes', 'message'), BAD, ids=[','.join(changes) for changes, _ in BAD])
+def test_bad_configs_are_refused_before_anything_is_written(tiny_config, tmp_path, changes, message):
+    if 'clip.stride' in changes:
+        changes = {**changes, 'clip.frames': 8}
+    tiny_config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=message):
+        loop.run(tiny_config, str(tmp_path / 'work'))
+    assert not (tmp_path / 'work' / 'config.json').exists()
+    assert not list(tmp_path.glob('work/checkpoints/*'))
+
+
+def test_a_rate_that_explodes_stops_the_run_with_a_message(tiny_config, tmp_path):
+    tiny_config.optimizer.name, tiny_config.optimizer.base_rate = 'lars', 1e30
+    tiny_config.optimizer.trust_coefficient = 1e30
+    with pytest.raises(UserError, match='not finite'):
+        loop.run(tiny_config, str(tmp_path))
+
+
+EIGHT = Path(__file__).with_name('eight_devices.py')
+
+
+def test_eight_devices_equal_one(tiny_motion, root):
+    """A step from one state to 1e-5 in float32; losses over a whole cycle to 1e-9 in float64."""
+    environment = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'PYTHONPATH': str(root)}
+    done = subprocess.run([sys.executable, EIGHT, tiny_motion], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_main_refuses_with_one_sentence_and_code_1(tiny_config, tmp_path, root):
+    wrong_key = [*command(tiny_config, tmp_path), '--config.optimizer.base_rat=1']
+    no_file = [sys.executable, 'main.py', '--config=configs/ucf.py', f'--workdir={tmp_path}']
+    indivisible = [*command(tiny_config, tmp_path / 'w'), '--config.batch_size=12']
+    eight = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+    cases = ((wrong_key, "'optimizer.base_rate'", None), (no_file, 'configs/ucf.py', None),
+             (indivisible, 'multiple of 8', eight))
+    for arguments, message, environment in cases:
+        done = subprocess.run(arguments, cwd=root, capture_output=True, text=True, env=environment)
+        assert done.returncode == 1
+        errors = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+        assert len(errors) == 1 and message in errors[0]
+        assert 'Traceback' not in done.stderr
