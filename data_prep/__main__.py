@@ -18,7 +18,8 @@ VIDEO_FILES = {
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='python -m data_prep',
-        description='Decode videos once into TFRecord shards that training reads at random. A command that was stopped goes on where it was when it is given again.')
+        description='Decode videos once into TFRecord shards that training reads at random. A command that was stopped '
+        'goes on where it was when it is given again.')
     commands = parser.add_subparsers(dest='dataset', required=True, metavar='DATASET')
     for name, (module, text) in VIDEO_FILES.items():
         command = commands.add_parser(name, help=text, description=module.__doc__)

@@ -1,6 +1,7 @@
 """Fixtures and settings that all tests share."""
 
 import os
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,15 @@ def vididi_data() -> Path:
 def root() -> Path:
     """The root of the project."""
     return ROOT
+
+
+@pytest.fixture(scope='session')
+def tiny_motion(tmp_path_factory):
+    """48 training and 16 test videos of 24 frames of 16 x 16."""
+    from data_prep import motion
+    from data_prep.writer import write_dataset
+
+    out = tmp_path_factory.mktemp('motion') / 'data'
+    arguments = Namespace(train=48, test=16, frames=24, size=16, seed=0)
+    write_dataset(*motion.plan(arguments), out, workers=1)
+    return out

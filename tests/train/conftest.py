@@ -1,21 +1,8 @@
-"""A motion data set small enough to train on in seconds."""
-
-import argparse
+"""A config that trains in seconds."""
 
 import pytest
 
 from configs import motion_vicreg
-from data_prep import motion
-from data_prep.writer import write_dataset
-
-
-@pytest.fixture(scope='session')
-def tiny_motion(tmp_path_factory):
-    """48 training and 16 test videos of 24 frames of 16 x 16."""
-    out = tmp_path_factory.mktemp('motion') / 'data'
-    arguments = argparse.Namespace(train=48, test=16, frames=24, size=16, seed=0)
-    write_dataset(*motion.plan(arguments), out, workers=1)
-    return out
 
 
 @pytest.fixture

@@ -22,8 +22,9 @@ from vididi_jax.train.metrics import read_metrics
 def command(config, workdir):
     """main.py in a process of its own, for the fields that `tiny_config` changes."""
     return [sys.executable, 'main.py', '--config=configs/motion_vicreg.py:smoke', f'--workdir={workdir}',
-            f'--config.data.dir={config.data.dir}', '--config.model.width=2',
-            '--config.framework.projector=(16, 16, 16)', '--config.augment.size=16', '--config.log.every_steps=1', '--config.checkpoint.every_steps=4']
+            f'--config.data.dir={config.data.dir}', '--config.model.width=2', '--config.augment.size=16',
+            '--config.framework.projector=(16, 16, 16)', '--config.log.every_steps=1',
+            '--config.checkpoint.every_steps=4']
 
 
 @pytest.fixture(scope='module')

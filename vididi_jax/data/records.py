@@ -7,8 +7,8 @@ with data a serialised tf.train.Example. Beside them: features.json, dataset_inf
 listed video.
 
 Features of an example: `frames` (a list of jpeg images, or of raw uint8 frames), `id`, `label`, `group`, `fps` (0 if
-the file does not say), `num_frames`, `height`, `width`. Each frame is an element of its own, so that a reader decodes only
-the frames it needs.
+the file does not say), `num_frames`, `height`, `width`. Each frame is an element of its own, so that a reader decodes
+only the frames it needs.
 """
 
 import struct

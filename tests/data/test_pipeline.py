@@ -1,0 +1,82 @@
+"""From records to batches: order, shares of processes, resumption, workers."""
+
+import numpy as np
+import pytest
+
+from vididi_jax.data import pipeline
+from vididi_jax.data.source import RecordSource
+
+
+@pytest.fixture(scope='module')
+def source(tiny_motion):
+    return RecordSource(tiny_motion, 'train')
+
+
+def stream(source, **changes):
+    options = dict(length=4, stride=2, placement='adjacent', batch_size=12, seed=3) | changes
+    return pipeline.training_stream(source, np.arange(len(source)), **options)
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_every_pass_holds_each_video_once_in_another_order(source):
+    batches = stream(source)
+    passes = [np.concatenate([batches[4 * i + j]['record'] for j in range(4)]) for i in range(2)]
+    assert all(sorted(order) == list(range(48)) for order in passes)
+    assert list(passes[0]) != list(passes[1])
+
+
+def test_a_batch_depends_on_its_index_and_the_seed_alone(source):
+    same(stream(source)[5], stream(source)[5])
+    same(stream(source)[2:][3], stream(source)[5])
+    assert not np.array_equal(stream(source, seed=4)[5]['record'], stream(source)[5]['record'])
+
+
+def test_the_shares_of_processes_make_up_the_global_batch(source):
+    whole = stream(source)[7]
+    shares = [stream(source, process=p, processes=3)[7] for p in range(3)]
+    for name in whole:
+        together = np.stack([share[name] for share in shares], 1).reshape(whole[name].shape)
+        np.testing.assert_array_equal(together, whole[name])
+
+
+def test_clips_are_the_videos_frames(source):
+    batch = stream(source, batch_size=2)[0]
+    assert batch['clips'].shape == (2, 2, 4, 16, 16, 3) and batch['clips'].dtype == np.uint8
+    for clips, record in zip(batch['clips'], batch['record'], strict=True):
+        video = source[int(record)].frames(range(24))
+        starts = [next(i for i in range(24) if np.array_equal(video[i], clip[0])) for clip in clips]
+        assert starts[1] == starts[0] + 8
+        for start, clip in zip(starts, clips, strict=True):
+            np.testing.assert_array_equal(clip, video[start : start + 8 : 2])
+
+
+def test_worker_processes_and_threads_read_the_same(source):
+    read = []
+    for workers in (0, 2):
+        with pipeline.iterate(stream(source)[1:], workers=workers) as batches:
+            read.append([next(batches) for _ in range(3)])
+    for a, b in zip(*read, strict=True):
+        same(a, b)
+    same(read[0][0], stream(source)[1])
+
+
+def test_evaluation_reads_every_video_once_in_order(source):
+    with pipeline.iterate(pipeline.evaluation_batches(
+            source, clips_per_video=3, length=4, stride=1, videos_per_batch=10), workers=0) as batches:
+        batches = list(batches)
+    assert [len(batch['record']) for batch in batches] == [10, 10, 10, 10, 8]
+    np.testing.assert_array_equal(np.concatenate([batch['record'] for batch in batches]), np.arange(48))
+    np.testing.assert_array_equal(batches[0]['clips'][1, 1], source[1].frames([10, 11, 12, 13]))
+
+
+def test_videos_of_several_sizes_stand_in_the_corner_of_one_canvas(source, monkeypatch):
+    indices = np.array([[0, 1]])
+    loaded = pipeline.load_clips(source, 0, indices, (20, 24))
+    assert loaded['clips'].shape == (1, 2, 20, 24, 3) and list(loaded['size']) == [16, 16]
+    np.testing.assert_array_equal(loaded['clips'][0, :, :16, :16], source[0].frames([0, 1]))
+    assert not loaded['clips'][:, :, 16:].any() and not loaded['clips'][:, :, :, 16:].any()

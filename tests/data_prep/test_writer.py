@@ -1,0 +1,248 @@
+"""Writing data sets: what TFDS reads, what is quarantined, and runs that were stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+
+import cv2
+import numpy as np
+import pytest
+
+from data_prep import folder, motion, ucf101
+from data_prep.__main__ import build_parser, run
+from data_prep.writer import write_dataset
+from tests.data_prep.videos import ramp, write_video
+from vididi_jax.data import records
+from vididi_jax.data.source import RecordSource
+from vididi_jax.errors import UserError
+
+
+def prepare(*arguments):
+    run(build_parser().parse_args([str(a) for a in arguments]))
+
+
+def manifest(out):
+    return [json.loads(line) for line in (out / 'manifest.jsonl').read_text().splitlines()]
+
+
+@pytest.fixture(scope='module')
+def videos(tmp_path_factory):
+    """Six videos, one of them at the root, one with a name that is not UTF-8, one broken, and a text file."""
+    root = tmp_path_factory.mktemp('videos')
+    for i, name in enumerate(['walk/a.mp4', 'walk/b.avi', 'run/fast/c.mp4', 'd.mkv', os.fsdecode(b'run/caf\xe9.mp4')]):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        os.rename(write_video(root / f'new.{name[-3:]}', ramp(10 + i, seed=i)), root / name)
+    (root / 'walk' / 'broken.mp4').write_bytes(b'not a video' * 50)
+    (root / 'notes.txt').write_text('read me')
+    return root
+
+
+def test_folder_keeps_what_decodes_and_says_why_not(videos, tmp_path, capsys):
+    out = tmp_path / 'out'
+    prepare('folder', f'--videos={videos}', f'--out={out}', '--workers=1', '--short_side=32')
+    rows = {row['id']: row for row in manifest(out)}
+    assert {name: row['label'] for name, row in rows.items()} == {
+        'd.mkv': '', 'run/caf\\xe9.mp4': 'run', 'run/fast/c.mp4': 'run/fast',
+        'walk/a.mp4': 'walk', 'walk/b.avi': 'walk',
+        'walk/broken.mp4': 'walk'}
+    assert {name: row['frames'] for name, row in rows.items() if row['status'] == 'ok'} == {
+        'walk/a.mp4': 10, 'walk/b.avi': 11, 'run/fast/c.mp4': 12, 'd.mkv': 13, 'run/caf\\xe9.mp4': 14}
+    assert rows['walk/broken.mp4']['status'] == 'broken' and rows['walk/broken.mp4']['reason']
+    assert list(rows['walk/a.mp4']) == ['id', 'path', 'label', 'group', 'split', 'frames', 'fps', 'width', 'height',
+                                        'status', 'reason']
+    printed = capsys.readouterr().out
+    assert '6 video files' in printed and '1 other files' in printed and '1 broken' in printed
+    source = RecordSource(out, 'train')
+    assert [source.label_names[source[i].label] for i in range(5)] == [row['label'] for row in source.rows]
+
+
+def test_tfds_reads_what_is_written(videos, tiny_motion, tmp_path):
+    """Splits, sizes and label names; and a record parsed by TFDS's own parser."""
+    import tensorflow_datasets as tfds
+
+    out = tmp_path / 'out'
+    prepare('folder', f'--videos={videos}', f'--out={out}', '--workers=1', '--short_side=32')
+    info = tfds.builder_from_directory(str(out)).info
+    assert {name: split.num_examples for name, split in info.splits.items()} == {'train': 5}
+    assert info.features['label'].names == ['.', 'run', 'run/fast', 'walk']
+    info = tfds.builder_from_directory(str(tiny_motion)).info
+    assert {name: split.num_examples for name, split in info.splits.items()} == {'train': 48, 'test': 16}
+    shard = (tiny_motion / 'motion-test.tfrecord-00000-of-00001').read_bytes()
+    offset, _ = list(records.scan(shard))[3]
+    example = info.features.deserialize_example_np(records.read_record(shard, offset))
+    mine = RecordSource(tiny_motion, 'test')[3]
+    np.testing.assert_array_equal(example['frames'], mine.frames(range(24)))
+    assert (example['id'].decode(), example['label'], example['num_frames']) == (mine.id, mine.label, 24)
+
+
+def test_a_complete_data_set_is_not_written_twice_nor_over(videos, tmp_path, capsys):
+    out = tmp_path / 'out'
+    command = ('folder', f'--videos={videos}', f'--out={out}', '--workers=1')
+    prepare(*command, '--short_side=32')
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    prepare(*command, '--short_side=32')
+    assert 'complete already' in capsys.readouterr().out
+    with pytest.raises(UserError, match='other options'):
+        prepare(*command, '--short_side=48')
+    assert before == {path: path.stat().st_mtime_ns for path in out.iterdir()}
+
+
+def test_another_folders_contents_are_never_touched(videos, tmp_path):
+    (tmp_path / 'thesis.tex').write_text('x')
+    with pytest.raises(UserError, match='not empty'):
+        prepare('folder', f'--videos={videos}', f'--out={tmp_path}', '--workers=1')
+    with pytest.raises(UserError, match='is a file'):
+        prepare('folder', f'--videos={videos}', f'--out={tmp_path / "thesis.tex"}', '--workers=1')
+    assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
+
+
+def test_where_nothing_decodes_nothing_stays(tmp_path):
+    root, out = tmp_path / 'videos', tmp_path / 'out'
+    root.mkdir()
+    (root / 'a.mp4').write_bytes(b'not a video' * 50)
+    command = ('folder', f'--videos={root}', f'--out={out}', '--workers=1', '--short_side=32')
+    with pytest.raises(UserError, match='none of the 1 videos can be decoded; the first one: a.mp4: decoding failed'):
+        prepare(*command)
+    write_video(root / 'a.mp4', ramp())
+    prepare(*command)
+    assert len(RecordSource(out, 'train')) == 1
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (('folder', '--videos=nowhere', '--out=x'), 'nowhere'),
+    (('folder', '--videos=.', '--out=x', '--workers=0'), 'workers'),
+    (('folder', '--videos=.', '--out=x', '--short_side=0'), 'short_side'),
+    (('motion', '--out=x', '--train=0'), '--train'),
+])
+def test_wrong_arguments_are_one_sentence(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        prepare(*arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_run_goes_on_and_writes_the_same_bytes(tmp_path, root, tiny_motion):
+    """SIGKILL after the first shards; its decoding processes end with it."""
+    options = ['--train=512', '--test=64', '--frames=24', '--size=32', '--workers=2']
+    command = [sys.executable, '-m', 'data_prep', 'motion', *options]
+    process = subprocess.Popen([*command, f'--out={tmp_path / "killed"}'], cwd=root, stderr=subprocess.DEVNULL)
+    incomplete = tmp_path / 'killed' / 'incomplete'
+    while not list(incomplete.glob('*.jsonl')):
+        assert process.poll() is None
+        time.sleep(0.01)
+    children = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True).stdout.split()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with pytest.raises(UserError, match='not a prepared data set'):
+        RecordSource(tmp_path / 'killed', 'train')
+    done = subprocess.run([*command, f'--out={tmp_path / "killed"}'], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0 and 'going on after' in done.stdout
+    arguments = Namespace(train=512, test=64, frames=24, size=32, seed=0)
+    write_dataset(*motion.plan(arguments), tmp_path / 'whole', workers=1)
+    files = {path.name for path in (tmp_path / 'whole').iterdir()}
+    assert files == {path.name for path in (tmp_path / 'killed').iterdir()}
+    assert all((tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'killed' / name).read_bytes()
+               for name in files if name != 'dataset_info.json')
+    assert children and not any(os.path.exists(f'/proc/{child}') for child in children)
+
+
+LISTS = {
+    'classInd.txt': '1 Apply\r\n2 Bowl\r\n',
+    'trainlist01.txt': 'Apply/v_Apply_g01_c01.avi 1\r\nBowl/v_Bowl_g02_c01.avi 2\r\nBowl/v_Bowl_g02_c02.avi 2\r\n',
+    'testlist01.txt': 'Apply/v_Apply_g03_c01.avi\r\n',
+}
+
+
+@pytest.fixture
+def tiny_ucf101(tmp_path):
+    """Two classes in UCF101's form, one listed video missing."""
+    for name, text in LISTS.items():
+        (tmp_path / 'lists').mkdir(exist_ok=True)
+        (tmp_path / 'lists' / name).write_bytes(text.encode())
+    for name in ('Apply/v_Apply_g01_c01', 'Bowl/v_Bowl_g02_c01', 'Apply/v_Apply_g03_c01'):
+        write_video(tmp_path / 'videos' / f'{name}.avi', ramp())
+    return tmp_path
+
+
+def ucf(tiny, *more):
+    return ('ucf101', f'--videos={tiny / "videos"}', f'--splits={tiny / "lists"}', '--split=1', f'--out={tiny / "out"}',
+            '--workers=1', '--short_side=32', *more)
+
+
+def test_ucf101_counts_missing_videos_and_refuses(tiny_ucf101, capsys):
+    with pytest.raises(UserError, match=r'1 of 4 listed videos are missing .*v_Bowl_g02_c02.avi.*--allow_missing'):
+        prepare(*ucf(tiny_ucf101))
+    assert not (tiny_ucf101 / 'out').exists()
+    assert 'train: 2 of 3 listed videos found, 1 missing' in capsys.readouterr().out
+    prepare(*ucf(tiny_ucf101, '--allow_missing'))
+    rows = manifest(tiny_ucf101 / 'out')
+    assert [(row['id'], row['label'], row['group'], row['split'], row['status']) for row in rows] == [
+        ('v_Apply_g01_c01', 'Apply', 'Apply_g01', 'train', 'ok'), ('v_Bowl_g02_c01', 'Bowl', 'Bowl_g02', 'train', 'ok'),
+        ('v_Apply_g03_c01', 'Apply', 'Apply_g03', 'test', 'ok'),
+        ('v_Bowl_g02_c02', 'Bowl', 'Bowl_g02', 'train', 'missing')]
+    assert RecordSource(tiny_ucf101 / 'out', 'train').counts == {'listed': 3, 'ok': 2, 'missing': 1, 'broken': 0}
+
+
+@pytest.mark.parametrize(('file', 'text', 'message'), [
+    ('classInd.txt', '0 Apply\n1 Bowl\n', 'line 1'),
+    ('trainlist01.txt', 'Apply/v_Apply_g01_c01.avi 2\n', 'line 1'),
+    ('trainlist01.txt', 'Apply/v_Apply_g01_c01.avi 1\nApply/movie.avi 1\n', 'line 2'),
+    ('testlist01.txt', 'Juggle/v_Juggle_g01_c01.avi\n', 'line 1'),
+])
+def test_ucf101_lists_are_checked_line_by_line(tiny_ucf101, file, text, message):
+    (tiny_ucf101 / 'lists' / file).write_text(text)
+    with pytest.raises(UserError, match=message):
+        prepare(*ucf(tiny_ucf101))
+
+
+def test_a_missing_list_is_named(tiny_ucf101):
+    (tiny_ucf101 / 'lists' / 'testlist01.txt').unlink()
+    with pytest.raises(UserError, match='testlist01.txt'):
+        prepare(*ucf(tiny_ucf101))
+
+
+@pytest.mark.realdata
+def test_real_ucf101_frame_counts_are_the_published_ones(vididi_data):
+    """57 train and 57 test clips of split 1; a few of them decoded, against the counts of others' full copy."""
+    import csv
+
+    arguments = Namespace(videos=vididi_data / 'ucf101', splits=vididi_data / 'splits' / 'ucf101', split=1,
+                          allow_missing=True, short_side=32, encoding='jpeg')
+    plan, decode = ucf101.plan(arguments)
+    assert [sum(video.split == split for video in plan.videos) for split in ('train', 'test')] == [57, 57]
+    assert len(plan.missing) == 9_537 + 3_783 - 114
+    counts = {}
+    for split in ('train', 'test'):
+        with open(vididi_data / 'splits' / 'frame_manifests' / 'ucf101' / f'{split}_split01.csv') as file:
+            for line in csv.reader(file):
+                counts[os.path.basename(line[0])] = line[1]
+    for video in plan.videos[::12]:
+        assert str(len(decode(video).frames)) == counts[video.id]
+
+
+@pytest.mark.realdata
+def test_real_files_of_every_kind_pass_through_folder(vididi_data, tmp_path):
+    """Rotated, out of order, corrupt, with metadata that is not UTF-8: each decodes to its count or is quarantined."""
+    import csv
+
+    with open(vididi_data / 'manifest.csv') as file:
+        known = {row['path']: row['decoded_frames'] for row in csv.DictReader(file)}
+    wanted = [path for path in known if path.startswith(('misc/rotation', 'corrupt', 'hmdb51/cartwheel'))]
+    for path in wanted:
+        (tmp_path / 'videos' / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'videos' / path).symlink_to((vididi_data / path).resolve())
+    plan, decode = folder.plan(Namespace(videos=tmp_path / 'videos', short_side=32, encoding='raw'))
+    rows = {row['path']: row for row in write_dataset(plan, decode, tmp_path / 'out', workers=1)}
+    assert sorted(rows) == sorted(wanted) and len(wanted) >= 7
+    assert rows.pop('corrupt/decord_corrupted.mp4')['reason'].startswith('decoding failed after')
+    assert all(row['status'] == 'ok' and str(row['frames']) == known[path] for path, row in rows.items())
+    source = RecordSource(tmp_path / 'out', 'train')
+    for i, row in enumerate(source.rows):
+        if 'rotation' in row['path']:  # OpenCV turns frames upright too
+            _, frame = cv2.VideoCapture(str(vididi_data / row['path'])).read()
+            expected = cv2.resize(frame[..., ::-1], (row['width'], row['height']), interpolation=cv2.INTER_AREA)
+            assert np.abs(source[i].frames([0])[0].astype(float) - expected).mean() < 5
