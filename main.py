@@ -43,7 +43,7 @@ def set_up_devices() -> None:
 def main(_) -> None:
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s')
     absl_logging.set_verbosity(absl_logging.WARNING)  # the checkpointing library is chatty
-    task = CONFIG.value.task
+    task = CONFIG.value.get('task')
     try:
         if task not in TASKS:
             raise UserError(f'config.task is {task!r}: choose one of {", ".join(TASKS)}.')

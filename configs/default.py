@@ -65,3 +65,22 @@ def get_config() -> ConfigDict:
     config.log = ConfigDict()
     config.log.every_steps = 10
     return config
+
+
+def finish(config: ConfigDict, variant: str) -> ConfigDict:
+    """`config`, or its variant 'smoke': one cycle of a tiny encoder, to see in seconds that everything fits.
+
+    Raises:
+      ValueError: an unknown variant.
+    """
+    if variant == 'smoke':
+        config.epochs = 4
+        config.batch_size = 8
+        config.optimizer.warmup_epochs = 0
+        config.model.width = 4
+        config.framework.projector = (32, 32, 32)
+        config.augment.size = 32
+        config.data.workers = 0
+    elif variant:
+        raise ValueError(f'there is no variant {variant!r}, only smoke')
+    return config

@@ -18,12 +18,4 @@ def get_config(variant: str = ''):
     config.data.dir = 'data/folder'
     config.batch_size = 32
     config.optimizer.warmup_epochs = 10
-    if variant == 'smoke':
-        config.epochs = 4
-        config.batch_size = 8
-        config.optimizer.warmup_epochs = 0
-        config.model.width = 4
-        config.framework.projector = (32, 32, 32)
-        config.augment.size = 32
-        config.data.workers = 0
-    return config
+    return default.finish(config, variant)

@@ -30,11 +30,4 @@ def get_config(variant: str = ''):
     config.optimizer.base_rate = 3e-3 * 256 / 32
     config.optimizer.weight_decay = 1e-6
     config.optimizer.warmup_epochs = 4
-
-    if variant == 'smoke':
-        config.epochs = 4
-        config.optimizer.warmup_epochs = 0
-        config.batch_size = 8
-        config.model.width = 4
-        config.framework.projector = (32, 32, 32)
-    return config
+    return default.finish(config, variant)

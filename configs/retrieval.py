@@ -29,7 +29,9 @@ def get_config(variant: str = '') -> ConfigDict:
     config.eval.stride = 4
     config.eval.ks = (1, 5, 10, 20)
 
-    if variant in ('motion', 'smoke'):  # videos of 24 frames
+    if variant not in ('', 'motion', 'smoke'):
+        raise ValueError(f'there is no variant {variant!r}, only motion and smoke')
+    if variant:  # videos of 24 frames
         config.data.workers = 0
         config.eval.clips, config.eval.frames, config.eval.stride = 3, 8, 1
     return config

@@ -17,11 +17,4 @@ from configs import default
 def get_config(variant: str = ''):
     config = default.get_config()
     config.data.dir = 'data/ucf101'
-    if variant == 'smoke':
-        config.epochs = 4
-        config.batch_size = 8
-        config.model.width = 4
-        config.framework.projector = (32, 32, 32)
-        config.augment.size = 32
-        config.data.workers = 0
-    return config
+    return default.finish(config, variant)

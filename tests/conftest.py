@@ -11,7 +11,8 @@ DATA = Path(os.environ.get('VIDIDI_DATA') or ROOT.parent / 'shared' / 'data')
 if not DATA.is_absolute():
     DATA = ROOT / DATA
 
-# Compiled programs are kept from run to run; a low optimisation level compiles faster and computes the same.
+# Tests compile much and compute little: compiled programs are kept from run to run, and hardly optimised.
+os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(Path.home() / '.cache' / 'vididi_jax' / 'compiled'))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
@@ -58,3 +59,18 @@ def tiny_motion(tmp_path_factory):
     arguments = Namespace(train=48, test=16, frames=24, size=16, seed=0)
     write_dataset(*motion.plan(arguments), out, workers=1)
     return out
+
+
+@pytest.fixture
+def tiny_config(tiny_motion):
+    """Four epochs of six steps on `tiny_motion`: one cycle of the schedule."""
+    from configs import motion_vicreg
+
+    config = motion_vicreg.get_config('smoke')
+    config.data.dir = str(tiny_motion)
+    config.model.width = 2
+    config.framework.projector = (16, 16, 16)
+    config.augment.size = 16
+    config.log.every_steps = 1
+    config.checkpoint.every_steps = 4
+    return config

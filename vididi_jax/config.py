@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import ml_collections
-from absl import app
+from absl import app, flags
 from ml_collections import config_flags
 
 from vididi_jax.errors import UserError
@@ -25,7 +25,9 @@ def field_names(config: ml_collections.ConfigDict, prefix: str = '') -> list[str
 def parse_flags(argv: list[str]) -> list[str]:
     """`flags_parser` for `app.run` that turns a wrong `--config...` into one sentence and exit code 1."""
     try:
-        return app.parse_flags_with_usage(argv)
+        arguments = app.parse_flags_with_usage(argv)
+        getattr(flags.FLAGS.config, 'task', None)  # the flag reports a file that cannot be loaded only when it is used
+        return arguments
     except (AttributeError, KeyError, TypeError, ValueError, IndexError, OSError, ImportError) as error:
         print(f'error: {explain(argv, error)}', file=sys.stderr)
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def test_a_run_leaves_checkpoints_metrics_and_config(finished, tiny_config, caps
     assert all(row['orders'] in pairs[row['phase']] for row in rows)
     assert json.loads((workdir / 'config.json').read_text()) == to_dict(tiny_config)
     assert any((workdir / 'tensorboard').iterdir())
-    assert rows[-1]['loss'] < rows[3]['loss']
+    assert all(np.isfinite([row['loss'], row['gradient_norm']]).all() for row in rows)
 
 
 def test_running_a_finished_run_again_changes_nothing(finished, tiny_config, capsys):
@@ -82,17 +83,18 @@ def test_a_killed_run_ends_as_one_that_never_stopped(finished, tiny_config, tmp_
 
 
 def test_damaged_checkpoints_are_noticed_and_passed_over(finished, tiny_config, tmp_path, caplog, capsys):
-    """One flipped byte in the newest checkpoint, a truncated file in the one before: the run goes on from the third."""
-    import shutil
-
+    """Flipped bytes in the newest checkpoint, files cut short in the one before: the run goes on from the third."""
     workdir = tmp_path / 'damaged'
     shutil.copytree(finished[0], workdir)
-    flip, cut = (max((p for p in (workdir / 'checkpoints' / step).rglob('*') if p.is_file() and '/d/' in str(p)),
-                     key=lambda p: p.stat().st_size) for step in ('24', '20'))
-    data = bytearray(flip.read_bytes())
-    data[len(data) // 2] ^= 1
-    flip.write_bytes(data)
-    cut.write_bytes(cut.read_bytes()[:-200])
+    flip, cut = ([p for p in (workdir / 'checkpoints' / step).rglob('d/*') if p.stat().st_size > 1000] 
+                 for step in ('24', '20'))
+    assert flip and cut
+    for path in flip:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    for path in cut:
+        os.truncate(path, path.stat().st_size - 200)
     state = loop.run(tiny_config, str(workdir))
     assert sum('DAMAGED' in record.message for record in caplog.records) == 2
     assert 'resuming after step 18' in capsys.readouterr().out
@@ -115,13 +117,10 @@ def test_epochs_may_be_raised_and_nothing_else(finished, tiny_config, tmp_path):
 
 
 def test_a_workdir_without_checkpoint_starts_afresh(tiny_config, tmp_path, finished):
-    tiny_config.epochs = 1
-    tiny_config.schedule = 'base'
-    tiny_config.checkpoint.every_steps = 0
     (tmp_path / 'metrics.jsonl').write_text('{"step": 2, "loss": 1.0}\n{"step": 3, "lo')
     state = loop.run(tiny_config, str(tmp_path))
-    assert int(state.step) == 6
-    assert [row['step'] for row in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert (tmp_path / 'metrics.jsonl').read_text() == (finished[0] / 'metrics.jsonl').read_text()
+    jax.tree.map(np.testing.assert_array_equal, state, finished[1])
 
 
 def test_init_from_starts_with_another_runs_encoder(finished, tiny_config, tmp_path, monkeypatch):
@@ -170,20 +169,20 @@ def test_bad_configs_are_refused_before_anything_is_written(tiny_config, tmp_pat
     assert not list(tmp_path.glob('work/checkpoints/*'))
 
 
-def test_a_rate_that_explodes_stops_the_run_with_a_message(tiny_config, tmp_path):
-    tiny_config.optimizer.name, tiny_config.optimizer.base_rate = 'lars', 1e30
-    tiny_config.optimizer.trust_coefficient = 1e30
-    with pytest.raises(UserError, match='not finite'):
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_message(tiny_config, tmp_path):
+    tiny_config.augment.std = (1e-38, 1e-38, 1e-38)
+    with pytest.raises(UserError, match='at step 1 .*loss.* not finite'):
         loop.run(tiny_config, str(tmp_path))
 
 
-EIGHT = Path(__file__).with_name('eight_devices.py')
+SCRIPT = Path(__file__).with_name('eight_devices.py')
+EIGHT_DEVICES = {'XLA_FLAGS': os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=8'}
 
 
 def test_eight_devices_equal_one(tiny_motion, root):
     """A step from one state to 1e-5 in float32; losses over a whole cycle to 1e-9 in float64."""
-    environment = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'PYTHONPATH': str(root)}
-    done = subprocess.run([sys.executable, EIGHT, tiny_motion], env=environment, capture_output=True, text=True)
+    environment = {**os.environ, **EIGHT_DEVICES, 'PYTHONPATH': str(root)}
+    done = subprocess.run([sys.executable, SCRIPT, tiny_motion], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -191,7 +190,7 @@ def test_main_refuses_with_one_sentence_and_code_1(tiny_config, tmp_path, root):
     wrong_key = [*command(tiny_config, tmp_path), '--config.optimizer.base_rat=1']
     no_file = [sys.executable, 'main.py', '--config=configs/ucf.py', f'--workdir={tmp_path}']
     indivisible = [*command(tiny_config, tmp_path / 'w'), '--config.batch_size=12']
-    eight = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+    eight = {**os.environ, **EIGHT_DEVICES}
     cases = ((wrong_key, "'optimizer.base_rate'", None), (no_file, 'configs/ucf.py', None),
              (indivisible, 'multiple of 8', eight))
     for arguments, message, environment in cases:

@@ -111,7 +111,7 @@ def make_update(networks: Networks, optimizer: optax.GradientTransformation, lea
             finite &= jnp.all(jnp.isfinite(leaf))
         new = TrainState(state.step + 1, params, batch_stats, opt_state, target)
         new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
-        metrics = {'loss': loss, **terms, 'gradient_norm': optax.global_norm(grads),
+        metrics = {'loss': loss, **terms, 'gradient_norm': optax.tree.norm(grads),
                    'learning_rate': learning_rate(state.step), 'finite': finite}
         return new, metrics
 

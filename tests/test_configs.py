@@ -1,0 +1,151 @@
+"""Configs: headers, variants, and a run of every smoke variant through to retrieval and the report."""
+
+import importlib
+import json
+import re
+import shlex
+
+import numpy as np
+import pytest
+
+from data_prep.__main__ import build_parser, run
+from tests.data_prep.videos import ramp, write_video
+from vididi_jax import config as configs
+from vididi_jax.errors import UserError
+from vididi_jax.train.metrics import read_metrics
+
+FIELDS = ('Command', 'Hardware', 'Time', 'Expected', 'Status')
+
+
+def files(root):
+    return sorted(path for path in (root / 'configs').glob('*.py') if path.stem not in ('__init__', 'default'))
+
+
+def header(path):
+    """{field: text} of a config's docstring."""
+    text = importlib.import_module(f'configs.{path.stem}').__doc__
+    return {name: value.strip() for name, value in re.findall(r'^(\w+): +(.*(?:\n {10}.*)*)', text, re.MULTILINE)}
+
+
+def task(name):
+    return importlib.import_module({
+        'pretrain': 'vididi_jax.train.loop', 'retrieval': 'vididi_jax.evaluate.retrieval',
+        'report': 'vididi_jax.report.page'}[name]).run
+
+
+def test_every_header_says_how_where_how_long_and_what_comes_out(root):
+    for path in files(root):
+        fields = header(path)
+        assert set(FIELDS) <= set(fields), path
+        words = shlex.split(fields['Command'].split('  ')[0])
+        assert words[:3] == ['python', 'main.py', f'--config=configs/{path.name}'], path
+        assert re.search(r'measured|published|not run|run by us', fields['Status']), path
+        if 'Data' in fields:
+            build_parser().parse_args(shlex.split(fields['Data'])[3:])
+        assert len(path.read_text().splitlines()) <= 60
+
+
+def test_commands_name_fields_that_exist(root):
+    for path in files(root):
+        config = configs.load_config(str(path))
+        for field in re.findall(r'--config\.([\w.]+)=', header(path)['Command']):
+            assert field in configs.field_names(config)
+
+
+def test_an_unknown_variant_is_refused(root):
+    for path in files(root):
+        with pytest.raises(ValueError, match='no variant'):
+            configs.load_config(f'{path}:smokey')
+
+
+def test_configs_survive_json(root):
+    for path in files(root):
+        config = configs.load_config(str(path))
+        again = configs.from_dict(json.loads(json.dumps(configs.to_dict(config))))
+        assert again.to_dict() == config.to_dict()
+        with pytest.raises((AttributeError, KeyError)):
+            again.no_such_field = 1
+
+
+@pytest.fixture(scope='module')
+def small_folder(tmp_path_factory):
+    """A prepared folder of eight videos of two sizes, two classes, and two more that are too short for a clip."""
+    root = tmp_path_factory.mktemp('videos')
+    for i in range(8):
+        size = (48, 64) if i % 2 else (64, 48)
+        write_video(root / 'videos' / ('a', 'b')[i // 4] / f'{i}.mp4', ramp(12 if i in (1, 5) else 50, *size, seed=i))
+    run(build_parser().parse_args(['folder', f'--videos={root / "videos"}', f'--out={root / "data"}', '--workers=1',
+                                   '--short_side=40']))
+    return root / 'data'
+
+
+@pytest.mark.parametrize('name', ['ucf101_vicreg', 'folder_vicreg'])
+def test_smoke_trains_on_videos_of_several_sizes(root, small_folder, tmp_path, capsys, name):
+    config = configs.load_config(f'{root}/configs/{name}.py:smoke')
+    config.data.dir = str(small_folder)
+    task(config.task)(config, str(tmp_path))
+    printed = capsys.readouterr().out
+    assert '8 videos used of 8 listed' in printed and '2 shorter than 48 frames: loop' in printed
+    for number, orders in enumerate(['(1, 1) or (2, 2)', '(0, 1) or (1, 2)', '(1, 0) or (2, 1)', '(0, 0) or (1, 1)']):
+        assert f'epoch {number + 1}/4 phase {number}: orders {orders}' in printed
+    assert [row['step'] for row in read_metrics(tmp_path)] == [1, 2, 3, 4]
+    assert sorted(int(path.name) for path in (tmp_path / 'checkpoints').iterdir()) == [1, 2, 3, 4]
+
+
+def test_motion_smoke_then_retrieval_and_report(root, tiny_motion, tiny_config, tmp_path, capsys):
+    task('pretrain')(tiny_config, str(tmp_path))
+    metrics = {}
+    for name in ('untrained', 'trained'):
+        config = configs.load_config(f'{root}/configs/retrieval.py:smoke')
+        config.eval.name, config.eval.untrained = name, name == 'untrained'
+        metrics[name] = task(config.task)(config, str(tmp_path))
+    result = json.loads((tmp_path / 'eval' / 'trained' / 'results.json').read_text())
+    assert result['metrics'] == metrics['trained'] and set(result['metrics']) == {'V', 'dV', 'joined'}
+    assert list(result['metrics']['V']) == ['R@1', 'R@5', 'R@10', 'R@20']
+    assert result['counts']['query'] == {
+        'listed': 16, 'ok': 16, 'missing': 0, 'broken': 0, 'videos': 16, 'looped': 0}
+    assert result['chance'] == 12.5 and result['seed'] == 0 and result['checkpoint_step'] == 24
+    assert result['clips_x_crops'] == '3 x 1 (centre)' and re.match(r'[0-9a-f]{40}|unknown', result['commit'])
+    assert {'jax', 'flax', 'python'} <= set(result['versions'])
+    capsys.readouterr()
+    task('report')(configs.load_config(f'{root}/configs/report.py:smoke'), str(tmp_path))
+    last = capsys.readouterr().out.splitlines()[-1]
+    expected = [metrics[name]['joined']['R@1'] for name in ('untrained', 'trained')]
+    assert last == f'R@1 untrained={expected[0]:.1f} trained={expected[1]:.1f} chance=12.5'
+    page = (tmp_path / 'report' / 'index.html').read_text()
+    assert page.count('<img') == 3 and 'src="http' not in page and 'framework.projector' in page
+
+
+def test_retrieval_of_an_incomplete_set_is_refused(root, tiny_motion, tiny_config, tmp_path):
+    import shutil
+
+    data = shutil.copytree(tiny_motion, tmp_path / 'data')
+    with (data / 'manifest.jsonl').open('a') as file:
+        file.write('{"id": "x", "label": "left", "group": "", "split": "test", "frames": null, "status": "missing"}\n')
+    tiny_config.data.dir = str(data)
+    configs.write_config(tiny_config, tmp_path / 'work')
+    config = configs.load_config(f'{root}/configs/retrieval.py:smoke')
+    config.eval.untrained = True
+    with pytest.raises(UserError, match=r"'test' .* 16 of its 17 listed videos \(1 missing.*allow_missing"):
+        task(config.task)(config, str(tmp_path / 'work'))
+    config.allow_missing = True
+    metrics = task(config.task)(config, str(tmp_path / 'work'))
+    assert all(np.isfinite(list(row.values())).all() for row in metrics.values())
+    result = json.loads((tmp_path / 'work' / 'eval' / 'retrieval' / 'results.json').read_text())
+    assert result['counts']['query']['missing'] == 1 and result['encoder'] == 'untrained'
+
+
+def test_readme_commands_exist(root):
+    """Every command of the README parses: configs, fields, data sets and options."""
+    text = (root / 'README.md').read_text()
+    for line in re.findall(r'^python .*$', text, re.MULTILINE):
+        words = shlex.split(line.split('  #')[0])
+        if words[1] == 'main.py':
+            file = next(word for word in words if word.startswith('--config=')).removeprefix('--config=')
+            known = configs.field_names(configs.load_config(str(root / file)))
+            for word in words:
+                assert not word.startswith('--config.') or word[9:].partition('=')[0] in known, line
+        elif words[1:3] == ['-m', 'data_prep']:
+            build_parser().parse_args(words[3:])
+    for path in re.findall(r'`((?:configs|docs|vididi_jax)/[\w./]+)`', text):
+        assert path == 'configs/NAME.py' or (root / path.split(':')[0]).exists(), path
