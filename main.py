@@ -16,6 +16,7 @@ from vididi_jax.errors import UserError
 
 TASKS = {  # task -> module with `run(config, workdir)`; only the one that runs is imported
     'pretrain': 'vididi_jax.train.loop',
+    'inspect': 'vididi_jax.train.inspect',
     'retrieval': 'vididi_jax.evaluate.retrieval',
     'report': 'vididi_jax.report.page',
 }

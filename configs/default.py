@@ -9,8 +9,16 @@ from ml_collections import ConfigDict
 
 from vididi_jax.augment import Augmentation
 
+FRAMEWORKS = {  # sizes of the heads' layers, the loss and its options; only BYOL has a predictor
+    'vicreg': {'projector': (2048, 2048, 2048), 'predictor': (), 'loss': 'vicreg',
+               'loss_options': {'invariance': 1.0, 'variance': 1.0, 'covariance': 0.04}},
+    'simclr': {'projector': (4096, 4096, 512), 'predictor': (), 'loss': 'info_nce',  # or nt_xent: 2N - 2 negatives
+               'loss_options': {'temperature': 0.1}},
+    'byol': {'projector': (4096, 256), 'predictor': (4096, 256), 'loss': 'byol', 'loss_options': {}},
+}
 
-def get_config() -> ConfigDict:
+
+def get_config(framework: str = 'vicreg') -> ConfigDict:
     config = ConfigDict()
     config.task = 'pretrain'
     config.seed = 0
@@ -41,12 +49,9 @@ def get_config() -> ConfigDict:
     config.model.conv_impl = 'auto'
     config.model.remat = False  # recompute activations in the backward pass, to save memory
 
-    config.framework = ConfigDict()
-    config.framework.name = 'vicreg'
-    config.framework.scope = 'global'  # statistics over the global batch, or 'per_device'
-    config.framework.projector = (2048, 2048, 2048)
-    config.framework.loss = ConfigDict({
-        'name': 'vicreg', 'options': {'invariance': 1.0, 'variance': 1.0, 'covariance': 0.04}})
+    config.framework = ConfigDict(FRAMEWORKS[framework])
+    config.framework.scope = 'global'  # statistics and negatives of the global batch, or 'per_device'
+    config.framework.ema_base = 0.99  # BYOL's target: rate at the start, 1 at the end
 
     config.optimizer = ConfigDict()
     config.optimizer.name = 'lars'
@@ -54,8 +59,8 @@ def get_config() -> ConfigDict:
     config.optimizer.momentum = 0.9
     config.optimizer.weight_decay = 1e-6
     config.optimizer.trust_coefficient = 0.001
-    config.optimizer.warmup_epochs = 0
-    config.optimizer.final_fraction = 0.001
+    config.optimizer.warmup_fraction = 0.025  # of all steps: 10 of 400 epochs
+    config.optimizer.final_fraction = 0.001  # of the peak rate, at the end
     config.optimizer.clip_norm = 0.0  # 0: no clipping
     config.optimizer.accumulate = 1  # steps whose gradients are averaged into one update
 
@@ -64,23 +69,37 @@ def get_config() -> ConfigDict:
     config.checkpoint.every_steps = 0  # besides the end of each phase
     config.log = ConfigDict()
     config.log.every_steps = 10
+    config.health = ConfigDict()  # what a collapse shows in, see vididi_jax/train/health.py
+    config.health.every_steps = 600  # 0: never
+    config.health.videos = 256
     return config
 
 
 def finish(config: ConfigDict, variant: str) -> ConfigDict:
-    """`config`, or its variant 'smoke': one cycle of a tiny encoder, to see in seconds that everything fits.
+    """`config`, or a variant of it.
+
+    'paper': as the authors' code did it, where we recommend something else: colour is drawn anew for every frame, no
+    warm-up, statistics and negatives of each device's part of the batch.
+    'smoke': one cycle of a tiny encoder, to see in seconds that everything fits.
 
     Raises:
       ValueError: an unknown variant.
     """
-    if variant == 'smoke':
+    if variant == 'paper':
+        config.augment.frame_consistent = False
+        config.optimizer.warmup_fraction = 0.0
+        if config.framework.loss != 'byol':  # whose loss has no statistics over the batch
+            config.framework.scope = 'per_device'
+    elif variant == 'smoke':
         config.epochs = 4
         config.batch_size = 8
-        config.optimizer.warmup_epochs = 0
         config.model.width = 4
-        config.framework.projector = (32, 32, 32)
+        config.framework.projector = (32,) * len(config.framework.projector)
+        config.framework.predictor = (32,) * len(config.framework.predictor)
         config.augment.size = 32
         config.data.workers = 0
+        config.health.every_steps = 4
+        config.health.videos = 16
     elif variant:
-        raise ValueError(f'there is no variant {variant!r}, only smoke')
+        raise ValueError(f'there is no variant {variant!r}, only paper and smoke')
     return config

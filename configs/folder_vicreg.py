@@ -1,6 +1,7 @@
 """ViDiDi-VICReg, R3D-18, any folder of videos: labels are neither needed nor used.
 
-Command:  python main.py --config=configs/folder_vicreg.py --workdir=DIR --config.data.dir=DATA       (variant: :smoke)
+Command:  python main.py --config=configs/folder_vicreg.py --workdir=DIR --config.data.dir=DATA
+Variants: :paper, :smoke
 Data:     python -m data_prep folder --videos=MY_VIDEOS --out=DATA
 Hardware: one GPU; for a CPU add --config.model.width=8
 Time:     epochs x videos / batch_size steps; not measured on a GPU
@@ -17,5 +18,4 @@ def get_config(variant: str = ''):
     config = default.get_config()
     config.data.dir = 'data/folder'
     config.batch_size = 32
-    config.optimizer.warmup_epochs = 10
     return default.finish(config, variant)

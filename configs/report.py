@@ -1,6 +1,7 @@
 """The report of a training run: curves, pictures and every result found in its workdir, as one page.
 
-Command:  python main.py --config=configs/report.py --workdir=DIR                                     (variant: :smoke)
+Command:  python main.py --config=configs/report.py --workdir=DIR
+Variants: :smoke
 Hardware: any
 Time:     seconds
 Expected: DIR/report/index.html

@@ -1,6 +1,7 @@
 """Retrieval with the encoder of a training run: the test split of its data queries the train split.
 
-Command:  python main.py --config=configs/retrieval.py --workdir=DIR        (variants: :motion, :smoke)
+Command:  python main.py --config=configs/retrieval.py --workdir=DIR
+Variants: :motion, :smoke
 Hardware: any
 Time:     minutes on a GPU for UCF101
 Expected: a table of R@1/5/10/20 for features of V, of dV and of both joined, and DIR/eval/retrieval/results.json

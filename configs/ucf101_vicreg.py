@@ -1,14 +1,16 @@
 """ViDiDi-VICReg, R3D-18, UCF101 train split 1: the paper's pretraining recipe.
 
-Command:  python main.py --config=configs/ucf101_vicreg.py --workdir=DIR --config.data.dir=DATA       (variant: :smoke)
+Command:  python main.py --config=configs/ucf101_vicreg.py --workdir=DIR --config.data.dir=DATA
+Variants: :paper, :smoke
 Data:     python -m data_prep ucf101 --videos=UCF-101 --splits=ucfTrainTestlist --split=1 --out=DATA
 Hardware: one or more GPUs or TPU cores whose number divides the batch of 64; on a CPU only with a narrow encoder
 Time:     59,600 steps; not run by us at full length
 Expected: published: fine-tuning on UCF101 gives 82.2 % top-1 (plain VICReg 70.7 %; Chen et al., CPAL 2025, figure 1)
 Status:   published; measured by us only on 57 clips, four epochs, width 8, as a test that it runs
 
-Differences from the authors' code, each a field: colour is jittered per clip, not per frame (augment.frame_consistent),
-and statistics are over the global batch, not per device (framework.scope).
+The variant :paper is what the authors' code did where we differ: it draws colour anew for every frame, has no warm-up,
+and takes statistics and negatives of each device's part of the batch. Their loss is twice ours, which LARS cancels but
+for biases and norms.
 """
 
 from configs import default

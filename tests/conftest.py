@@ -61,16 +61,29 @@ def tiny_motion(tmp_path_factory):
     return out
 
 
-@pytest.fixture
-def tiny_config(tiny_motion):
-    """Four epochs of six steps on `tiny_motion`: one cycle of the schedule."""
+def tiny(data):
     from configs import motion_vicreg
 
     config = motion_vicreg.get_config('smoke')
-    config.data.dir = str(tiny_motion)
+    config.data.dir = str(data)
     config.model.width = 2
     config.framework.projector = (16, 16, 16)
     config.augment.size = 16
     config.log.every_steps = 1
     config.checkpoint.every_steps = 4
     return config
+
+
+@pytest.fixture
+def tiny_config(tiny_motion):
+    """Four epochs of six steps on `tiny_motion`: one cycle of the schedule."""
+    return tiny(tiny_motion)
+
+
+@pytest.fixture(scope='session')
+def finished(tmp_path_factory, tiny_motion):
+    """A workdir of `tiny_config`, trained to the end without a stop, and its final state."""
+    from vididi_jax.train import loop
+
+    workdir = tmp_path_factory.mktemp('run') / 'work'
+    return workdir, loop.run(tiny(tiny_motion), str(workdir))

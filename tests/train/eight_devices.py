@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from configs import motion_vicreg
-from vididi_jax import schedule
+from vididi_jax import losses, schedule
 from vididi_jax.train import loop, mesh
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.state import build_networks, init_state
@@ -26,29 +26,57 @@ def run(devices: int, dtype: str, steps: list[int]):
     data = Mesh(np.array(jax.devices()[:devices]), ('data',))
     plan = loop.make_plan(config, data)
     networks = build_networks(config)
-    settings = (config, plan.total_steps, plan.steps_per_epoch)
+    settings = (config, plan.total_steps)
     optimizer = build_optimizer(*settings)
     train_step = make_train_step(networks, optimizer, learning_rate(*settings), config, plan.total_steps)
     state = mesh.replicate(data, init_state(networks, optimizer, jax.random.key(0), (8, 16, 16)))
     stream = loop.pipeline.training_stream(
         plan.source, plan.videos, length=plan.frames, stride=1, placement='adjacent', batch_size=16, seed=0)
-    losses = []
+    values = []
     for step in steps:
         key = jax.random.fold_in(jax.random.key(1), step)
         orders = schedule.view_orders(plan.schedule, step // plan.steps_per_epoch, key)
         example = stream[step]
         batch = mesh.to_devices(data, {name: example[name] for name in ('clips', 'size')})
         state, metrics = train_step(state, batch, jax.random.fold_in(jax.random.key(2), step), orders)
-        losses.append(float(metrics['loss']))
-    return losses, jax.device_get(state)
+        values.append(float(metrics['loss']))
+    return values, jax.device_get(state)
 
 
-assert jax.device_count() == 8
-(one, state_one), (eight, state_eight) = (run(devices, 'float32', [0]) for devices in (1, 8))
-np.testing.assert_allclose(one, eight, rtol=1e-5)
-for a, b in zip(jax.tree.leaves(state_one.params), jax.tree.leaves(state_eight.params), strict=True):
-    np.testing.assert_allclose(a, b, atol=1e-5)
-with jax.enable_x64(True):
-    (one, _), (eight, _) = (run(devices, 'float64', list(range(12))) for devices in (1, 8))
-print('float64, largest relative difference of a loss:', np.max(np.abs(np.array(one) / np.array(eight) - 1)))
-np.testing.assert_allclose(one, eight, rtol=1e-9)
+def check_steps():
+    """A step from one state to 1e-5 in float32; losses over a whole cycle to 1e-9 in float64."""
+    (one, state_one), (eight, state_eight) = (run(devices, 'float32', [0]) for devices in (1, 8))
+    np.testing.assert_allclose(one, eight, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(state_one.params), jax.tree.leaves(state_eight.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    with jax.enable_x64(True):
+        (one, _), (eight, _) = (run(devices, 'float64', list(range(12))) for devices in (1, 8))
+    print('float64, largest relative difference of a loss:', np.max(np.abs(np.array(one) / np.array(eight) - 1)))
+    np.testing.assert_allclose(one, eight, rtol=1e-9)
+
+
+def check_losses():
+    """Of a batch that is split over the devices: loss and gradient as on one device; per device, the mean of eight."""
+    z1, z2 = np.random.default_rng(0).normal(size=(2, 32, 12)).astype(np.float32)
+    split = mesh.to_devices(mesh.make_mesh(), {'z1': z1, 'z2': z2})
+
+    def byol(a, b):
+        return losses.byol_loss(a, b)[0] + losses.byol_loss(b, a)[0], {}
+
+    for loss in (losses.vicreg_loss, losses.info_nce_loss, losses.nt_xent_loss, byol):
+        def value(a, b, loss=loss):
+            return loss(a, b)[0]
+
+        both = jax.jit(jax.value_and_grad(value, argnums=(0, 1)))
+        for a, b in zip(jax.tree.leaves(both(z1, z2)), jax.tree.leaves(both(split['z1'], split['z2'])), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+        if loss is not byol:
+            local = jax.jit(lambda a, b, loss=loss: losses.per_device(loss, 8)(a, b)[0])
+            parts = [float(value(z1[i : i + 4], z2[i : i + 4])) for i in range(0, 32, 4)]
+            np.testing.assert_allclose(local(split['z1'], split['z2']), np.mean(parts), atol=1e-5)
+
+
+if __name__ == '__main__':
+    assert jax.device_count() == 8
+    check_losses()
+    check_steps()

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,7 +18,11 @@ from vididi_jax.config import to_dict
 from vididi_jax.errors import UserError
 from vididi_jax.train import loop
 from vididi_jax.train.checkpoint import load_encoder_variables
+from vididi_jax.train.debug import load_bundle
 from vididi_jax.train.metrics import read_metrics
+from vididi_jax.train.optimizer import build_optimizer, learning_rate
+from vididi_jax.train.state import build_networks, init_state
+from vididi_jax.train.step import make_train_step
 
 
 def command(config, workdir):
@@ -26,21 +31,6 @@ def command(config, workdir):
             f'--config.data.dir={config.data.dir}', '--config.model.width=2', '--config.augment.size=16',
             '--config.framework.projector=(16, 16, 16)', '--config.log.every_steps=1',
             '--config.checkpoint.every_steps=4']
-
-
-@pytest.fixture(scope='module')
-def finished(tmp_path_factory, tiny_motion):
-    """A workdir of `tiny_config`, trained to the end without a stop, and its final state."""
-    from configs import motion_vicreg
-
-    config = motion_vicreg.get_config('smoke')
-    config.data.dir = str(tiny_motion)
-    config.model.width = 2
-    config.framework.projector = (16, 16, 16)
-    config.augment.size, config.log.every_steps, config.checkpoint.every_steps = 16, 1, 4
-    workdir = tmp_path_factory.mktemp('run') / 'work'
-    state = loop.run(config, str(workdir))
-    return workdir, state
 
 
 def test_a_run_leaves_checkpoints_metrics_and_config(finished, tiny_config, capsys):
@@ -126,7 +116,7 @@ def test_a_workdir_without_checkpoint_starts_afresh(tiny_config, tmp_path, finis
 def test_init_from_starts_with_another_runs_encoder(finished, tiny_config, tmp_path, monkeypatch):
     tiny_config.init_from = str(finished[0])
     started = {}
-    monkeypatch.setattr(loop, 'train', lambda config, plan, step, state, *_: started.setdefault('state', state))
+    monkeypatch.setattr(loop, 'train', lambda config, plan, networks, step, state, *_: started.setdefault('state', state))
     loop.run(tiny_config, str(tmp_path / 'new'))
     variables, meta = load_encoder_variables(finished[0])
     assert meta['step'] == 24
@@ -155,6 +145,11 @@ BAD = [
     ({'optimizer.name': 'sgd'}, 'lars or adamw'),
     ({'augment.size': 32}, 'augment.size'),
     ({'init_from': 'nowhere'}, 'no checkpoint'),
+    ({'framework.loss': 'simclr'}, 'info_nce'),
+    ({'framework.loss': 'info_nce'}, 'temperature'),
+    ({'framework.scope': 'local'}, 'per_device'),
+    ({'framework.predictor': (16,)}, 'BYOL'),
+    ({'optimizer.warmup_fraction': 1.0}, 'warmup_fraction'),
 ]
 
 
@@ -170,9 +165,20 @@ def test_bad_configs_are_refused_before_anything_is_written(tiny_config, tmp_pat
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_a_message(tiny_config, tmp_path):
+    """What is saved repeats the step: the same metrics, not finite again."""
     tiny_config.augment.std = (1e-38, 1e-38, 1e-38)
-    with pytest.raises(UserError, match='at step 1 .*loss.* not finite'):
+    with pytest.raises(UserError, match='at step 1 .*loss.* not finite.*debug/1'):
         loop.run(tiny_config, str(tmp_path))
+    networks, optimizer = build_networks(tiny_config), build_optimizer(tiny_config, 24)
+    fresh = init_state(networks, optimizer, jax.random.key(9), (8, 16, 16))
+    state, batch, key, orders = load_bundle(tmp_path / 'debug' / '1', fresh)
+    step = make_train_step(networks, optimizer, learning_rate(tiny_config, 24), tiny_config, 24)
+    start = jax.tree.map(np.array, state)
+    state, metrics = step(jax.tree.map(jnp.asarray, state), batch, key, orders)
+    saved = json.loads((tmp_path / 'debug' / '1' / 'step.json').read_text())['metrics']
+    np.testing.assert_array_equal([metrics[name] for name in saved], list(saved.values()))
+    assert not metrics['finite'] and np.isnan(metrics['loss'])
+    jax.tree.map(np.testing.assert_array_equal, state, start)  # a step that is not finite changes nothing
 
 
 SCRIPT = Path(__file__).with_name('eight_devices.py')

@@ -13,7 +13,7 @@ from vididi_jax.train.optimizer import build_optimizer, lars, learning_rate
 
 def config(**changes):
     optimizer = dict(name='lars', base_rate=4.8, momentum=0.9, weight_decay=1e-6, trust_coefficient=0.001,
-                     warmup_epochs=0, final_fraction=0.001, clip_norm=0.0, accumulate=1) | changes
+                     warmup_fraction=0.0, final_fraction=0.001, clip_norm=0.0, accumulate=1) | changes
     return ConfigDict({'batch_size': 64, 'epochs': 10, 'optimizer': optimizer})
 
 
@@ -62,7 +62,7 @@ def test_lars_equals_numpy_step_by_step():
 
 
 def test_rate_is_a_cosine_from_base_times_batch_over_256():
-    schedule = learning_rate(config(), total_steps=100, steps_per_epoch=10)
+    schedule = learning_rate(config(), total_steps=100)
     steps = np.arange(101)
     peak = 4.8 * 64 / 256
     expected = peak * (0.001 + 0.999 * (1 + np.cos(np.pi * steps / 100)) / 2)
@@ -70,7 +70,7 @@ def test_rate_is_a_cosine_from_base_times_batch_over_256():
 
 
 def test_warm_up_is_linear_and_then_the_cosine():
-    schedule = learning_rate(config(warmup_epochs=2), total_steps=100, steps_per_epoch=10)
+    schedule = learning_rate(config(warmup_fraction=0.2), total_steps=100)
     np.testing.assert_allclose([schedule(step) for step in (0, 10, 20)], [0, 0.6, 1.2], rtol=1e-6)
     steps = np.arange(20, 101)
     expected = 1.2 * (0.001 + 0.999 * (1 + np.cos(np.pi * (steps - 20) / 80)) / 2)
@@ -80,10 +80,10 @@ def test_warm_up_is_linear_and_then_the_cosine():
 def test_accumulation_averages_gradients_and_keeps_the_schedule_of_steps():
     params, gradients = random_problem(6)
     settings = config(accumulate=3)
-    schedule = learning_rate(settings, 6, 1)
+    schedule = learning_rate(settings, 6)
     mean = [jax.tree.map(lambda *g: sum(g) / 3, *gradients[i : i + 3]) for i in (0, 3)]
     with jax.enable_x64(True):
-        got = run(build_optimizer(settings, 6, 1), jax.tree.map(jnp.asarray, params), gradients)
+        got = run(build_optimizer(settings, 6), jax.tree.map(jnp.asarray, params), gradients)
         rates = [float(schedule(0)), float(schedule(3))]
     expected = numpy_lars(params, mean, rates, 1e-6, 0.9, 0.001)
     for name, p in expected.items():
@@ -94,7 +94,7 @@ def test_clipping_bounds_the_gradient():
     params, gradients = random_problem(1)
     huge = [jax.tree.map(lambda g: 1e6 * g, gradients[0])]
     with jax.enable_x64(True):
-        got = run(build_optimizer(config(clip_norm=1.0), 10, 1), jax.tree.map(jnp.asarray, params), huge)
+        got = run(build_optimizer(config(clip_norm=1.0), 10), jax.tree.map(jnp.asarray, params), huge)
     moved = np.linalg.norm(np.asarray(got['bias']) - params['bias'])  # rank 1: plain momentum
     assert 0 < moved <= 1.2 + 1e-9
 
@@ -104,7 +104,7 @@ def test_clipping_leaves_small_gradients_alone():
     small = [jax.tree.map(lambda g: 1e-3 * g, gradient) for gradient in gradients]
     with jax.enable_x64(True):
         start = jax.tree.map(jnp.asarray, params)
-        one, two = (run(build_optimizer(config(clip_norm=norm), 10, 1), start, small) for norm in (0.0, 1.0))
+        one, two = (run(build_optimizer(config(clip_norm=norm), 10), start, small) for norm in (0.0, 1.0))
     jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
@@ -120,13 +120,13 @@ def test_low_precision_parameters_keep_their_dtype():
 
 def test_adamw_moves_every_parameter():
     params, gradients = random_problem(1)
-    got = run(build_optimizer(config(name='adamw', base_rate=0.4), 10, 1), jax.tree.map(jnp.asarray, params), gradients)
+    got = run(build_optimizer(config(name='adamw', base_rate=0.4), 10), jax.tree.map(jnp.asarray, params), gradients)
     np.testing.assert_allclose(got['bias'], params['bias'] - 0.1 * np.sign(gradients[0]['bias']), atol=1e-5)
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
-    (dict(name='sgd'), 'lars or adamw'), (dict(warmup_epochs=10), 'warm'), (dict(warmup_epochs=-1), 'warm'),
+    (dict(name='sgd'), 'lars or adamw'), (dict(warmup_fraction=1.0), 'warm'), (dict(warmup_fraction=-0.1), 'warm'),
     (dict(accumulate=0), 'accumulate'), (dict(accumulate=3), 'divides'), (dict(clip_norm=-1.0), 'clip_norm')])
 def test_wrong_settings_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
-        build_optimizer(config(**changes), 100, 10)
+        build_optimizer(config(**changes), 100)

@@ -98,11 +98,21 @@ def training_stream(
 
 
 def evaluation_batches(
-    source: RecordSource, *, clips_per_video: int, length: int, stride: int, videos_per_batch: int
+    source: RecordSource, *, clips_per_video: int, length: int, stride: int, videos_per_batch: int,
+    records: np.ndarray | None = None,
 ) -> grain.MapDataset:
-    """Every video once, in record order: batches of `load_clips` with K evenly spaced clips; the last is smaller."""
-    records = grain.MapDataset.source(np.arange(len(source)))
-    return records.map(_EvenClips(source, clips_per_video, length, stride)).batch(videos_per_batch)
+    """Each video once: batches of `load_clips` with K evenly spaced clips; the last one may be smaller.
+
+    Args:
+      source: the records.
+      clips_per_video: K.
+      length, stride: see `clips.even_clips`.
+      videos_per_batch: videos in a batch.
+      records: indices of the records to read, in order; None for all.
+    """
+    chosen = np.arange(len(source)) if records is None else records
+    clips_of = _EvenClips(source, clips_per_video, length, stride)
+    return grain.MapDataset.source(chosen).map(clips_of).batch(videos_per_batch)
 
 
 def _one_thread_decoding() -> None:

@@ -18,10 +18,12 @@ from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.checkpoint import Checkpoints, load_encoder_variables
+from vididi_jax.train.debug import save_bundle
+from vididi_jax.train.health import Probe
 from vididi_jax.train.metrics import MetricsWriter
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.state import TrainState, build_networks, compute_dtype, init_state, with_encoder
-from vididi_jax.train.step import frames_to_read, make_train_step
+from vididi_jax.train.step import check_framework, frames_to_read, make_train_step
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
       UserError: the first thing that would go wrong, before any expensive work.
     """
     meshes.check_batch_size(config.batch_size, mesh)
+    check_framework(config.framework)
     schedule = schedules.resolve(config.schedule)
     if config.clip.length not in ('shrink', 'constant'):
         raise UserError(f'clip.length is {config.clip.length!r}: choose shrink or constant.')
@@ -128,8 +131,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
     check_same_run(config, workdir)
     plan = make_plan(config, mesh)
     networks = build_networks(config)
-    rate = learning_rate(config, plan.total_steps, plan.steps_per_epoch)
-    optimizer = build_optimizer(config, plan.total_steps, plan.steps_per_epoch)
+    rate = learning_rate(config, plan.total_steps)
+    optimizer = build_optimizer(config, plan.total_steps)
     first_process = jax.process_index() == 0
     with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
         state, meta = restore_or_init(config, plan, networks, optimizer, checkpoints, mesh)
@@ -140,20 +143,21 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
                 print(f'resuming after step {meta["step"]} of {plan.total_steps}', flush=True)
         train_step = make_train_step(networks, optimizer, rate, config, plan.total_steps)
         if meta['step'] < plan.total_steps:
-            state = train(config, plan, train_step, state, meta, checkpoints, mesh, Path(workdir))
+            state = train(config, plan, networks, train_step, state, meta, checkpoints, mesh, Path(workdir))
     if first_process:
         print(f'done: {plan.total_steps} steps, {config.epochs} epochs; checkpoints in '
               f'{Path(workdir) / "checkpoints"}', flush=True)
     return state
 
 
-def train(config, plan: Plan, train_step, state, meta: dict, checkpoints: Checkpoints, mesh, workdir: Path):
+def train(config, plan: Plan, networks, train_step, state, meta: dict, checkpoints: Checkpoints, mesh, workdir: Path):
     """The steps from `meta['step']` to the end."""
     augment_key = jax.random.fold_in(jax.random.key(config.seed), AUGMENT)
     orders_key = schedules.schedule_key(config.seed)
     stream = pipeline.training_stream(
         plan.source, plan.videos, length=plan.frames, stride=config.clip.stride, placement=config.clip.placement,
         batch_size=config.batch_size, seed=config.seed, process=jax.process_index(), processes=jax.process_count())
+    probe = Probe(config, networks, plan.source, plan.videos, mesh) if config.health.every_steps else None
     first = meta['step']
     losses = list(meta.get('losses', []))  # of the steps of a phase that a checkpoint cut in two
     epoch_losses = list(meta['epoch_losses'])
@@ -166,18 +170,22 @@ def train(config, plan: Plan, train_step, state, meta: dict, checkpoints: Checkp
             if bar is None:
                 bar = start_phase(plan, config, epoch, step)
             orders = schedules.view_orders(plan.schedule, epoch, jax.random.fold_in(orders_key, step))
-            batch = meshes.to_devices(mesh, {name: value for name, value in next(batches).items()
-                                             if name in ('clips', 'size')})
-            state, metrics = train_step(state, batch, jax.random.fold_in(augment_key, step), orders)
+            example = next(batches)
+            local = {name: example[name] for name in ('clips', 'size')}
+            key = jax.random.fold_in(augment_key, step)
+            state, metrics = train_step(state, meshes.to_devices(mesh, local), key, orders)
             metrics = jax.device_get(metrics)
-            stop_if_not_finite(metrics, step + 1, orders)
+            if not metrics['finite']:
+                stop(workdir, step + 1, state=state, batch=local, key=key, orders=orders, metrics=metrics)
             losses.append(float(metrics['loss']))
             bar.update()
             bar.set_postfix_str(f'loss {losses[-1]:.4f}')
             ends_phase = (step + 1) % plan.steps_per_epoch == 0
-            if ends_phase or (step + 1) % config.log.every_steps == 0:
+            checked = probe is not None and (step + 1) % config.health.every_steps == 0
+            if ends_phase or checked or (step + 1) % config.log.every_steps == 0:
                 writer.write({'step': step + 1, 'epoch': epoch, 'phase': phase, 'orders': list(orders),
-                              **{name: float(value) for name, value in metrics.items() if name != 'finite'}})
+                              **{name: float(value) for name, value in metrics.items() if name != 'finite'},
+                              **(probe.measure(state) if checked else {})})
             if ends_phase:
                 bar.close()
                 bar = None
@@ -204,14 +212,12 @@ def start_phase(plan: Plan, config, epoch: int, step: int) -> tqdm:
     return tqdm(total=plan.steps_per_epoch, initial=done, unit='step', leave=False, disable=quiet, dynamic_ncols=True)
 
 
-def stop_if_not_finite(metrics: dict, step: int, orders: tuple[int, int]) -> None:
-    """Raises `UserError` naming what is not finite."""
-    if metrics['finite']:
-        return
+def stop(workdir: Path, step: int, *, metrics: dict, orders: tuple[int, int], **bundle) -> None:
+    """Saves what repeats a step whose loss or gradient is not finite, and raises `UserError` naming the term."""
+    folder = save_bundle(workdir, step, metrics=metrics, orders=orders, **bundle)
     names = [name for name, value in metrics.items() if name != 'finite' and not np.isfinite(value)]
     raise UserError(
-        f'at step {step} (orders {orders}) {", ".join(names) or "a gradient"} is not finite: '
-        'lower config.optimizer.base_rate, or set config.optimizer.clip_norm; the last checkpoint is intact.'
+        f'at step {step} (orders {orders}) {", ".join(names) or "a gradient"} is not finite: lower '
+        'config.optimizer.base_rate, or set config.optimizer.clip_norm; the last checkpoint is intact, and the state, '
+        f'batch and key of this step are in {folder}.'
     )
-
-

@@ -7,25 +7,25 @@ import optax
 from vididi_jax.errors import UserError
 
 
-def learning_rate(config, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
+def learning_rate(config, total_steps: int) -> optax.Schedule:
     """Warm-up from 0, then a cosine from `peak = base_rate * batch_size / 256` to `final_fraction * peak`.
 
     Args:
-      config: of the run; reads `batch_size` and, in `optimizer`, `base_rate`, `warmup_epochs`, `final_fraction`.
-      total_steps, steps_per_epoch: of the run.
+      config: of the run; reads `batch_size` and, in `optimizer`, `base_rate`, `warmup_fraction`, `final_fraction`.
+      total_steps: of the run.
 
     Returns:
       step -> rate.
 
     Raises:
-      UserError: a warm-up as long as the run, or longer.
+      UserError: a warm-up that is not a share of the run.
     """
     settings = config.optimizer
     peak = settings.base_rate * config.batch_size / 256
-    warmup = round(settings.warmup_epochs * steps_per_epoch)
-    if warmup and not 0 < warmup < total_steps:
-        raise UserError(f'optimizer.warmup_epochs is {settings.warmup_epochs} and the run has '
-                        f'{total_steps / steps_per_epoch:g} epochs: warm up for fewer.')
+    if not 0 <= settings.warmup_fraction < 1:
+        raise UserError(f'optimizer.warmup_fraction is {settings.warmup_fraction}: it is a share of all steps, from 0 '
+                        'to below 1.')
+    warmup = int(settings.warmup_fraction * total_steps)
     cosine = optax.cosine_decay_schedule(peak, total_steps - warmup, alpha=settings.final_fraction)
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), cosine], [warmup]) if warmup else cosine
 
@@ -71,14 +71,14 @@ def lars(
     )
 
 
-def build_optimizer(config, total_steps: int, steps_per_epoch: int) -> optax.GradientTransformation:
+def build_optimizer(config, total_steps: int) -> optax.GradientTransformation:
     """The optimiser that `config.optimizer` describes.
 
     Args:
       config: of the run; reads `batch_size` and `optimizer`: `name` is 'lars' or 'adamw' (which has no use for
         `momentum` and `trust_coefficient`); `accumulate` steps average their gradients into one update; `clip_norm`
         bounds the global norm of what an update gets, 0 for no bound; the rest as in `learning_rate`.
-      total_steps, steps_per_epoch: of the run.
+      total_steps: of the run.
 
     Raises:
       UserError: an unknown name, a negative bound, or accumulation that leaves the run's last steps without effect.
@@ -89,7 +89,7 @@ def build_optimizer(config, total_steps: int, steps_per_epoch: int) -> optax.Gra
                         'number that divides them, so that no gradient is lost at the end.')
     if settings.clip_norm < 0:
         raise UserError(f'optimizer.clip_norm is {settings.clip_norm}: it must be above 0, or 0 for no clipping.')
-    schedule = learning_rate(config, total_steps, steps_per_epoch)
+    schedule = learning_rate(config, total_steps)
 
     def rate(update):  # the optimiser counts updates, the schedule steps
         return schedule(update * settings.accumulate)

@@ -59,7 +59,7 @@ def build_networks(config) -> Networks:
     return Networks(
         build_encoder(config.model),
         head(config.framework.projector),
-        head(config.framework.predictor) if config.framework.name == 'byol' else None,
+        head(config.framework.predictor) if config.framework.loss == 'byol' else None,
     )
 
 

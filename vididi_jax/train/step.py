@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import optax
 from vididi_jax import losses
 from vididi_jax.augment import Augmentation, augment
 from vididi_jax.derivatives import time_derivative
+from vididi_jax.errors import UserError
 from vididi_jax.train.state import Networks, TrainState
 
 PAIR_LOSSES = {'vicreg': losses.vicreg_loss, 'info_nce': losses.info_nce_loss, 'nt_xent': losses.nt_xent_loss}
@@ -47,10 +49,37 @@ def frames_to_read(frames: int, max_order: int, length: str) -> int:
     return frames + max_order if length == 'constant' else frames
 
 
-def pair_loss(config) -> Callable:
+def check_framework(framework) -> None:
+    """Raises `UserError` if `config.framework` does not fit together."""
+    losses_known = (*PAIR_LOSSES, 'byol')
+    if framework.loss not in losses_known:
+        raise UserError(f'framework.loss is {framework.loss!r}: choose one of {", ".join(losses_known)}.')
+    if framework.scope not in ('global', 'per_device'):
+        raise UserError(f'framework.scope is {framework.scope!r}: choose global or per_device.')
+    if not framework.projector:
+        raise UserError('framework.projector is empty: it needs the size of one layer at least.')
+    if framework.loss == 'byol':
+        if framework.scope == 'per_device':
+            raise UserError("framework.scope is 'per_device', and BYOL's loss has no statistics over the batch: set it "
+                            'to global.')
+        if not framework.predictor or framework.predictor[-1] != framework.projector[-1]:
+            raise UserError(f'framework.predictor {tuple(framework.predictor)} must end with the size of the projector '
+                            f'{tuple(framework.projector)}.')
+        known = set()
+    else:
+        if framework.predictor:
+            raise UserError(f'framework.predictor is for BYOL, and framework.loss is {framework.loss!r}: set it to ().')
+        parameters = signature(PAIR_LOSSES[framework.loss]).parameters.values()
+        known = {parameter.name for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY}
+    unknown = set(framework.loss_options) - known
+    if unknown:
+        raise UserError(f'framework.loss_options has {", ".join(sorted(unknown))}, which {framework.loss} does not '
+                        f'take: it takes {", ".join(sorted(known)) or "none"}.')
+
+
+def pair_loss(framework) -> Callable:
     """`(z1, z2) -> (loss, terms)` for `config.framework`, over the global batch or per device."""
-    framework = config.framework
-    loss = partial(PAIR_LOSSES[framework.loss.name], **framework.loss.get('options', {}))
+    loss = partial(PAIR_LOSSES[framework.loss], **framework.loss_options)
     return losses.per_device(loss, jax.device_count()) if framework.scope == 'per_device' else loss
 
 
@@ -62,7 +91,7 @@ def make_update(networks: Networks, optimizer: optax.GradientTransformation, lea
     finite the state comes back unchanged and `metrics['finite']` is False.
     """
     byol = networks.predictor is not None
-    loss_of_pair = None if byol else pair_loss(config)
+    loss_of_pair = None if byol else pair_loss(config.framework)
 
     def embed(params, batch_stats, clips):
         """Encoder and projector in training mode -> embeddings and the statistics after them."""

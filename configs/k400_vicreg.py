@@ -1,0 +1,23 @@
+"""ViDiDi-VICReg, R3D-18, Kinetics-400: the paper's pretraining recipe.
+
+Command:  python main.py --config=configs/k400_vicreg.py --workdir=DIR --config.data.dir=DATA
+Variants: :paper, :smoke
+Data:     python -m data_prep folder --videos=K400/train --out=DATA
+Hardware: GPUs or TPU cores whose number divides the batch of 256
+Time:     400 epochs of (videos of your copy / 256) steps; not run
+Expected: nothing measured; the paper pretrains on all or parts of Kinetics-400
+Status:   not run by us (the :smoke variant is, on other videos)
+
+The variant :paper is what the authors' code did where we differ: it draws colour anew for every frame, has no warm-up,
+and takes statistics and negatives of each device's part of the batch. Their loss is twice ours, which LARS cancels but
+for biases and norms.
+"""
+
+from configs import default
+
+
+def get_config(variant: str = ''):
+    config = default.get_config()
+    config.data.dir = 'data/k400'
+    config.batch_size = 256
+    return default.finish(config, variant)

@@ -1,0 +1,22 @@
+"""ViDiDi-SimCLR, R3D-18, UCF101 train split 1: the paper's pretraining recipe.
+
+Command:  python main.py --config=configs/ucf101_simclr.py --workdir=DIR --config.data.dir=DATA
+Variants: :paper, :smoke
+Data:     python -m data_prep ucf101 --videos=UCF-101 --splits=ucfTrainTestlist --split=1 --out=DATA
+Hardware: one or more GPUs or TPU cores whose number divides the batch of 64; on a CPU only with a narrow encoder
+Time:     59,600 steps; not run by us at full length
+Expected: published: fine-tuning on UCF101 gives 80.5 % top-1 (plain SimCLR 64.6 %; Chen et al., CPAL 2025, figure 1)
+Status:   published; run by us with the :smoke variant only
+
+The variant :paper is what the authors' code did where we differ: it draws colour anew for every frame, has no warm-up,
+and takes statistics and negatives of each device's part of the batch. Their loss is twice ours, which LARS cancels but
+for biases and norms.
+"""
+
+from configs import default
+
+
+def get_config(variant: str = ''):
+    config = default.get_config('simclr')
+    config.data.dir = 'data/ucf101'
+    return default.finish(config, variant)

@@ -1,0 +1,29 @@
+"""The inspect task: what is printed is what would run, and nothing is written."""
+
+import jax
+import pytest
+from ml_collections import ConfigDict
+
+from vididi_jax.train import inspect
+
+
+def test_everything_is_printed_and_nothing_written(tiny_config, tmp_path, capsys):
+    inspect.run(tiny_config, str(tmp_path / 'work'))
+    printed = capsys.readouterr().out
+    for text in ('framework.loss', '48 videos used of 48 listed', 'steps: 6 an epoch, 24 in all',
+                 'phase 2: orders (1, 0)', 'record: 24 frames of 16x16', 'clips uint8 (8, 2, 8, height, width, 3)',
+                 'projector/Dense_2/kernel', 'encoder in all: ', 'TFLOP a step'):
+        assert text in printed
+    assert not (tmp_path / 'work').exists()
+
+
+@pytest.mark.parametrize(('name', 'gflop'), [('r3d_18', 40.7), ('r2plus1d_18', 40.5), ('mc3_18', 43.3)])
+def test_operations_are_the_known_ones(name, gflop):
+    """Of a clip of 8 x 112 x 112, two operations a multiply-add."""
+    model = ConfigDict({'name': name, 'width': 64})
+    assert inspect.forward_flops(model, 8, 112) / 1e9 == pytest.approx(gflop, abs=0.05)
+
+
+def test_parameters_are_listed_one_by_one():
+    table = inspect.parameter_table({'a': {'kernel': jax.numpy.zeros((3, 4))}, 'b': jax.numpy.zeros(())})
+    assert table == [('a/kernel', '3x4', 12), ('b', '1', 1)]

@@ -1,0 +1,88 @@
+"""What a config would do, without training: `--config.task=inspect`."""
+
+import json
+from math import prod
+
+import jax
+import jax.numpy as jnp
+
+from vididi_jax import schedule as schedules
+from vididi_jax.augment import Augmentation
+from vididi_jax.config import flatten, to_dict
+from vididi_jax.models import create_encoder
+from vididi_jax.train import mesh as meshes
+from vididi_jax.train.loop import describe, make_plan
+from vididi_jax.train.optimizer import build_optimizer, learning_rate
+from vididi_jax.train.state import build_networks, init_state
+
+
+def parameter_table(params) -> list[tuple[str, str, int]]:
+    """(path, shape, number of entries) of every parameter."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return [(jax.tree_util.keystr(path, simple=True, separator='/'), 'x'.join(map(str, leaf.shape)) or '1', leaf.size)
+            for path, leaf in leaves]
+
+
+def multiply_adds(jaxpr) -> int:
+    """Multiply-adds of every convolution and matrix product of a jaxpr, those with padding's zeros included."""
+    total = 0
+    for equation in jaxpr.eqns:
+        shapes = [variable.aval.shape for variable in equation.invars if hasattr(variable.aval, 'shape')]
+        out = equation.outvars[0].aval
+        if equation.primitive.name == 'conv_general_dilated':
+            kernel_out = shapes[1][equation.params['dimension_numbers'].rhs_spec[0]]
+            total += out.size * prod(shapes[1]) // kernel_out
+        elif equation.primitive.name == 'dot_general':
+            (contracted, _), _ = equation.params['dimension_numbers']
+            total += out.size * prod(shapes[0][axis] for axis in contracted)
+        for value in equation.params.values():
+            inner = getattr(value, 'jaxpr', value)
+            total += multiply_adds(inner) if hasattr(inner, 'eqns') else 0
+    return total
+
+
+def forward_flops(model, frames: int, size: int) -> int:
+    """Operations (two a multiply-add, the literature's count) of the encoder that `config.model` describes on one clip."""
+    encoder = create_encoder(model.name, width=model.width, conv_impl='xla')  # one convolution a layer
+    clip = jax.ShapeDtypeStruct((1, frames, size, size, 3), jnp.float32)
+    variables = jax.eval_shape(encoder.init, jax.random.key(0), clip)
+    return 2 * multiply_adds(jax.make_jaxpr(lambda v, x: encoder.apply(v, x, train=False))(variables, clip).jaxpr)
+
+
+def run(config, workdir: str) -> None:
+    """Print config, data, schedule, parameters, shapes, steps and operations of a pretraining config."""
+    del workdir  # nothing is written
+    mesh = meshes.make_mesh()
+    plan = make_plan(config, mesh)
+    networks = build_networks(config)
+    settings = (config, plan.total_steps)
+    optimizer, rate = build_optimizer(*settings), learning_rate(*settings)
+    size, frames = Augmentation(**config.augment).size, config.clip.frames
+    state = jax.eval_shape(
+        lambda key: init_state(networks, optimizer, key, (frames, size, size)), jax.random.key(config.seed))
+
+    print('config')
+    for name, value in sorted(flatten(to_dict(config)).items()):
+        print(f'  {name:34} {json.dumps(value)}')
+    print('\n' + describe(plan, config))
+    print(f'steps: {plan.steps_per_epoch} an epoch, {plan.total_steps} in all; learning rate '
+          f'{float(rate(0)):.3g} at first, {float(rate(plan.total_steps - 1)):.3g} at last')
+    print('\nschedule')
+    for phase in range(len(plan.schedule.phases)):
+        print(f'  phase {phase}: {schedules.describe_phase(plan.schedule, phase)}')
+    first = plan.source[int(plan.videos[0])]
+    print(f'\nrecord: {first.num_frames} frames of {first.height}x{first.width}, label {first.label}, id {first.id!r}')
+    print(f'batch: clips uint8 ({config.batch_size}, 2, {plan.frames}, height, width, 3), '
+          f'views ({config.batch_size}, {frames} or fewer, {size}, {size}, 3)')
+
+    print(f'\n{"parameter":68} {"shape":>16} {"entries":>12}')
+    for name, shape, count in parameter_table(state.params):
+        print(f'{name:68} {shape:>16} {count:12,}')
+    for part, params in state.params.items():
+        total = sum(leaf.size for leaf in jax.tree.leaves(params))
+        print(f'{part} in all: {total:,} parameters')
+
+    forward = forward_flops(config.model, frames, size)
+    views = 2 * config.batch_size
+    print(f'\noperations: {forward / 1e9:,.2f} GFLOP forward for a clip of {frames} frames; about '
+          f'{3 * views * forward / 1e12:,.3f} TFLOP a step (forward and backward are three forwards, {views} clips)')
