@@ -42,7 +42,7 @@ def multiply_adds(jaxpr) -> int:
 
 
 def forward_flops(model, frames: int, size: int) -> int:
-    """Operations (two a multiply-add, the literature's count) of the encoder that `config.model` describes on one clip."""
+    """Operations (two a multiply-add, the literature's count) of the encoder of `config.model` on one clip."""
     encoder = create_encoder(model.name, width=model.width, conv_impl='xla')  # one convolution a layer
     clip = jax.ShapeDtypeStruct((1, frames, size, size, 3), jnp.float32)
     variables = jax.eval_shape(encoder.init, jax.random.key(0), clip)
