@@ -1,5 +1,7 @@
 """Encoders: sizes, batch normalisation as PyTorch defines it, and what a caller relies on."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,10 @@ from vididi_jax.errors import UserError
 from vididi_jax.models import create_encoder
 from vididi_jax.models.heads import MLP
 from vididi_jax.models.norm import BatchNorm
+from vididi_jax.models.s3d import SeparableConv, max_pool
 
-PARAMETERS = {'r3d_18': 33_166_272, 'r2plus1d_18': 31_300_125, 'mc3_18': 11_490_240}  # torchvision's, without head
+PARAMETERS = {  # torchvision's, without head
+    'r3d_18': 33_166_272, 'r2plus1d_18': 31_300_125, 'mc3_18': 11_490_240, 's3d': 7_910_048}
 
 
 @pytest.mark.parametrize('name', PARAMETERS)
@@ -18,22 +22,27 @@ def test_number_of_parameters_is_torchvisions(name):
     encoder = create_encoder(name)
     variables = jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((1, 8, 32, 32, 3)))
     assert sum(p.size for p in jax.tree.leaves(variables['params'])) == PARAMETERS[name]
-    assert encoder.feature_dim == 512
+    assert encoder.feature_dim == (1024 if name == 's3d' else 512)
 
 
 @pytest.mark.parametrize('name', PARAMETERS)
 def test_shapes_and_modes(name):
     encoder = create_encoder(name, width=4)
-    clips = jnp.asarray(np.random.default_rng(0).normal(size=(2, 7, 24, 32, 3)), jnp.float32)
-    variables = jax.jit(encoder.init)(jax.random.key(0), clips)
-    apply = jax.jit(encoder.apply, static_argnames=('train', 'method', 'mutable'))
-    features = apply(variables, clips, train=False)
-    assert features.shape == (2, encoder.feature_dim) == (2, 32)
-    maps = apply(variables, clips, train=False, method='feature_map')
-    assert maps.shape == (2, 7 if name == 'mc3_18' else 1, 2, 2, 32)
+    shape = (2, 7, 40, 52, 3) if name == 's3d' else (2, 7, 24, 32, 3)
+    clips = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+
+    @jax.jit  # of everything at once: compiling is what takes time here
+    def run(key):
+        variables = encoder.init(key, clips)
+        _, updated = encoder.apply(variables, clips, train=True, mutable=['batch_stats'])
+        return (encoder.apply(variables, clips, train=False),
+                encoder.apply(variables, clips, train=False, method='feature_map'),
+                jax.tree.map(lambda a, b: jnp.any(a != b), updated['batch_stats'], variables['batch_stats']))
+
+    features, maps, moved = run(jax.random.key(0))
+    assert features.shape == (2, encoder.feature_dim) == (2, 64 if name == 's3d' else 32)
+    assert maps.shape == (2, 7 if name == 'mc3_18' else 1, 1 if name == 's3d' else 2, 2, encoder.feature_dim)
     np.testing.assert_allclose(maps.mean((1, 2, 3)), features, atol=1e-6)
-    _, updated = apply(variables, clips, train=True, mutable=('batch_stats',))
-    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), updated['batch_stats'], variables['batch_stats'])
     assert all(jax.tree.leaves(moved))
 
 
@@ -54,6 +63,48 @@ def test_formulations_and_remat_give_the_same_features_and_gradients():
         for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(results[0][1]), strict=True):
             # float32 through 18 layers of batch statistics
             np.testing.assert_allclose(a, b, atol=2e-3 * max(float(jnp.abs(b).max()), 1e-3))
+
+
+@pytest.mark.parametrize(('kernel', 'stride', 'padding'), [
+    ((1, 3, 3), (1, 2, 2), (0, 1, 1)), ((3, 3, 3), (2, 2, 2), (1, 1, 1)), ((3, 3, 3), (1, 1, 1), (1, 1, 1)),
+    ((2, 2, 2), (2, 2, 2), (0, 0, 0))])
+def test_max_pool_is_the_windows_maximum_and_its_gradient_goes_there(kernel, stride, padding):
+    x = np.random.default_rng(0).normal(size=(2, 5, 8, 7, 3)) - 3  # negative: padding with zeros would win
+    with jax.enable_x64(True):
+        pool = partial(max_pool, kernel=kernel, stride=stride, padding=padding)
+        y = jax.jit(pool)(x)
+        gradient = jax.jit(jax.grad(lambda x: (pool(x) ** 2).sum()))(x)
+    padded = np.pad(x, [(0, 0), *[(p, p) for p in padding], (0, 0)], constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=(1, 2, 3))
+    windows = windows[:, :: stride[0], :: stride[1], :: stride[2]]
+    np.testing.assert_array_equal(y, windows.max((-3, -2, -1)))
+    expected = np.zeros_like(x)
+    for value in np.asarray(y).ravel():
+        expected[x == value] += 2 * value
+    np.testing.assert_allclose(gradient, expected, atol=1e-12)
+
+
+def test_what_is_not_a_number_survives_max_pool():
+    assert jnp.isnan(max_pool(jnp.full((1, 2, 2, 2, 1), jnp.nan).at[0, 1, 1, 1].set(1), *[(2, 2, 2)] * 2, (0, 0, 0)))
+
+
+def test_s3d_starts_with_pytorchs_default_weights():
+    """Uniform within 1 / sqrt(fan in), as nn.Conv3d draws them; torchvision leaves it at that."""
+    layer = SeparableConv(64, 3, 1, jnp.float32, 'auto')
+    params = jax.jit(partial(layer.init, train=False))(jax.random.key(0), jnp.zeros((1, 3, 5, 5, 16)))['params']
+    for part, fan_in in (('spatial', 9 * 16), ('temporal', 3 * 64)):
+        kernel = np.asarray(params[part]['conv']['kernel'])
+        assert 0.99 < np.abs(kernel).max() * fan_in**0.5 <= 1
+        np.testing.assert_allclose(kernel.var() * fan_in, 1 / 3, rtol=0.05)
+
+
+@pytest.mark.parametrize('shape', [(1, 4, 32, 32, 3), (1, 8, 16, 32, 3)])
+def test_s3d_refuses_clips_of_which_the_pools_leave_nothing(shape):
+    encoder = create_encoder('s3d', width=2)
+    with pytest.raises(UserError, match='5 frames of 17 x 17'):
+        jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros(shape))
+    least = jax.eval_shape(lambda x: encoder.init_with_output(jax.random.key(0), x)[0], jnp.zeros((1, 5, 17, 17, 3)))
+    assert least.shape == (1, 32)
 
 
 def test_bfloat16_computes_low_and_keeps_parameters_high():

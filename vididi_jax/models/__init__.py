@@ -5,7 +5,7 @@ def create_encoder(name: str, *, width: int = 64, dtype=None, conv_impl: str = '
     """An encoder with torchvision's architecture.
 
     Args:
-      name: 'r3d_18'.
+      name: 'r3d_18', 'r2plus1d_18', 'mc3_18' or 's3d'.
       width: channels of the first stage; scales all channels. 64 is the published network.
       dtype: of the computation, float32 if None; parameters and BatchNorm statistics have at least float32.
       conv_impl: formulation of the convolutions, see `vididi_jax.models.conv3d.conv3d`.
@@ -13,25 +13,28 @@ def create_encoder(name: str, *, width: int = 64, dtype=None, conv_impl: str = '
 
     Returns:
       A flax.linen module. `variables = encoder.init(key, clips)`, with clips (B, T, H, W, 3);
-      `encoder.apply(variables, clips, train=False)` -> features (B, 8 * width);
-      `method='feature_map'` -> (B, T', H', W', 8 * width). With `train=True` and `mutable=['batch_stats']` BatchNorm
-      uses and updates the statistics of the batch.
+      `encoder.apply(variables, clips, train=False)` -> features (B, D), with D = `encoder.feature_dim` = 8 * width,
+      16 * width for S3D; `method='feature_map'` -> (B, T', H', W', D). With `train=True` and
+      `mutable=['batch_stats']` BatchNorm uses and updates the statistics of the batch.
 
     Raises:
       UserError: unknown name, or a width below 1.
 
-    Reference: Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018.
+    Reference: Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018; Xie et
+    al., "Rethinking Spatiotemporal Feature Learning", ECCV 2018.
     """
     import jax.numpy as jnp
 
     from vididi_jax.errors import UserError
     from vididi_jax.models.conv3d import check_implementation
     from vididi_jax.models.resnet3d import VideoResNet
+    from vididi_jax.models.s3d import S3D
 
     kinds = {'r3d_18': ('3d',) * 4, 'r2plus1d_18': ('2plus1d',) * 4, 'mc3_18': ('3d', '2d', '2d', '2d')}
-    if name not in kinds:
-        raise UserError(f'there is no encoder {name!r}: choose one of {", ".join(kinds)}.')
+    if name != 's3d' and name not in kinds:
+        raise UserError(f'there is no encoder {name!r}: choose one of {", ".join(kinds)}, s3d.')
     if width < 1:
         raise UserError(f'model.width is {width}: it must be at least 1.')
     check_implementation(conv_impl)
-    return VideoResNet(kinds[name], width, jnp.dtype(dtype or jnp.float32), conv_impl, remat)
+    options = (width, jnp.dtype(dtype or jnp.float32), conv_impl, remat)
+    return S3D(*options) if name == 's3d' else VideoResNet(kinds[name], *options)

@@ -1,5 +1,6 @@
 """Video ResNets of 18 layers: R3D, R(2+1)D and MC3 (Tran et al., CVPR 2018), as torchvision builds them."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import flax.linen as nn
@@ -21,6 +22,7 @@ class Conv3D(nn.Module):
       stride: (st, sh, sw).
       dtype: of the computation; the kernel is kept in at least float32.
       impl: see `conv3d`.
+      initializer: of the kernel.
     """
 
     features: int
@@ -28,11 +30,12 @@ class Conv3D(nn.Module):
     stride: tuple[int, int, int] = (1, 1, 1)
     dtype: jnp.dtype = jnp.float32
     impl: str = 'auto'
+    initializer: Callable = kaiming_fan_out
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (*self.kernel, x.shape[-1], self.features)
-        w = self.param('kernel', kaiming_fan_out, shape, jnp.promote_types(self.dtype, jnp.float32))
+        w = self.param('kernel', self.initializer, shape, jnp.promote_types(self.dtype, jnp.float32))
         padding = tuple(k // 2 for k in self.kernel)
         return conv3d(x.astype(self.dtype), w.astype(self.dtype), self.stride, padding, self.impl)
 

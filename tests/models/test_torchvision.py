@@ -1,0 +1,208 @@
+"""Encoders against what torchvision computed (tests/parity makes the file), and weights in and out."""
+
+import subprocess
+import sys
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.parity import reference
+from vididi_jax.errors import UserError
+from vididi_jax.models import create_encoder, torchvision
+from vididi_jax.models.torchvision import from_state_dict, read_weights, to_state_dict, write_weights
+
+NAMES = list(reference.CLIPS)
+
+
+@pytest.fixture(scope='module')
+def expected():
+    return reference.load()
+
+
+@cache
+def small_state_dict(name, width=3):
+    """float32 weights of a narrow encoder, under torchvision's keys."""
+    shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), torchvision._abstract_variables(name, width))
+    given = reference.random_state_dict({key: value.shape for key, value in to_state_dict(name, shapes).items()})
+    return {key: value.astype(np.float32) for key, value in given.items()}
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_features_statistics_and_gradients_are_torchvisions(name, expected):
+    """In float64 to 1e-9; the features in eval mode to 1e-5 in float32 too."""
+    want = expected[name]
+    state_dict = reference.random_state_dict(want['shapes'])
+    variables, x = from_state_dict(name, state_dict), reference.clips(name)
+    cotangent = reference.cotangent(want['train'].shape)
+    single = jax.jit(partial(create_encoder(name).apply, train=False))(*jax.tree.map(np.float32, (variables, x)))
+    np.testing.assert_allclose(single, want['eval'], rtol=0, atol=1e-5)
+
+    with jax.enable_x64(True):
+        encoder = create_encoder(name, dtype=jnp.float64)
+
+        @jax.jit
+        def both_modes(variables):
+            def loss(params):
+                out, new = encoder.apply({**variables, 'params': params}, x, train=True, mutable=['batch_stats'])
+                return (out * cotangent).sum(), (out, new['batch_stats'])
+
+            gradients, (out, batch_stats) = jax.grad(loss, has_aux=True)(variables['params'])
+            return encoder.apply(variables, x, train=False), out, {'params': gradients, 'batch_stats': batch_stats}
+
+        evaluated, trained, changes = both_modes(variables)
+    np.testing.assert_allclose(evaluated, want['eval'], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(trained, want['train'], rtol=0, atol=1e-9)
+    changes = to_state_dict(name, changes)
+    for part, running in (('gradients', False), ('statistics', True)):
+        ours = reference.digest({key: value for key, value in changes.items() if ('running_' in key) == running})
+        assert reference.difference(ours, want[part]) < 1e-9
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_keys_and_shapes_are_torchvisions(name, expected):
+    """All of torchvision's own but the head's and num_batches_tracked, which are passed over when read."""
+    shapes = {key: tuple(shape) for key, shape in expected[name]['shapes'].items()}
+    outside = [key for key in shapes if not reference.in_encoder(key)]
+    assert any('num_batches_tracked' in key for key in outside) and any('weight' in key for key in outside)
+    whole = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+    variables = from_state_dict(name, whole)
+    back = to_state_dict(name, variables)
+    assert {key: value.shape for key, value in back.items()} == {
+        key: shape for key, shape in shapes.items() if key not in outside}
+    encoder = create_encoder(name)
+    made = jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((1, 8, 32, 32, 3)))
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, made)
+
+
+@pytest.mark.parametrize('width', [1, 5])
+@pytest.mark.parametrize('name', NAMES)
+def test_a_round_trip_changes_nothing(name, width):
+    state_dict = small_state_dict(name, width)
+    again = to_state_dict(name, from_state_dict(name, state_dict))
+    assert again.keys() == state_dict.keys()
+    for key, value in state_dict.items():
+        np.testing.assert_array_equal(again[key], value)
+        assert again[key].dtype == value.dtype
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_wrong_keys_are_listed(name):
+    state_dict = dict(small_state_dict(name))
+    keys = list(state_dict)
+    del state_dict[keys[0]], state_dict[keys[-1]]
+    state_dict |= {'backbone.weight': np.zeros(3), 'fc.weight': np.zeros(3), 'classifier.1.bias': np.zeros(3)}
+    misshapen = next(key for key in keys[1:] if key.endswith('running_var'))
+    state_dict[misshapen] = np.zeros(77)
+    with pytest.raises(UserError) as caught:
+        from_state_dict(name, state_dict)
+    message = str(caught.value)
+    assert name in message and 'width 3' in message
+    for part in ('2 missing', keys[0], keys[-1], '1 unexpected: backbone.weight;', f'{misshapen} (77,) instead of ('):
+        assert part in message
+    assert 'fc.weight' not in message and 'classifier' not in message
+
+
+def test_weights_of_another_network_are_refused():
+    with pytest.raises(UserError, match=r'of the wrong shape: .*layer2\.0\.conv1\.0\.weight'):
+        from_state_dict('mc3_18', small_state_dict('r3d_18'))
+    with pytest.raises(UserError, match='missing'):
+        from_state_dict('r3d_18', {})
+    with pytest.raises(UserError, match='no encoder'):
+        from_state_dict('resnet', {})
+    variables = from_state_dict('r3d_18', small_state_dict('r3d_18'))
+    with pytest.raises(UserError, match='no variable of an encoder s3d'):
+        to_state_dict('s3d', variables)
+    with pytest.raises(UserError, match='running_mean'):
+        to_state_dict('r3d_18', {'params': variables['params']})
+
+
+def test_files_keep_weights(tmp_path):
+    state_dict = small_state_dict('r3d_18')
+    write_weights(tmp_path / 'new' / 'weights.npz', state_dict)
+    assert [p.name for p in (tmp_path / 'new').iterdir()] == ['weights.npz']
+    again = read_weights(tmp_path / 'new' / 'weights.npz')
+    assert again.keys() == state_dict.keys()
+    jax.tree.map(np.testing.assert_array_equal, again, state_dict)
+    np.savez(tmp_path / 'half.npz', **{key: value.astype(np.float16) for key, value in state_dict.items()})
+    assert {value.dtype for value in read_weights(tmp_path / 'half.npz').values()} == {np.dtype(np.float32)}
+
+
+def run(monkeypatch, capsys, *arguments):
+    """Exit code and what the command printed to either stream."""
+    monkeypatch.setattr(sys, 'argv', ['torchvision', *map(str, arguments)])
+    try:
+        torchvision.main()
+        code = 0
+    except SystemExit as stopped:
+        code = stopped.code
+    return code, capsys.readouterr()
+
+
+def test_imported_weights_are_what_init_from_takes(tmp_path, monkeypatch, capsys):
+    from vididi_jax.train.checkpoint import load_encoder_variables
+
+    state_dict = small_state_dict('s3d')
+    write_weights(tmp_path / 'w.npz', {**state_dict, 'classifier.1.bias': np.zeros(400, np.float32)})
+    command = ('import', f'--weights={tmp_path / "w.npz"}', '--name=s3d', f'--out={tmp_path / "start"}')
+    code, printed = run(monkeypatch, capsys, *command)
+    assert code == 0 and f'--config.init_from={tmp_path / "start"}' in printed.out and 'width=3' in printed.out
+    variables, meta = load_encoder_variables(tmp_path / 'start')
+    assert meta['step'] == 0
+    jax.tree.map(np.testing.assert_array_equal, to_state_dict('s3d', variables), state_dict)
+    code, printed = run(monkeypatch, capsys, *command)
+    assert code == 1 and 'already' in printed.err
+
+
+def test_export_writes_the_encoder_of_a_workdir(tmp_path, monkeypatch, capsys):
+    from vididi_jax.train.checkpoint import Checkpoints
+
+    state_dict = small_state_dict('mc3_18')
+    variables = from_state_dict('mc3_18', state_dict)
+    (tmp_path / 'config.json').write_text('{"model": {"name": "mc3_18", "width": 3}}')
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, {part: {'encoder': tree, 'projector': {'w': np.ones(2)}} for part, tree in
+                             variables.items()}, {}, 0.0)
+    code, printed = run(monkeypatch, capsys, 'export', f'--workdir={tmp_path}', f'--out={tmp_path / "out.npz"}')
+    assert code == 0 and 'mc3_18 of width 3 after step 7' in printed.out
+    exported = read_weights(tmp_path / 'out.npz')
+    assert exported.keys() == state_dict.keys()
+    jax.tree.map(np.testing.assert_array_equal, exported, state_dict)
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    ((), '--help'), (('export', '--out=x.npz'), '--workdir'), (('translate',), 'translate'),
+    (('export', '--workdir=nowhere', '--out=x.npz'), 'nowhere'),
+    (('import', '--weights=no.npz', '--name=r3d_18', '--out=x'), 'no file no.npz'),
+    (('import', '--weights=README.md', '--name=r3d_18', '--out=x'), '.safetensors'),
+    (('import', '--weights=empty.npz', '--name=r3d_18', '--out=x'), 'empty.npz cannot be read'),
+    (('import', '--weights=good.npz', '--name=resnet', '--out=x'), 's3d'),
+    (('import', '--weights=good.npz', '--name=r3d_18', '--out=good.npz'), 'good.npz'),
+])
+def test_a_wrong_command_is_one_sentence_and_exit_code_1(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'empty.npz').write_bytes(b'')
+    write_weights('good.npz', small_state_dict('r3d_18'))
+    code, printed = run(monkeypatch, capsys, *arguments)
+    assert code == 1 and not printed.out
+    assert printed.err.startswith('error: ') and printed.err.count('\n') == 1 and message in printed.err
+    assert not (tmp_path / 'x').exists()
+
+
+@pytest.mark.parametrize('ending', ['.pth', '.pt', '.safetensors'])
+def test_a_library_that_is_absent_is_named(ending, tmp_path, monkeypatch):
+    package = 'safetensors' if ending == '.safetensors' else 'torch'
+    for module in (package, f'{package}.numpy'):
+        monkeypatch.setitem(sys.modules, module, None)  # makes importing it fail
+    (tmp_path / f'w{ending}').write_bytes(b'')
+    for action in (read_weights, partial(write_weights, state_dict={})):
+        with pytest.raises(UserError, match=f'pip install {package}'):
+            action(tmp_path / f'w{ending}')
+
+
+def test_the_command_has_help(root):
+    done = subprocess.run([sys.executable, '-m', 'vididi_jax.models.torchvision', 'export', '--help'], cwd=root,
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and '--workdir' in done.stdout and 'load_state_dict' in done.stdout

@@ -1,0 +1,174 @@
+"""S3D, the separable Inception network (Xie et al., ECCV 2018), as torchvision builds it."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from vididi_jax.errors import UserError
+from vididi_jax.models.norm import BatchNorm
+from vididi_jax.models.resnet3d import Conv3D
+
+Triple = tuple[int, int, int]
+
+uniform_fan_in = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')  # within 1 / sqrt(fan_in): PyTorch's
+
+# Channels at width 64 of each block: branch 0; branch 1 reduced, out; branch 2 reduced, out; branch 3.
+STAGES = (
+    {'mixed3b': (64, 96, 128, 16, 32, 32), 'mixed3c': (128, 128, 192, 32, 96, 64)},
+    {'mixed4b': (192, 96, 208, 16, 48, 64), 'mixed4c': (160, 112, 224, 24, 64, 64),
+     'mixed4d': (128, 128, 256, 24, 64, 64), 'mixed4e': (112, 144, 288, 32, 64, 64),
+     'mixed4f': (256, 160, 320, 32, 128, 128)},
+    {'mixed5b': (256, 160, 320, 32, 128, 128), 'mixed5c': (384, 192, 384, 48, 128, 128)},
+)
+
+
+def max_pool(x: jax.Array, kernel: Triple, stride: Triple, padding: Triple) -> jax.Array:
+    """Maximum over windows of time, height and width; the padding never wins.
+
+    `y[b, t, i, j, c] = max_{d, u, v} x[b, t s_t + d - p_t, i s_h + u - p_h, j s_w + v - p_w, c]`
+
+    One axis after the other, as maxima of shifted slices: XLA's windowed maximum has a slow gradient. Where several
+    elements share the maximum, they share the gradient.
+
+    Args:
+      x: (B, T, H, W, C), floating point.
+      kernel, stride, padding: of (time, height, width).
+
+    Returns:
+      (B, T', H', W', C), dtype of `x`; empty if a window is larger than the padded input.
+    """
+    for axis, (k, s, p) in enumerate(zip(kernel, stride, padding, strict=True), start=1):
+        if k == 1 and s == 1:
+            continue
+        size = max((x.shape[axis] + 2 * p - k) // s + 1, 0)
+        edges = [(p if i == axis else 0,) * 2 for i in range(x.ndim)]
+        padded = jnp.pad(x, edges, constant_values=-jnp.inf)
+        if not size:
+            x = lax.slice_in_dim(padded, 0, 0, axis=axis)
+            continue
+        x = lax.slice_in_dim(padded, 0, (size - 1) * s + 1, s, axis)
+        for shift in range(1, k):
+            x = jnp.maximum(x, lax.slice_in_dim(padded, shift, shift + (size - 1) * s + 1, s, axis))
+    return x
+
+
+class ConvNorm(nn.Module):
+    """Convolution, BatchNorm, ReLU.
+
+    Attributes:
+      features: output channels.
+      kernel, stride: of (time, height, width); padded by half the kernel.
+      dtype, impl: see `Conv3D`.
+    """
+
+    features: int
+    kernel: Triple
+    stride: Triple
+    dtype: jnp.dtype
+    impl: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = Conv3D(self.features, self.kernel, self.stride, self.dtype, self.impl, uniform_fan_in, name='conv')(x)
+        return nn.relu(BatchNorm(epsilon=1e-3, momentum=0.999, name='norm')(x, train=train))
+
+
+class SeparableConv(nn.Module):
+    """A convolution over space, then one over time, each with BatchNorm and ReLU.
+
+    Attributes:
+      features: output channels of both.
+      size, stride: of either kernel.
+    """
+
+    features: int
+    size: int
+    stride: int
+    dtype: jnp.dtype
+    impl: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        k, s, rest = self.size, self.stride, (self.dtype, self.impl)
+        x = ConvNorm(self.features, (1, k, k), (1, s, s), *rest, name='spatial')(x, train=train)
+        return ConvNorm(self.features, (k, 1, 1), (s, 1, 1), *rest, name='temporal')(x, train=train)
+
+
+class InceptionBlock(nn.Module):
+    """Four branches, their channels joined: 1x1x1; 1x1x1 then separable 3x3x3, twice; max-pool then 1x1x1.
+
+    Attributes:
+      channels: of the branches, in the order of `STAGES`.
+    """
+
+    channels: tuple[int, ...]
+    dtype: jnp.dtype
+    impl: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        rest = (self.dtype, self.impl)
+
+        def pointwise(features, name, inputs):
+            return ConvNorm(features, (1, 1, 1), (1, 1, 1), *rest, name=name)(inputs, train=train)
+
+        direct, reduce1, out1, reduce2, out2, pooled = self.channels
+        branches = [pointwise(direct, 'branch0', x)]
+        for number, reduced, out in ((1, reduce1, out1), (2, reduce2, out2)):
+            y = pointwise(reduced, f'branch{number}_reduce', x)
+            branches.append(SeparableConv(out, 3, 1, *rest, name=f'branch{number}')(y, train=train))
+        branches.append(pointwise(pooled, 'branch3', max_pool(x, (3, 3, 3), (1, 1, 1), (1, 1, 1))))
+        return jnp.concatenate(branches, axis=-1)
+
+
+class S3D(nn.Module):
+    """Separable stem, nine Inception blocks in three stages, global average (torchvision's head pools 2x7x7 instead).
+
+    Attributes:
+      width: channels of the stem; scales all channels, rounded down. 64 is the published network.
+      dtype: of the computation.
+      conv_impl: see `conv3d`.
+      remat: recompute each block's activations in the backward pass instead of keeping them.
+
+    Variables: params `stem/...`, `conv2/...`, `conv3/...`, `mixed{3b..5c}/branch{0..3}/...` with kernels
+    (kt, kh, kw, in, out) and BatchNorm's `scale`, `bias`; batch_stats the same paths with `mean`, `var`.
+    """
+
+    width: int = 64
+    dtype: jnp.dtype = jnp.float32
+    conv_impl: str = 'auto'
+    remat: bool = False
+
+    @property
+    def feature_dim(self) -> int:
+        """Length of the feature."""
+        return 16 * self.width
+
+    @nn.compact
+    def feature_map(self, clips: jax.Array, train: bool = False) -> jax.Array:
+        """(B, T, H, W, 3) -> (B, T', H', W', feature_dim), before pooling.
+
+        Raises:
+          UserError: clips of fewer than 5 frames or smaller than 17 x 17, of which the pools leave nothing.
+        """
+        if clips.shape[1] < 5 or min(clips.shape[2:4]) < 17:
+            raise UserError(f's3d got clips of {clips.shape[1]} frames of {clips.shape[2]} x {clips.shape[3]}: '
+                            'it needs at least 5 frames of 17 x 17.')
+        rest = (self.dtype, self.conv_impl)
+        block = nn.remat(InceptionBlock, static_argnums=(2,)) if self.remat else InceptionBlock
+        scaled = lambda channels: max(channels * self.width // 64, 1)  # noqa: E731
+        x = SeparableConv(scaled(64), 7, 2, *rest, name='stem')(clips.astype(self.dtype), train=train)
+        x = max_pool(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+        x = ConvNorm(scaled(64), (1, 1, 1), (1, 1, 1), *rest, name='conv2')(x, train=train)
+        x = SeparableConv(scaled(192), 3, 1, *rest, name='conv3')(x, train=train)
+        for pool, stage in zip(((1, 3, 3), (3, 3, 3), (2, 2, 2)), STAGES, strict=True):
+            padding = (0, 0, 0) if pool == (2, 2, 2) else tuple(k // 2 for k in pool)
+            x = max_pool(x, pool, (min(pool[0], 2), 2, 2), padding)
+            for name, channels in stage.items():
+                x = block(tuple(map(scaled, channels)), *rest, name=name)(x, train)
+        return x
+
+    def __call__(self, clips: jax.Array, train: bool = False) -> jax.Array:
+        """(B, T, H, W, 3) normalised float clips -> (B, feature_dim)."""
+        return self.feature_map(clips, train).mean((1, 2, 3))

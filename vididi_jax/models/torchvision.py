@@ -1,0 +1,277 @@
+"""Weights of torchvision.models.video into these encoders and out of them: `python -m` this module with `--help`.
+
+A state dict is {key: numpy array} with torchvision's keys and axes: convolutions (out, in, kt, kh, kw), where the
+encoders here have (kt, kh, kw, in, out). The classification head (`fc.*`, `classifier.*`) and BatchNorm's
+`num_batches_tracked` are no part of an encoder: reading passes them over, writing leaves them out.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vididi_jax.errors import UserError
+from vididi_jax.models import create_encoder
+
+Shape = tuple[int, ...]
+
+FORMATS = {'.npz': 'numpy', '.safetensors': 'safetensors.numpy', '.pth': 'torch', '.pt': 'torch'}
+OUTSIDE = ('fc.', 'classifier.')
+
+# Our names -> parts of torchvision's keys; '' where torchvision has no level of its own.
+LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
+STEM = {'conv': '0', 'norm': '1', 'spatial': '0', 'spatial_norm': '1', 'temporal': '3', 'temporal_norm': '4'}
+BLOCK = {'conv1': 'conv1.0', 'norm1': 'conv1.1', 'conv2': 'conv2.0', 'norm2': 'conv2.1', 'shortcut': 'downsample.0',
+         'shortcut_norm': 'downsample.1', 'conv': '', 'spatial': '0', 'norm': '1', 'temporal': '3'}
+S3D_LAYERS = ('stem', None, 'conv2', 'conv3', None, 'mixed3b', 'mixed3c', None, 'mixed4b', 'mixed4c', 'mixed4d',
+              'mixed4e', 'mixed4f', None, 'mixed5b', 'mixed5c')  # None: a max-pool
+S3D = {'spatial': '0', 'temporal': '1', 'conv': '0', 'norm': '1', 'branch0': 'branch0', 'branch1_reduce': 'branch1.0',
+       'branch1': 'branch1.1', 'branch2_reduce': 'branch2.0', 'branch2': 'branch2.1', 'branch3': 'branch3.1'}
+
+
+def _key(name: str, path: tuple[str, ...]) -> str:
+    """torchvision's key for a variable, whose path below 'params' or 'batch_stats' is (layer, ..., leaf)."""
+    layer, *modules, leaf = path
+    if name == 's3d':
+        parts = [f'features.{S3D_LAYERS.index(layer)}', *(S3D[module] for module in modules)]
+    elif layer == 'stem':
+        parts = ['stem', *(STEM[module] for module in modules)]
+    else:
+        stage, block = layer.removeprefix('stage').split('_block')
+        parts = [f'layer{stage}.{block}', *(BLOCK[module] for module in modules)]
+    return '.'.join(part for part in (*parts, LEAVES[leaf]) if part)
+
+
+def _key_of(name: str, path) -> str:
+    return _key(name, tuple(entry.key for entry in path[1:]))
+
+
+def _abstract_variables(name: str, width: int) -> Any:
+    """Shapes of an encoder's variables, without computing any."""
+    encoder = create_encoder(name, width=width)
+    return jax.eval_shape(encoder.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 32, 32, 3), jnp.float32))
+
+
+def _torch_shape(shape: Shape) -> Shape:
+    return (shape[4], shape[3], *shape[:3]) if len(shape) == 5 else tuple(shape)
+
+
+def _width(name: str, state_dict: Mapping[str, np.ndarray]) -> int:
+    """Width of the encoder that a state dict is of, from the last convolution of its stem; 64 if that is missing."""
+    key = {'s3d': 'features.0.1.0.weight', 'r2plus1d_18': 'stem.3.weight'}.get(name, 'stem.0.weight')
+    shape = np.shape(state_dict.get(key, ()))
+    return shape[0] if len(shape) == 5 and shape[0] else 64
+
+
+def from_state_dict(name: str, state_dict: Mapping[str, np.ndarray]) -> dict:
+    """Variables of an encoder, from torchvision's weights.
+
+    `kernel[d, u, v, c, o] = weight[o, c, d, u, v]`; everything else is renamed only. The width is read off the
+    stem's weights.
+
+    Args:
+      name: 'r3d_18', 'r2plus1d_18', 'mc3_18' or 's3d'.
+      state_dict: {torchvision's key: array}; head and `num_batches_tracked` may be there or not.
+
+    Returns:
+      {'params', 'batch_stats'} of numpy arrays in the dtypes of `state_dict`, for
+      `create_encoder(name, width=...).apply`.
+
+    Raises:
+      UserError: keys are missing, unexpected or of the wrong shape (the message lists all of them), or there is no
+        encoder `name`.
+
+    Source: the module structure of torchvision.models.video, version 0.29.1.
+    """
+    abstract = _abstract_variables(name, width := _width(name, state_dict))
+    given = {key: np.asarray(value) for key, value in state_dict.items()
+             if not key.startswith(OUTSIDE) and not key.endswith('num_batches_tracked')}
+    shapes = {_key_of(name, path): _torch_shape(leaf.shape)
+              for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
+    problems = [
+        ('missing', [key for key in shapes if key not in given]),
+        ('unexpected', [key for key in given if key not in shapes]),
+        ('of the wrong shape', [f'{key} {given[key].shape} instead of {shape}' for key, shape in shapes.items()
+                                if key in given and given[key].shape != shape]),
+    ]
+    if any(keys for _, keys in problems):
+        told = '; '.join(f'{len(keys)} {what}: {", ".join(keys)}' for what, keys in problems if keys)
+        raise UserError(f'these weights are not those of a {name} of width {width}: {told}.')
+
+    def take(path, _):
+        value = given[_key_of(name, path)]
+        return np.ascontiguousarray(value.transpose(2, 3, 4, 1, 0) if value.ndim == 5 else value)
+
+    return jax.tree_util.tree_map_with_path(take, abstract)
+
+
+def to_state_dict(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """torchvision's weights, from the variables of an encoder: the inverse of `from_state_dict`.
+
+    `weight[o, c, d, u, v] = kernel[d, u, v, c, o]`; everything else is renamed only.
+
+    Args:
+      name: 'r3d_18', 'r2plus1d_18', 'mc3_18' or 's3d'.
+      variables: {'params', 'batch_stats'} of an encoder of any width.
+
+    Returns:
+      {torchvision's key: numpy array} in the dtypes of `variables`. PyTorch's `load_state_dict(strict=True)` takes it
+      for a model whose head is `torch.nn.Identity()` (it adds `num_batches_tracked` by itself).
+
+    Raises:
+      UserError: the variables are not those of an encoder `name`.
+
+    Source: the module structure of torchvision.models.video, version 0.29.1.
+    """
+    state_dict = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(dict(variables)):
+        kind, *names = (entry.key for entry in path)
+        try:
+            key = _key(name, tuple(names))
+        except (KeyError, ValueError) as error:
+            raise UserError(f'{kind}/{"/".join(names)} is no variable of an encoder {name}.') from error
+        value = np.asarray(leaf)
+        state_dict[key] = np.ascontiguousarray(value.transpose(4, 3, 0, 1, 2) if value.ndim == 5 else value)
+    from_state_dict(name, state_dict)  # raises if any is missing
+    return state_dict
+
+
+def _library(path: Path):
+    """The module that reads and writes files of this name."""
+    if path.suffix not in FORMATS:
+        raise UserError(f'{path} is of no known format: its name must end in one of {", ".join(FORMATS)}.')
+    library = FORMATS[path.suffix]
+    try:
+        return importlib.import_module(library)
+    except ImportError as error:
+        package = library.partition('.')[0]
+        raise UserError(f'{path.suffix} files need {package}, which is not installed: pip install {package}, '
+                        'or use a .npz file.') from error
+
+
+def read_weights(path: str | Path) -> dict[str, np.ndarray]:
+    """The state dict of a file: .npz with numpy alone, .safetensors with safetensors, .pth and .pt with torch.
+
+    float16 and bfloat16 become float32, because parameters have at least that.
+
+    Raises:
+      UserError: no such file, an unknown format, a library that is not installed, or a file that holds no state dict.
+    """
+    path = Path(path)
+    library = _library(path)
+    if not path.is_file():
+        raise UserError(f'there is no file {path}.')
+    try:
+        if library is np:
+            with np.load(path) as file:
+                state_dict = dict(file)
+        elif library.__name__ == 'torch':
+            loaded = library.load(path, map_location='cpu', weights_only=True)
+            state_dict = {key: (value.float() if value.is_floating_point() and value.itemsize < 4 else value).numpy()
+                          for key, value in loaded.items()}
+        else:
+            state_dict = library.load_file(path)
+    except Exception as error:  # whatever a file that is no state dict makes its reader raise
+        raise UserError(f'{path} cannot be read as a state dict ({str(error).splitlines()[0]}).') from error
+    half = ('float16', 'bfloat16')
+    return {key: value.astype(np.float32) if str(value.dtype) in half else value for key, value in state_dict.items()}
+
+
+def write_weights(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> None:
+    """Write a state dict in the format that the name ends in, see `read_weights`; the file appears when it is whole.
+
+    Raises:
+      UserError: an unknown format, a library that is not installed, or a folder that cannot be written to.
+    """
+    path = Path(path)
+    library = _library(path)
+    part = path.with_name(f'{path.stem}.part{path.suffix}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if library is np:
+            np.savez(part, **state_dict)
+        elif library.__name__ == 'torch':
+            library.save({key: library.from_numpy(np.array(value)) for key, value in state_dict.items()}, part)
+        else:
+            library.save_file(dict(state_dict), part)
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f'{path} cannot be written ({str(error).splitlines()[0]}).') from error
+
+
+def export_weights(workdir: str, out: str) -> None:
+    """Write the encoder of a workdir's latest checkpoint to a file that torchvision's model loads."""
+    from vididi_jax.config import workdir_config  # the command stands above training, this module below it
+    from vididi_jax.train.checkpoint import load_encoder_variables
+
+    model = workdir_config(workdir).model
+    variables, meta = load_encoder_variables(workdir)
+    write_weights(out, to_state_dict(model.name, variables))
+    print(f'{model.name} of width {model.width} after step {meta["step"]} written to {out}')
+
+
+def import_weights(weights: str, name: str, out: str) -> None:
+    """Write torchvision's weights as a checkpoint of an encoder alone, which `config.init_from` takes."""
+    from vididi_jax.train.checkpoint import Checkpoints
+
+    state_dict = read_weights(weights)
+    variables = from_state_dict(name, state_dict)
+    try:
+        with Checkpoints(out) as checkpoints:
+            if checkpoints.steps():
+                raise UserError(f'{out} has checkpoints already: give --out another folder.')
+            checkpoints.save(0, {part: {'encoder': tree} for part, tree in variables.items()}, {}, 0.0)
+    except OSError as error:
+        raise UserError(f'{out} cannot be written ({error.strerror}).') from error
+    print(f'written to {out}: train from it with --config.init_from={out} --config.model.name={name} '
+          f'--config.model.width={_width(name, state_dict)}')
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise UserError(f'{message} ({self.prog} --help says more).')
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog='python -m vididi_jax.models.torchvision',
+        description='Exchange encoder weights with torchvision.models.video. Files end in .npz (numpy alone), '
+        '.safetensors (needs safetensors), .pth or .pt (need torch), and hold arrays under torchvision\'s keys.')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='export|import')
+    command = commands.add_parser(
+        'export', help='the encoder of a workdir into a file',
+        description='Write the encoder of the latest checkpoint of a workdir. In PyTorch: model = torchvision.models.'
+        'video.r3d_18(); model.fc = torch.nn.Identity() (classifier for s3d); model.load_state_dict(torch.load(FILE)).')
+    command.add_argument('--workdir', required=True, metavar='DIR', help='the workdir of a training run')
+    command.add_argument('--out', required=True, metavar='FILE', help='file to write; its ending says the format')
+    command = commands.add_parser(
+        'import', help='a file into a checkpoint that training starts from',
+        description='Check weights and write them as a checkpoint of an encoder, for --config.init_from. They want '
+        'the pixel normalisation they were trained with: config.augment.mean and config.augment.std.')
+    command.add_argument('--weights', required=True, metavar='FILE', help='a state dict; its head may be there or not')
+    command.add_argument('--name', required=True, metavar='NAME', help='r3d_18, r2plus1d_18, mc3_18 or s3d')
+    command.add_argument('--out', required=True, metavar='DIR', help='a new folder')
+    return parser
+
+
+def main() -> None:
+    try:
+        arguments = build_parser().parse_args()
+        if arguments.command == 'export':
+            export_weights(arguments.workdir, arguments.out)
+        else:
+            import_weights(arguments.weights, arguments.name, arguments.out)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == '__main__':
+    main()
