@@ -16,7 +16,8 @@ from vididi_jax.derivatives import derivative_stack
 from vididi_jax.report import plots
 from vididi_jax.train.metrics import read_metrics
 
-CURVES = ('loss', 'invariance', 'variance', 'covariance', 'gradient_norm', 'learning_rate')
+CURVES = ('loss', 'invariance', 'variance', 'covariance', 'view1_to_view2', 'view2_to_view1', 'gradient_norm',
+          'learning_rate', 'health/effective_rank', 'health/order_agreement', 'health/knn_accuracy')
 STYLE = ('body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}'
          'table{border-collapse:collapse}td,th{padding:.15rem .7rem;border-bottom:1px solid #ddd;text-align:left}'
          'img{max-width:100%}code{background:#f4f4f4;padding:0 .2rem}')

@@ -111,8 +111,8 @@ def load_encoder_variables(workdir: str | Path) -> tuple[Any, dict]:
     try:
         folder = directory / str(steps[-1])
         meta = json.loads(json.dumps(ocp.JsonCheckpointHandler().restore(folder / 'meta')))
-        handler = ocp.PyTreeCheckpointer()
-        tree = handler.metadata(folder / 'state').item_metadata.tree
+        handler = ocp.PyTreeCheckpointHandler()
+        tree = handler.metadata(folder / 'state').tree
         item = {part: {'encoder': jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree[part]['encoder'])}
                 for part in ('params', 'batch_stats')}
         restored = handler.restore(folder / 'state', args=ocp.args.PyTreeRestore(
