@@ -16,7 +16,7 @@ def adapt(config, projector: tuple[int, ...], predictor: tuple[int, ...] = ()):
     """Small frames, small heads, and only the augmentation that keeps the classes apart."""
     config.data.dir = 'data/motion'
     config.data.workers = 0  # raw frames of 32x32: nothing to decode
-    config.epochs = 28
+    config.epochs = 24
     config.batch_size = 32
     config.clip.stride = 1
     config.model.width = 8
