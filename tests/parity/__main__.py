@@ -141,7 +141,8 @@ def main() -> None:
     if arguments.write:
         write(reference.FIXTURE, results)
     stored, wrong = reference.load(), 0
-    print(f'relative differences, torch {torch.__version__}, torchvision {torchvision.__version__}, jax {jax.__version__}')
+    versions = (f'{module.__name__} {module.__version__}' for module in (torch, torchvision, jax))
+    print(f'relative differences, {", ".join(versions)}')
     for name in reference.CLIPS:
         for what, value in {**fixture_differences(name, results[name], stored[name]), **full_differences(name)}.items():
             good = value <= (SINGLE if what == 'eval float32' else EXACT)
