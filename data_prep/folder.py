@@ -1,6 +1,7 @@
 """Any tree of video files; its sub-folders, if there are any, are the labels."""
 
 import argparse
+import re
 from functools import partial
 from pathlib import Path
 
@@ -27,12 +28,14 @@ def check_folder(path: str, flag: str) -> Path:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--videos', required=True, help='folder of videos; the path of a sub-folder is a label')
+    parser.add_argument('--group', default='', metavar='PATTERN', help='regular expression whose first group, searched '
+                        "in the file name, says which videos belong together (a person, a scene): '^([a-z]+)_'")
 
 
 def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     """Every file with a video's extension, sorted by path, in one split 'train'.
 
-    Who or what a video shows is not known, so groups stay empty and each video stands for itself.
+    Who or what a video shows is not known, so without `--group` each video stands for itself.
     """
     root = check_folder(arguments.videos, '--videos')
     files = sorted(path.relative_to(root) for path in root.rglob('*') if path.is_file())
@@ -42,7 +45,8 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
                         f'{" ".join(sorted(EXTENSIONS))}): give another --videos.')
     print(f'{len(found):,} video files below {root}; {len(files) - len(found):,} other files are not read')
     labels = tuple(sorted({_label(path) for path in found}))
-    videos = tuple(Video(printable(path.as_posix()), path.as_posix(), _label(path), '', 'train') for path in found)
+    videos = tuple(Video(printable(path.as_posix()), path.as_posix(), _label(path), _group(path, arguments.group),
+                         'train') for path in found)
     options = {'short_side': arguments.short_side}
     return (Plan('folder', str(root.resolve()), labels, videos, (), arguments.encoding, options),
             partial(decode, root=str(root), encoding=arguments.encoding, **options))
@@ -54,3 +58,15 @@ def _label(path: Path) -> str:
         raise UserError(f'the folder {label!r} starts or ends with a space or holds a line end, and its name is to be '
                         'a label: rename it.')
     return label
+
+
+def _group(path: Path, pattern: str) -> str:
+    if not pattern:
+        return ''
+    try:
+        match = re.search(pattern, printable(path.name))
+        return match[1]
+    except (re.error, IndexError) as error:
+        raise UserError(f'--group={pattern} is no regular expression with a group in brackets ({error}).') from error
+    except TypeError as error:
+        raise UserError(f'--group={pattern} does not match {printable(str(path))}: every video needs one.') from error

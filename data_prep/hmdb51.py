@@ -1,0 +1,49 @@
+"""HMDB51 with its official split lists (Kuehne et al., ICCV 2011): 70 train and 30 test videos a class."""
+
+import argparse
+import re
+from functools import partial
+from pathlib import Path
+
+from data_prep import official
+from data_prep.folder import check_folder
+from data_prep.writer import Plan, Video
+from vididi_jax.errors import UserError
+
+SPLITS = {'1': 'train', '2': 'test'}  # '0': not used in this split
+NAME = r'(?P<title>.+)_{label}_[a-z]_[a-z]{{2}}_np\d+_[a-z]{{2}}_[a-z]{{3}}_\d+\.avi'
+
+
+def read_list(path: Path, label: str) -> list[Video]:
+    """The list of a class: lines `name.avi 1`; those that end in 0 are left out.
+
+    Clips of one class and of the same title are of one source, their group.
+    """
+    videos = []
+    for number, line in enumerate(official.read_lines(path), 1):
+        file, _, use = line.rpartition(' ')
+        match = re.fullmatch(NAME.format(label=re.escape(label)), file)
+        if use not in ('0', *SPLITS) or not match:
+            raise UserError(f'{path}, line {number}: {line!r} is not an HMDB51 video of class {label} followed by 0, 1 '
+                            'or 2.')
+        if use in SPLITS:
+            group = f'{label}_{match["title"]}'
+            videos.append(Video(Path(file).stem, f'{label}/{file}', label, group, SPLITS[use]))
+    return videos
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    official.add_arguments(parser, lists='CLASS_test_splitN.txt, one a class')
+
+
+def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
+    """The videos of both parts of a split; refuses if some are missing, unless that is allowed."""
+    lists = check_folder(arguments.splits, '--splits')
+    ending = f'_test_split{arguments.split}.txt'
+    classes = tuple(sorted(path.name.removesuffix(ending) for path in lists.glob(f'*{ending}')))
+    if len(classes) != 51:
+        raise UserError(f'{lists} has {len(classes)} lists CLASS{ending}, and HMDB51 has 51 classes: --splits must '
+                        'hold the official lists.')
+    videos = [video for label in classes for video in read_list(lists / f'{label}{ending}', label)]
+    listed = {split: [video for video in videos if video.split == split] for split in SPLITS.values()}
+    return official.plan('hmdb51', classes, listed, arguments)
