@@ -1,13 +1,14 @@
-# make demo | test | lint.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
+# make demo | test | lint | parity.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PARITY ?= .venv-parity
 DEMO ?= runs/demo
 SEED ?= 0
 VIDIDI_DATA ?= ../shared/data
 MAIN := $(BIN)/python main.py
 
-.PHONY: demo test lint
+.PHONY: demo test lint parity
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: requirements.txt setup.py
@@ -31,3 +32,12 @@ test: $(VENV)/installed-test
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
+
+# By hand, whenever vididi_jax/models changes: torch alone takes several gigabytes.
+$(PARITY)/installed: requirements.txt
+	test -x $(PARITY)/bin/python || $(PYTHON) -m venv $(PARITY)
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.14.1 torchvision==0.29.1 -r requirements.txt
+	touch $@
+
+parity: $(PARITY)/installed
+	JAX_PLATFORMS=cpu $(PARITY)/bin/python -m tests.parity

@@ -9,6 +9,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def _key_of(name: str, path) -> str:
     return _key(name, tuple(entry.key for entry in path[1:]))
 
 
+@cache
 def _abstract_variables(name: str, width: int) -> Any:
     """Shapes of an encoder's variables, without computing any."""
     encoder = create_encoder(name, width=width)
