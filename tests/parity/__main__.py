@@ -119,11 +119,11 @@ def full_differences(name: str) -> dict[str, float]:
                           for k in ours if ('running' in k) == running)
 
     with tempfile.TemporaryDirectory() as folder:
-        for ending in ('.pth', '.npz'):
+        for ending in ('.pth', '.npz', '.safetensors'):
             file = Path(folder, 'weights').with_suffix(ending)
             write_weights(file, to_state_dict(name, variables))
             again = build(name)
-            loaded = torch.load(file) if ending == '.pth' else jax.tree.map(torch.from_numpy, dict(np.load(file)))
+            loaded = torch.load(file) if ending == '.pth' else jax.tree.map(torch.from_numpy, read_weights(file))
             again.load_state_dict(loaded, strict=True)
             with torch.no_grad():
                 compare(f'export {ending}', again.eval()(pixels(name)).numpy(), evaluated)
