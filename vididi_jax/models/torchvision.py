@@ -157,6 +157,10 @@ def _library(path: Path):
                         'or use a .npz file.') from error
 
 
+def _first_sentence(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].split('. ')[0].rstrip('.')
+
+
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     """The state dict of a file: .npz with numpy alone, .safetensors with safetensors, .pth and .pt with torch.
 
@@ -175,12 +179,15 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
                 state_dict = dict(file)
         elif library.__name__ == 'torch':
             loaded = library.load(path, map_location='cpu', weights_only=True)
+            odd = [str(key) for key, value in loaded.items() if not isinstance(value, library.Tensor)]
+            if odd:
+                raise ValueError(f'no tensor under {", ".join(odd)}')
             state_dict = {key: (value.float() if value.is_floating_point() and value.itemsize < 4 else value).numpy()
                           for key, value in loaded.items()}
         else:
             state_dict = library.load_file(path)
     except Exception as error:  # whatever a file that is no state dict makes its reader raise
-        raise UserError(f'{path} cannot be read as a state dict ({str(error).splitlines()[0]}).') from error
+        raise UserError(f'{path} cannot be read as a state dict ({_first_sentence(error)}).') from error
     half = ('float16', 'bfloat16')
     return {key: value.astype(np.float32) if str(value.dtype) in half else value for key, value in state_dict.items()}
 
@@ -205,7 +212,7 @@ def write_weights(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> Non
         part.replace(path)
     except (OSError, RuntimeError) as error:
         part.unlink(missing_ok=True)
-        raise UserError(f'{path} cannot be written ({str(error).splitlines()[0]}).') from error
+        raise UserError(f'{path} cannot be written ({_first_sentence(error)}).') from error
 
 
 def export_weights(workdir: str, out: str) -> None:
