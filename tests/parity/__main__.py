@@ -15,12 +15,13 @@ import numpy as np
 import torch
 import torchvision
 
-from tests.parity import reference
+from tests.parity import reference, transforms
 from vididi_jax.models import create_encoder
 from vididi_jax.models.torchvision import from_state_dict, read_weights, to_state_dict, write_weights
 
 EXACT = 1e-9  # float64, whatever is compared
 SINGLE = 1e-5  # float32, features in eval mode
+PIXELS = 2e-6  # absolute; torchvision computes hues in float32
 
 
 def build(name: str) -> torch.nn.Module:
@@ -148,6 +149,10 @@ def main() -> None:
             good = value <= (SINGLE if what == 'eval float32' else EXACT)
             wrong += not good
             print(f'{name:12} {what:20} {value:.1e} {"" if good else "TOO LARGE"}', flush=True)
+    for what, value in transforms.differences().items():
+        good = value <= PIXELS
+        wrong += not good
+        print(f'{"pixels":12} {what:30} {value:.1e} {"" if good else "TOO LARGE"}', flush=True)
     if wrong:
         sys.exit(f'{wrong} differences are too large.')
     print('torchvision and vididi_jax agree.')

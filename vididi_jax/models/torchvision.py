@@ -64,7 +64,7 @@ def _torch_shape(shape: Shape) -> Shape:
     return (shape[4], shape[3], *shape[:3]) if len(shape) == 5 else tuple(shape)
 
 
-def _width(name: str, state_dict: Mapping[str, np.ndarray]) -> int:
+def width_of(name: str, state_dict: Mapping[str, np.ndarray]) -> int:
     """Width of the encoder that a state dict is of, from the last convolution of its stem; 64 if that is missing."""
     key = {'s3d': 'features.0.1.0.weight', 'r2plus1d_18': 'stem.3.weight'}.get(name, 'stem.0.weight')
     shape = np.shape(state_dict.get(key, ()))
@@ -91,7 +91,7 @@ def from_state_dict(name: str, state_dict: Mapping[str, np.ndarray]) -> dict:
 
     Source: the module structure of torchvision.models.video, version 0.29.1.
     """
-    abstract = _abstract_variables(name, width := _width(name, state_dict))
+    abstract = _abstract_variables(name, width := width_of(name, state_dict))
     given = {key: np.asarray(value) for key, value in state_dict.items()
              if not key.startswith(OUTSIDE) and not key.endswith('num_batches_tracked')}
     shapes = {_key_of(name, path): _torch_shape(leaf.shape)
@@ -240,7 +240,7 @@ def import_weights(weights: str, name: str, out: str) -> None:
     except OSError as error:
         raise UserError(f'{out} cannot be written ({error.strerror}).') from error
     print(f'written to {out}: train from it with --config.init_from={out} --config.model.name={name} '
-          f'--config.model.width={_width(name, state_dict)}')
+          f'--config.model.width={width_of(name, state_dict)}')
 
 
 class _Parser(argparse.ArgumentParser):

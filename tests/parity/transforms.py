@@ -1,0 +1,45 @@
+"""The pixel operations of augmentation against torchvision's, on fixed parameters."""
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torchvision.transforms import functional as theirs
+
+from vididi_jax import pixels
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BOXES = ((0, 0, 40, 53), (5, 7, 30, 21), (3, 2, 12, 9))  # top, left, height, width
+SIZE = 16
+
+# name -> (torchvision's function, ours), each of frames in [0, 1]
+OPERATIONS = {
+    **{f'resized crop {box}': (
+        lambda x, b=box: theirs.resized_crop(x, *b, [SIZE, SIZE], antialias=True),
+        lambda x, b=box: pixels.resized_crop(x, *b, SIZE)) for box in BOXES},
+    'flipped crop': (
+        lambda x: theirs.hflip(theirs.resized_crop(x, *BOXES[1], [SIZE, SIZE], antialias=True)),
+        lambda x: pixels.resized_crop(x, *BOXES[1], SIZE, flip=True)),
+    **{f'blur, sigma {sigma}': (
+        lambda x, s=sigma: theirs.gaussian_blur(x, [3, 3], [s, s]),
+        lambda x, s=sigma: pixels.gaussian_blur(x, s)) for sigma in (0.1, 0.7, 2.0)},
+    **{f'{name} {factor}': (
+        lambda x, n=name, f=factor: getattr(theirs, f'adjust_{n}')(x, f),
+        lambda x, n=name, f=factor: getattr(pixels, f'adjust_{n}')(x, f))
+        for name in ('brightness', 'contrast', 'saturation') for factor in (0.8, 1.0, 1.2)},
+    **{f'hue {shift}': (
+        lambda x, s=shift: theirs.adjust_hue(x, s),
+        lambda x, s=shift: pixels.adjust_hue(x, s)) for shift in (-0.05, 0.03, 0.4)},
+    'luminance gray': (lambda x: theirs.rgb_to_grayscale(x, 3), lambda x: pixels.to_gray(x)),
+    'normalisation': (lambda x: theirs.normalize(x, MEAN, STD), lambda x: pixels.normalise(x, MEAN, STD)),
+}
+
+
+def differences() -> dict[str, float]:
+    """Largest absolute difference of each operation, float64, on one random frame of 40 x 53."""
+    frame = np.random.RandomState(0).uniform(size=(40, 53, 3))
+    channels_first = torch.from_numpy(frame).permute(2, 0, 1)
+    found = {}
+    for name, (expected, ours) in OPERATIONS.items():
+        wanted = expected(channels_first).permute(1, 2, 0).numpy()
+        found[name] = float(np.abs(np.asarray(ours(jnp.asarray(frame)[None])[0]) - wanted).max())
+    return found
