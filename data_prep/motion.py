@@ -41,8 +41,8 @@ def trajectory(rng: np.random.Generator, motion: str, frames: int, size: int) ->
     """
     time = np.arange(frames)
     start = rng.uniform(0, size, 2)
-    base = size * rng.uniform(0.13, 0.22)
-    speed = size * rng.uniform(0.03, 0.07)  # pixels a frame
+    base = size * rng.uniform(0.18, 0.28)
+    speed = size * rng.uniform(0.04, 0.08)  # pixels a frame
     phase = rng.uniform(0, 2 * np.pi)
     turn = 2 * np.pi / rng.uniform(10, 18)  # radians a frame
     size_phase = rng.uniform(0, 2 * np.pi) + (turn * time if motion == 'pulsing' else 0 * time)
