@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+collect_ignore = ['parity']  # needs torch: `make parity`
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get('VIDIDI_DATA') or ROOT.parent / 'shared' / 'data')
 if not DATA.is_absolute():
