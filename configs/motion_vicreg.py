@@ -4,8 +4,8 @@ Command:  python main.py --config=configs/motion_vicreg.py --workdir=DIR
 Variants: :smoke
 Data:     python -m data_prep motion --out=data/motion
 Hardware: 2 CPU cores
-Time:     TBD
-Expected: TBD
+Time:     24 epochs of 32 steps; 7 to 9 minutes where another run occupied one of the cores
+Expected: test-to-train retrieval R@1, V and dV joined: 51.6, 37.9, 39.6 % (seeds 0, 1, 2; untrained 24.8)
 Status:   measured by us
 """
 
@@ -22,7 +22,7 @@ def adapt(config, projector: tuple[int, ...], predictor: tuple[int, ...] = ()):
     config.model.width = 8
     config.framework.projector = projector
     config.framework.predictor = predictor
-    # A flip would turn one class into another, and a crop would move what must stay: wrapped shifts and colour instead.
+    # A flip would turn one class into another, and a crop would change speeds: wrapped shifts and colour instead.
     config.augment.update(dict(size=32, crop='none', flip=0.0, blur=0.0, jitter=0.0, gray=0.0,
                                shift=8, gain=(0.7, 1.3), tint=(0.8, 1.2), centre_fraction=1.0))
     config.optimizer.base_rate = 19.2
@@ -34,6 +34,6 @@ def adapt(config, projector: tuple[int, ...], predictor: tuple[int, ...] = ()):
 
 def get_config(variant: str = ''):
     config = adapt(default.get_config(), projector=(256, 256, 256))
-    # At 1, 32 videos a step make the invariance term outweigh the variance term: embeddings of effective rank 4, not 13.
+    # At 1, with 32 videos a step, invariance outweighs variance: seed 1 ended with embeddings of effective rank 5.
     config.framework.loss_options.invariance = 0.5
     return default.finish(config, variant)
