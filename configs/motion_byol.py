@@ -4,9 +4,9 @@ Command:  python main.py --config=configs/motion_byol.py --workdir=DIR
 Variants: :smoke
 Data:     python -m data_prep motion --out=data/motion
 Hardware: 2 CPU cores
-Time:     TBD
-Expected: TBD
-Status:   measured by us
+Time:     24 epochs of 32 steps, not timed
+Expected: not known yet: after 16 epochs of seed 0 nearest neighbours among 128 training videos were right in 18 %
+Status:   run by us for 16 epochs; its rate is not tuned
 """
 
 from configs import default, motion_vicreg

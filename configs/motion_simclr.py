@@ -4,8 +4,8 @@ Command:  python main.py --config=configs/motion_simclr.py --workdir=DIR
 Variants: :smoke
 Data:     python -m data_prep motion --out=data/motion
 Hardware: 2 CPU cores
-Time:     TBD
-Expected: TBD
+Time:     24 epochs of 32 steps; 10 minutes where another run occupied one of the cores
+Expected: test-to-train retrieval R@1 of V 27.7, of dV 41.2, joined 38.1 % (seed 0; chance 12.5)
 Status:   measured by us
 """
 
