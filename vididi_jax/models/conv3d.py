@@ -1,13 +1,20 @@
 """3-D convolution in several formulations, equal in value and gradient; which one is fast depends on the backend."""
 
+from functools import cache, partial
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from vididi_jax.errors import UserError
+from vididi_jax.models import winograd
 
-IMPLEMENTATIONS = ('auto', 'xla', 'taps')
+IMPLEMENTATIONS = ('auto', 'xla', 'taps', 'winograd')
 Triple = tuple[int, int, int]
+FRAMES = ('NHWC', 'HWIO', 'NHWC')
+# Measured with benchmarks/conv3d.py on a CPU:
+MIN_TILES, MIN_CHANNELS = 256, 32  # below, Winograd's transforms cost more than they save
+MIN_OUTPUTS = 16  # output channels that fill the vector units of a 2-D convolution
 
 
 def check_implementation(impl: str) -> None:
@@ -27,19 +34,45 @@ def conv3d(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple, impl: st
       stride: (s_t, s_h, s_w).
       padding: (p_t, p_h, p_w), on both sides of each axis.
       impl: 'xla' is one convolution of three spatial dimensions; 'taps' is a sum over temporal taps of 2-D
-        convolutions, because XLA sends 3-D convolutions on a CPU to a slow generic kernel; 'auto' is 'taps' on a CPU
-        and 'xla' elsewhere.
+        convolutions, because XLA sends 3-D convolutions on a CPU to a slow generic kernel; 'winograd' needs a quarter
+        of the multiplications where the kernel is 3x3 in space with stride 1 and padding 1, and is 'taps' elsewhere;
+        'auto' is 'xla' but on a CPU, where it is 'winograd' for layers of many pixels and 'taps' for the others.
 
     Returns:
       (B, T', H', W', O).
     """
     check_implementation(impl)
     if impl == 'auto':
-        impl = 'taps' if jax.default_backend() == 'cpu' else 'xla'
+        impl = _best_on_cpu(x, w) if jax.default_backend() == 'cpu' else 'xla'
     if impl == 'xla':
         return lax.conv_general_dilated(
             x, w, stride, [(p, p) for p in padding], dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'))
+    if impl == 'winograd' and w.shape[1:3] == (3, 3) and stride == (1, 1, 1) and padding[1:] == (1, 1):
+        return winograd.convolve(x, w, padding[0])
     return _taps(x, w, stride, padding)
+
+
+def _best_on_cpu(x: jax.Array, w: jax.Array) -> str:
+    """Winograd's filtering where its transforms pay off; bfloat16 is too coarse for them."""
+    large = winograd.tiles(x.shape) >= MIN_TILES and min(x.shape[2:4]) >= winograd.TILE
+    return 'winograd' if large and min(w.shape[3:]) >= MIN_CHANNELS and x.dtype != jnp.bfloat16 else 'taps'
+
+
+@cache
+def compiler_options() -> dict[str, str]:
+    """For `jax.jit` of what trains an encoder: on a CPU, convolutions without XLA's new library for them (YNN).
+
+    Measured with benchmarks/train_step.py, its convolutions are slower than the ones before. The option is left out
+    where the compiler has none of that name.
+    """
+    options = {'xla_cpu_experimental_ynn_fusion_type': ''}
+    if jax.default_backend() != 'cpu':
+        return {}
+    try:
+        jax.jit(lambda: jnp.zeros(()), compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
 
 
 def _taps(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
@@ -58,11 +91,9 @@ def _taps(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple) -> jax.Ar
         seen = lax.slice_in_dim(x, start, start + (last - first) * time_stride + 1, time_stride, axis=1)
         return seen, first, out_time - 1 - last
 
+    if taps > 1 and (w.shape[-1] <= MIN_OUTPUTS or x.shape[-1] <= 3):
+        return _folded(x, w, stride, padding)
     seen = [(tap, *found) for tap in range(taps) if (found := frames(tap)) is not None]
-    if x.shape[-1] <= 3 and taps > 1:  # few channels: fold the taps into them, for one convolution instead of many
-        whole = [jnp.pad(part, [(0, 0), (before, after), (0, 0), (0, 0), (0, 0)]) for _, part, before, after in seen]
-        kernel = jnp.concatenate([w[tap] for tap, *_ in seen], axis=2)
-        return _per_frame(jnp.concatenate(whole, axis=-1), kernel, space_stride, space_padding)
     total = None
     for tap, part, before, after in seen:
         y = _per_frame(part, w[tap], space_stride, space_padding)
@@ -71,11 +102,64 @@ def _taps(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple) -> jax.Ar
     return total
 
 
+def _folded(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
+    """3-D convolution of few channels as one 2-D convolution, whose channels are those of several frames.
+
+    `block` output frames are computed from the `span` input frames that they see, with a kernel that is zero where an
+    output frame does not see an input frame.
+    """
+    taps, height, width, channels, outputs = w.shape
+    batch, time = x.shape[:2]
+    step = stride[0]
+    out_time = (time + 2 * padding[0] - taps) // step + 1
+    wanted = (2 if channels <= 3 else 1) * MIN_OUTPUTS
+    block = min(-(-wanted // outputs), out_time)
+    span = (block - 1) * step + taps
+    blocks = -(-out_time // block)
+    after = max((blocks - 1) * block * step + span - padding[0] - time, 0)
+    x = jnp.pad(x, [(0, 0), (padding[0], after), (0, 0), (0, 0), (0, 0)])
+    starts = (blocks - 1) * block * step + 1
+    x = jnp.concatenate([x[:, i : i + starts : block * step] for i in range(span)], axis=-1)
+    shifted = [jnp.pad(w, [(i * step, span - taps - i * step)] + [(0, 0)] * 4) for i in range(block)]
+    kernel = jnp.stack(shifted, axis=4).transpose(1, 2, 0, 3, 4, 5)  # (kh, kw, span, C, block, O)
+    y = _per_frame(x, kernel.reshape(height, width, span * channels, block * outputs), stride[1:], padding[1:])
+    y = jnp.moveaxis(y.reshape(*y.shape[:-1], block, outputs), 4, 2)
+    return y.reshape(batch, blocks * block, *y.shape[3:])[:, :out_time]
+
+
 def _per_frame(x: jax.Array, w: jax.Array, stride: list[int], padding: list[int]) -> jax.Array:
     """2-D convolution (kh, kw, C, O) of every frame of (B, T, H, W, C)."""
     if w.shape[:2] == (1, 1) and not any(padding):
         return jnp.einsum('bthwc,co->bthwo', x[:, :, :: stride[0], :: stride[1]], w[0, 0])
     flat = x.reshape(-1, *x.shape[2:])
-    y = lax.conv_general_dilated(
-        flat, w, stride, [(p, p) for p in padding], dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    if all(s == 1 for s in stride):
+        y = _conv2d(flat, w, tuple(padding))
+    else:
+        y = lax.conv_general_dilated(flat, w, stride, [(p, p) for p in padding], dimension_numbers=FRAMES)
     return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv2d(x: jax.Array, w: jax.Array, padding: tuple[int, int]) -> jax.Array:
+    """2-D convolution (N, H, W, C), (kh, kw, C, O) with stride 1, whose gradient by the kernel is the fast one.
+
+    That gradient correlates `x` with the cotangent. XLA slides the cotangent over `x`; sliding `x` over the cotangent,
+    which has fewer channels, gives the same, flipped, and moves less memory.
+    """
+    return lax.conv_general_dilated(x, w, (1, 1), [(p, p) for p in padding], dimension_numbers=FRAMES)
+
+
+def _conv2d_forward(x, w, padding):
+    return _conv2d(x, w, padding), (x, w)
+
+
+def _conv2d_backward(padding, saved, y):
+    x, w = saved
+    full = [(k - 1 - p, k - 1 - p) for k, p in zip(w.shape[:2], padding, strict=True)]
+    flipped = jnp.flip(w, (0, 1)).swapaxes(2, 3)
+    dx = lax.conv_general_dilated(y, flipped, (1, 1), full, dimension_numbers=FRAMES)
+    dw = lax.conv_general_dilated(y, x, (1, 1), full, dimension_numbers=('CHWN', 'IHWO', 'HWNC'))
+    return dx, jnp.flip(dw, (0, 1)).swapaxes(2, 3)
+
+
+_conv2d.defvjp(_conv2d_forward, _conv2d_backward)
