@@ -15,9 +15,13 @@ from vididi_jax.config import define_config_flag, parse_flags
 from vididi_jax.errors import UserError
 
 TASKS = {  # task -> module with `run(config, workdir)`; only the one that runs is imported
-    'pretrain': 'vididi_jax.train.loop',
+    'pretrain': 'vididi_jax.train.pretrain',
     'inspect': 'vididi_jax.train.inspect',
+    'features': 'vididi_jax.evaluate.extract',
     'retrieval': 'vididi_jax.evaluate.retrieval',
+    'linear': 'vididi_jax.evaluate.linear',
+    'finetune': 'vididi_jax.evaluate.finetune',
+    'eval_all': 'vididi_jax.evaluate.eval_all',
     'report': 'vididi_jax.report.page',
 }
 

@@ -98,7 +98,7 @@ def write_dataset(plan: Plan, decode: Callable[[Video], Decoded], out: str | Pat
         return _read_rows(out / records.MANIFEST)
     try:
         incomplete.mkdir(parents=True, exist_ok=True)
-        (incomplete / 'plan.json').write_text(json.dumps(described))
+        (incomplete / records.PLAN).write_text(json.dumps(described))
     except OSError as error:
         raise UserError(f'cannot write to {out} ({error}): choose another --out.') from error
     shards = plan.shards()
@@ -117,7 +117,7 @@ def write_dataset(plan: Plan, decode: Callable[[Video], Decoded], out: str | Pat
 def _already_complete(out: Path, incomplete: Path, described: dict) -> bool:
     """Whether `out` holds the data set of this plan; raises if it holds anything but that, or a part of it."""
     complete = (out / 'dataset_info.json').exists()
-    plan_path = out / 'plan.json' if complete else incomplete / 'plan.json'
+    plan_path = out / records.PLAN if complete else incomplete / records.PLAN
     if not plan_path.exists():
         if out.is_dir() and any(path.name != 'incomplete' for path in out.iterdir()):
             raise UserError(f'{out} is not empty and was not written by this command: choose another --out.')
@@ -233,7 +233,7 @@ def _finish(plan: Plan, shards: list[tuple], out: Path, incomplete: Path, descri
     manifest = [{key: value for key, value in row.items() if key != '_record'} for row in rows]
     manifest += [_row(video, 'missing', reason='listed, and not in the folder of videos') for video in plan.missing]
     (out / records.MANIFEST).write_text(_lines(manifest))
-    (out / 'plan.json').write_text(json.dumps(described))
+    (out / records.PLAN).write_text(json.dumps(described))
     _write_tfds_info(plan, shards, rows, out)
     shutil.rmtree(incomplete)
     return manifest

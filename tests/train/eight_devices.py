@@ -8,8 +8,10 @@ from jax.sharding import Mesh
 
 from configs import motion_vicreg
 from vididi_jax import schedule
-from vididi_jax.train import loop, mesh
+from vididi_jax.data import pipeline
+from vididi_jax.train import mesh
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
+from vididi_jax.train.pretrain import make_plan
 from vididi_jax.train.state import build_networks, init_state
 from vididi_jax.train.step import make_train_step
 
@@ -24,13 +26,13 @@ def run(devices: int, dtype: str, steps: list[int]):
     config.optimizer.name = 'lars'  # AdamW would blow up the rounding of gradients that are zero
     config.optimizer.base_rate = 4.8
     data = Mesh(np.array(jax.devices()[:devices]), ('data',))
-    plan = loop.make_plan(config, data)
+    plan = make_plan(config, data)
     networks = build_networks(config)
     settings = (config, plan.total_steps)
     optimizer = build_optimizer(*settings)
     train_step = make_train_step(networks, optimizer, learning_rate(*settings), config, plan.total_steps)
     state = mesh.replicate(data, init_state(networks, optimizer, jax.random.key(0), (8, 16, 16)))
-    stream = loop.pipeline.training_stream(
+    stream = pipeline.training_stream(
         plan.source, plan.videos, length=plan.frames, stride=1, placement='adjacent', batch_size=16, seed=0)
     values = []
     for step in steps:

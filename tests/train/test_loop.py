@@ -16,7 +16,7 @@ import pytest
 
 from vididi_jax.config import to_dict
 from vididi_jax.errors import UserError
-from vididi_jax.train import loop
+from vididi_jax.train import loop, pretrain
 from vididi_jax.train.checkpoint import load_encoder_variables
 from vididi_jax.train.debug import load_bundle
 from vididi_jax.train.metrics import read_metrics
@@ -50,7 +50,7 @@ def test_a_run_leaves_checkpoints_metrics_and_config(finished, tiny_config, caps
 def test_running_a_finished_run_again_changes_nothing(finished, tiny_config, capsys):
     workdir, state = finished
     before = (workdir / 'metrics.jsonl').read_bytes()
-    again = loop.run(tiny_config, str(workdir))
+    again = pretrain.run(tiny_config, str(workdir))
     assert (workdir / 'metrics.jsonl').read_bytes() == before
     jax.tree.map(np.testing.assert_array_equal, state, again)
 
@@ -67,7 +67,7 @@ def test_a_killed_run_ends_as_one_that_never_stopped(finished, tiny_config, tmp_
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert len(read_metrics(workdir)) < 24
-    state = loop.run(tiny_config, str(workdir))
+    state = pretrain.run(tiny_config, str(workdir))
     jax.tree.map(np.testing.assert_array_equal, state, finished[1])
     assert (workdir / 'metrics.jsonl').read_text() == (finished[0] / 'metrics.jsonl').read_text()
 
@@ -85,7 +85,7 @@ def test_damaged_checkpoints_are_noticed_and_passed_over(finished, tiny_config, 
         path.write_bytes(data)
     for path in cut:
         os.truncate(path, path.stat().st_size - 200)
-    state = loop.run(tiny_config, str(workdir))
+    state = pretrain.run(tiny_config, str(workdir))
     assert sum('DAMAGED' in record.message for record in caplog.records) == 2
     assert 'resuming after step 18' in capsys.readouterr().out
     jax.tree.map(np.testing.assert_array_equal, state, finished[1])
@@ -98,17 +98,17 @@ def test_epochs_may_be_raised_and_nothing_else(finished, tiny_config, tmp_path):
         config = tiny_config.copy_and_resolve_references()
         config[field] = value
         with pytest.raises(UserError, match=f'{field}='):
-            loop.run(config, str(workdir))
+            pretrain.run(config, str(workdir))
     config = tiny_config.copy_and_resolve_references()
     config.epochs, config.seed = 5, 1
     with pytest.raises(UserError, match='seed='):
-        loop.run(config, str(workdir))
+        pretrain.run(config, str(workdir))
     assert (workdir / 'config.json').read_text() == before
 
 
 def test_a_workdir_without_checkpoint_starts_afresh(tiny_config, tmp_path, finished):
     (tmp_path / 'metrics.jsonl').write_text('{"step": 2, "loss": 1.0}\n{"step": 3, "lo')
-    state = loop.run(tiny_config, str(tmp_path))
+    state = pretrain.run(tiny_config, str(tmp_path))
     assert (tmp_path / 'metrics.jsonl').read_text() == (finished[0] / 'metrics.jsonl').read_text()
     jax.tree.map(np.testing.assert_array_equal, state, finished[1])
 
@@ -116,8 +116,8 @@ def test_a_workdir_without_checkpoint_starts_afresh(tiny_config, tmp_path, finis
 def test_init_from_starts_with_another_runs_encoder(finished, tiny_config, tmp_path, monkeypatch):
     tiny_config.init_from = str(finished[0])
     started = {}
-    monkeypatch.setattr(loop, 'train', lambda *arguments: started.setdefault('state', arguments[4]))
-    loop.run(tiny_config, str(tmp_path / 'new'))
+    monkeypatch.setattr(loop, 'train', lambda *arguments: started.setdefault('state', arguments[2]))
+    pretrain.run(tiny_config, str(tmp_path / 'new'))
     variables, meta = load_encoder_variables(finished[0])
     assert meta['step'] == 24
     jax.tree.map(np.testing.assert_array_equal, started['state'].params['encoder'], variables['params'])
@@ -125,7 +125,7 @@ def test_init_from_starts_with_another_runs_encoder(finished, tiny_config, tmp_p
     assert int(started['state'].step) == 0
     tiny_config.model.width = 4
     with pytest.raises(UserError, match='does not fit'):
-        loop.run(tiny_config, str(tmp_path / 'wide'))
+        pretrain.run(tiny_config, str(tmp_path / 'wide'))
 
 
 BAD = [
@@ -159,7 +159,7 @@ def test_bad_configs_are_refused_before_anything_is_written(tiny_config, tmp_pat
         changes = {**changes, 'clip.frames': 8}
     tiny_config.update_from_flattened_dict(changes)
     with pytest.raises(UserError, match=message):
-        loop.run(tiny_config, str(tmp_path / 'work'))
+        pretrain.run(tiny_config, str(tmp_path / 'work'))
     assert not (tmp_path / 'work' / 'config.json').exists()
     assert not list(tmp_path.glob('work/checkpoints/*'))
 
@@ -167,8 +167,8 @@ def test_bad_configs_are_refused_before_anything_is_written(tiny_config, tmp_pat
 def test_a_loss_that_is_not_finite_stops_the_run_with_a_message(tiny_config, tmp_path):
     """What is saved repeats the step: the same metrics, not finite again."""
     tiny_config.augment.std = (1e-38, 1e-38, 1e-38)
-    with pytest.raises(UserError, match='at step 1 .*loss.* not finite.*debug/1'):
-        loop.run(tiny_config, str(tmp_path))
+    with pytest.raises(UserError, match='at step 1 .*loss.* not finite.*no checkpoint yet.*debug/1'):
+        pretrain.run(tiny_config, str(tmp_path))
     networks, optimizer = build_networks(tiny_config), build_optimizer(tiny_config, 24)
     fresh = init_state(networks, optimizer, jax.random.key(9), (8, 16, 16))
     state, batch, key, orders = load_bundle(tmp_path / 'debug' / '1', fresh)
@@ -179,6 +179,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_message(tiny_config, tmp
     np.testing.assert_array_equal([metrics[name] for name in saved], list(saved.values()))
     assert not metrics['finite'] and np.isnan(metrics['loss'])
     jax.tree.map(np.testing.assert_array_equal, state, start)  # a step that is not finite changes nothing
+
+
+def test_the_message_names_the_checkpoint_that_is_left(finished, tiny_config, tmp_path, monkeypatch):
+    workdir = shutil.copytree(finished[0], tmp_path / 'work')
+    tiny_config.epochs = 5
+    broken = {'loss': np.float32('nan'), 'finite': np.bool_(False)}
+    monkeypatch.setattr(pretrain, 'make_train_step', lambda *_: lambda state, *_: (state, broken))
+    with pytest.raises(UserError, match='at step 25 .*loss is not finite.*the checkpoint of step 24 is intact'):
+        pretrain.run(tiny_config, str(workdir))
 
 
 SCRIPT = Path(__file__).with_name('eight_devices.py')

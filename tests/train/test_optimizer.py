@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from vididi_jax.errors import UserError
-from vididi_jax.train.optimizer import build_optimizer, lars, learning_rate
+from vididi_jax.train.optimizer import build_optimizer, lars, layer_rates, learning_rate, sgd, step_rate
 
 
 def config(**changes):
@@ -130,3 +130,55 @@ def test_adamw_moves_every_parameter():
 def test_wrong_settings_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         build_optimizer(config(**changes), 100)
+
+
+def test_sgd_equals_numpy_step_by_step():
+    """Torch's: decay of every parameter, the rate outside the momentum, which the changing rate tells apart."""
+    params, gradients = random_problem(6)
+    with jax.enable_x64(True):
+        optimizer = sgd(lambda i: 0.5 * 0.7**i, momentum=0.9, weight_decay=1e-2)
+        got = run(optimizer, {'encoder': {}, 'head': jax.tree.map(jnp.asarray, params)},
+                  [{'encoder': {}, 'head': gradient} for gradient in gradients])['head']
+    momentum = {name: 0 for name in params}
+    for i, gradient in enumerate(gradients):
+        for name in params:
+            momentum[name] = 0.9 * momentum[name] + gradient[name] + 1e-2 * params[name]
+            params[name] = params[name] - 0.5 * 0.7**i * momentum[name]
+    for name, p in params.items():
+        np.testing.assert_allclose(got[name], p, rtol=1e-12, atol=1e-14)
+
+
+def test_the_rate_falls_at_its_milestones():
+    settings = ConfigDict({'batch_size': 64, 'optimizer': dict(base_rate=0.16, milestones=(2, 4), decay=0.1)})
+    rates = [float(step_rate(settings, steps_per_epoch=3)(step)) for step in range(15)]
+    np.testing.assert_allclose(rates, [0.08] * 6 + [0.008] * 6 + [0.0008] * 3, rtol=1e-6)  # float32
+
+
+@pytest.mark.parametrize(('name', 'last'), [('r3d_18', 'stage4_block1'), ('s3d', 'mixed5c')])
+def test_layers_count_from_the_stem_to_the_features(name, last):
+    from vididi_jax.models import create_encoder
+
+    encoder = create_encoder(name, width=2)
+    params = jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((1, 8, 32, 32, 3)))['params']
+    rates = layer_rates({'encoder': params, 'head': {'bias': 0}}, 0.5, 0.9)
+    assert rates['head'] == {'bias': 1.0}
+    of = {layer: set(jax.tree.leaves(tree)) for layer, tree in rates['encoder'].items()}
+    assert of['stem'] == {0.5 * 0.9 ** len(params)} and of[last] == {0.5 * 0.9}
+    assert len(set.union(*of.values())) == len(params)
+
+
+@pytest.mark.parametrize(('encoder_rate', 'layer_decay'), [(0.0, 1.0), (0.5, 0.5)])
+def test_parts_of_the_encoder_move_by_their_own_rates(encoder_rate, layer_decay):
+    """After two steps each part has moved by its factor times what it moves alone; 0 leaves it as it is."""
+    params, gradients = random_problem(2)
+    tree = lambda x: {'encoder': {'stage1_block0': x, 'stem': x}, 'head0': x}  # noqa: E731
+    with jax.enable_x64(True):
+        plain, own = (jax.device_get(run(sgd(0.1, momentum=0.9, weight_decay=0.0, **options),
+                                         jax.tree.map(jnp.asarray, tree(params)), [tree(g) for g in gradients]))
+                      for options in ({}, dict(encoder_rate=encoder_rate, layer_decay=layer_decay)))
+    factors = {'stem': encoder_rate * layer_decay**2, 'stage1_block0': encoder_rate * layer_decay}
+    for name, p in params.items():
+        for layer, factor in factors.items():
+            moved = plain['encoder'][layer][name] - p
+            np.testing.assert_allclose(own['encoder'][layer][name] - p, factor * moved, atol=1e-14)
+        np.testing.assert_array_equal(own['head0'][name], plain['head0'][name])

@@ -14,10 +14,10 @@ from vididi_jax.train.step import frames_to_read, make_train_step, view_frames
 STEPS = 4
 
 
-@pytest.fixture(scope='module')
-def byol():
+def run_byol(accumulate=1):
     """A config, its states before and after each of three steps, and their metrics."""
     config = motion_byol.get_config('smoke')
+    config.optimizer.accumulate = accumulate
     config.model.width, config.augment.size, config.clip.length = 2, 8, 'constant'
     networks, optimizer = build_networks(config), build_optimizer(config, STEPS)
     state = init_state(networks, optimizer, jax.random.key(0), (8, 8, 8))
@@ -31,6 +31,11 @@ def byol():
         states.append(jax.device_get(state))
         metrics.append(jax.device_get(found))
     return config, states, metrics
+
+
+@pytest.fixture(scope='module')
+def byol():
+    return run_byol()
 
 
 def test_byols_target_is_the_moving_average_of_the_online_network(byol):
@@ -63,6 +68,14 @@ def test_the_target_starts_as_a_copy_and_goes_its_own_way(byol):
     jax.tree.map(np.testing.assert_array_equal, states[0].target['params'], online)
     kernel = states[-1].target['params']['projector']['Dense_0']['kernel']
     assert (kernel != states[-1].params['projector']['Dense_0']['kernel']).any()
+
+
+def test_the_target_stands_still_while_gradients_are_accumulated():
+    _, states, _ = run_byol(accumulate=2)
+    moved = [any((a != b).any() for a, b in zip(jax.tree.leaves(before.target['params']),
+                                               jax.tree.leaves(after.target['params']), strict=True))
+             for before, after in zip(states, states[1:], strict=False)]
+    assert moved == [False, True, False]
 
 
 def test_frames_of_views_and_of_what_is_read():

@@ -76,6 +76,22 @@ def sample_clip_pair(
     return (starts[:, None] + stride * np.arange(length)) % num_frames
 
 
+def sample_clip(rng: np.random.Generator, num_frames: int, *, length: int, stride: int) -> np.ndarray:
+    """Frame indices of one random clip: uniform over all starts that fit; a video that is too short loops.
+
+    Args:
+      rng: numpy generator.
+      num_frames: decoded frames of the video.
+      length, stride: as in `even_clips`.
+
+    Returns:
+      (1, length) int64, each in [0, num_frames).
+    """
+    room = num_frames - ((length - 1) * stride + 1)
+    start = rng.integers(0, room + 1 if room >= 0 else num_frames)
+    return (start + stride * np.arange(length))[None] % num_frames
+
+
 def even_clips(num_frames: int, *, clips: int, length: int, stride: int) -> np.ndarray:
     """Frame indices of evenly spaced clips, from the first frame to the last that a clip can start at.
 

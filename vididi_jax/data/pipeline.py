@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 
 import grain
 import numpy as np
@@ -43,18 +44,14 @@ def load_clips(source: RecordSource, record: int, indices: np.ndarray, shape: tu
     }
 
 
-class _ClipPairs(grain.transforms.RandomMap):
-    """Record index -> two random clips of that video. A class, because workers receive it pickled."""
+class _RandomClips(grain.transforms.RandomMap):
+    """Record index -> random clips of that video. A class, because workers receive it pickled."""
 
-    def __init__(self, source: RecordSource, length: int, stride: int, placement: str):
-        self.source, self.length, self.stride, self.placement = source, length, stride, placement
-        self.shape = canvas(source)
+    def __init__(self, source: RecordSource, sample: partial):
+        self.source, self.sample, self.shape = source, sample, canvas(source)
 
     def random_map(self, record: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        indices = clips.sample_clip_pair(
-            rng, self.source.rows[record]['frames'],
-            length=self.length, stride=self.stride, placement=self.placement,
-        )
+        indices = self.sample(rng, self.source.rows[record]['frames'])
         return load_clips(self.source, record, indices, self.shape)
 
 
@@ -84,16 +81,21 @@ def training_stream(
     Args:
       source: the records.
       videos: indices of the records to use.
-      length, stride, placement: see `clips.sample_clip_pair`.
+      length, stride: of a clip.
+      placement: 'single' for one clip a video, see `clips.sample_clip`, else see `clips.sample_clip_pair`.
       batch_size: videos in a global batch; a multiple of `processes`.
       seed: of shuffling and of clip sampling.
       process, processes: this process's number, and how many there are.
 
     Returns:
-      Dataset whose element i is `load_clips` with K = 2, stacked over this process's share of global batch i.
+      Dataset whose element i is `load_clips` with K = 2 (1 for 'single'), stacked over this process's share of global
+      batch i.
     """
-    examples = grain.MapDataset.source(videos).seed(seed).shuffle().repeat()
-    examples = examples.random_map(_ClipPairs(source, length, stride, placement))
+    if placement == 'single':
+        sample = partial(clips.sample_clip, length=length, stride=stride)
+    else:
+        sample = partial(clips.sample_clip_pair, length=length, stride=stride, placement=placement)
+    examples = grain.MapDataset.source(videos).seed(seed).shuffle().repeat().random_map(_RandomClips(source, sample))
     return examples[process::processes].batch(batch_size // processes)
 
 

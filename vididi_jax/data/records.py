@@ -3,8 +3,8 @@
 A prepared data set is a TFDS data set directory. Shards `NAME-SPLIT.tfrecord-00000-of-00002` hold one TFRecord a video:
   uint64 length | uint32 masked crc32c(length) | data | uint32 masked crc32c(data), little-endian,
 with data a serialised tf.train.Example. Beside them: features.json, dataset_info.json and label.labels.txt (TFDS),
-`NAME-SPLIT.index.npy` (int64 (N, 3): shard, offset of the record, length of its data) and manifest.jsonl, one line a
-listed video.
+`NAME-SPLIT.index.npy` (int64 (N, 3): shard, offset of the record, length of its data), manifest.jsonl, one line a
+listed video, and plan.json, what data_prep was asked for.
 
 Features of an example: `frames` (a list of jpeg images, or of raw uint8 frames), `id`, `label`, `group`, `fps` (0 if
 the file does not say), `num_frames`, `height`, `width`. Each frame is an element of its own, so that a reader decodes
@@ -22,6 +22,7 @@ import numpy as np
 ENCODINGS = ('jpeg', 'raw')
 JPEG_QUALITY = 95
 MANIFEST = 'manifest.jsonl'
+PLAN = 'plan.json'
 LABELS = 'label.labels.txt'  # TFDS's file of class names
 NO_LABEL = '.'  # what stands there for the label '', which TFDS does not read back
 HEADER, FOOTER = struct.Struct('<QI'), struct.Struct('<I')

@@ -37,6 +37,11 @@ def read_splits(directory: Path) -> tuple[str, dict[str, list[int]]]:
     return read(path, parse)
 
 
+def official_split(directory: Path) -> int | None:
+    """The number of the official split that a data set was prepared from; None where there is no such thing."""
+    return read(directory / records.PLAN, lambda path: json.loads(path.read_text())['options'].get('official_split'))
+
+
 def _read_manifest(path: Path) -> tuple[bytes, list[dict]]:
     data = path.read_bytes()
     return data, [json.loads(line) for line in data.splitlines()]

@@ -11,8 +11,8 @@ from vididi_jax.augment import Augmentation
 from vididi_jax.config import flatten, to_dict
 from vididi_jax.models import create_encoder
 from vididi_jax.train import mesh as meshes
-from vididi_jax.train.loop import describe, make_plan
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
+from vididi_jax.train.pretrain import describe, make_plan
 from vididi_jax.train.state import build_networks, init_state
 
 

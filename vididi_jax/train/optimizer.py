@@ -1,4 +1,4 @@
-"""Optimisers of pretraining and their learning rate."""
+"""Optimisers of pretraining and of supervised training, and their learning rates."""
 
 import jax
 import jax.numpy as jnp
@@ -106,3 +106,62 @@ def build_optimizer(config, total_steps: int) -> optax.GradientTransformation:
     if settings.accumulate > 1:
         optimizer = optax.MultiSteps(optimizer, settings.accumulate).gradient_transformation()
     return optimizer
+
+
+def step_rate(config, steps_per_epoch: int) -> optax.Schedule:
+    """`peak = base_rate * batch_size / 128`, times `decay` from each epoch of `milestones` on.
+
+    Args:
+      config: of the run; reads `batch_size` and, in `optimizer`, `base_rate`, `milestones` and `decay`.
+      steps_per_epoch: of the run.
+
+    Returns:
+      step -> rate.
+    """
+    settings = config.optimizer
+    boundaries = {epoch * steps_per_epoch: settings.decay for epoch in settings.milestones}
+    return optax.piecewise_constant_schedule(settings.base_rate * config.batch_size / 128, boundaries)
+
+
+def layer_rates(params: dict, encoder_rate: float, layer_decay: float) -> dict:
+    """Factors on the rate, a tree like `params`: `encoder_rate * layer_decay^(L - i)` for the encoder's layer i of L.
+
+    Layers (the encoder's blocks) count from 0 at the stem; everything that is not the encoder has factor 1.
+
+    Reference: Bao et al., BEiT, ICLR 2022 (layer-wise decay).
+    """
+    layers = sorted(params['encoder'], key=lambda name: (name != 'stem', name))  # the names of the others are in order
+    depth = {name: len(layers) - i for i, name in enumerate(layers)}
+    encoder = {name: jax.tree.map(lambda _, n=name: encoder_rate * layer_decay ** depth[n], tree)
+               for name, tree in params['encoder'].items()}
+    return {name: encoder if name == 'encoder' else jax.tree.map(lambda _: 1.0, tree) for name, tree in params.items()}
+
+
+def sgd(
+    rate: optax.ScalarOrSchedule, *, momentum: float, weight_decay: float, encoder_rate: float = 1.0,
+    layer_decay: float = 1.0, clip_norm: float = 0.0,
+) -> optax.GradientTransformation:
+    """SGD as PyTorch has it: `d = g + weight_decay * p;  m = momentum * m + d;  p -= rate * factor * m`.
+
+    Args:
+      rate: a number, or a schedule from the count of updates.
+      momentum, weight_decay: as above, of all parameters.
+      encoder_rate, layer_decay: the factors, see `layer_rates`; an `encoder_rate` of 0 freezes the encoder.
+      clip_norm: bound of the global norm of g, 0 for none.
+
+    Raises:
+      UserError: a negative bound.
+    """
+    if clip_norm < 0:
+        raise UserError(f'optimizer.clip_norm is {clip_norm}: it must be above 0, or 0 for no clipping.')
+
+    def scale(updates, params):
+        return jax.tree.map(lambda u, f: u * f, updates, layer_rates(params, encoder_rate, layer_decay))
+
+    return optax.chain(
+        *([optax.clip_by_global_norm(clip_norm)] if clip_norm else []),
+        optax.add_decayed_weights(weight_decay),
+        optax.trace(decay=momentum),
+        optax.scale_by_learning_rate(rate),
+        optax.stateless(scale),
+    )

@@ -12,6 +12,8 @@ from vididi_jax.errors import UserError
 from vididi_jax.models import create_encoder
 from vididi_jax.models.heads import MLP
 
+INIT, AUGMENT = range(2)  # tags that split the keys of one seed by what they are for; the schedule has its own
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -116,3 +118,14 @@ def with_encoder(state: TrainState, variables) -> TrainState:
     if target is not None:
         target = dict(zip(('params', 'batch_stats'), put(target['params'], target['batch_stats']), strict=True))
     return state.replace(params=params, batch_stats=batch_stats, target=target)
+
+
+def check_same_shapes(expected, given, origin: str) -> None:
+    """Raises `UserError` naming the first parameter of `given` that does not fit."""
+    shapes = [{jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape
+               for path, leaf in jax.tree_util.tree_leaves_with_path(tree)} for tree in (expected, given)]
+    for name in sorted(shapes[0].keys() | shapes[1].keys()):
+        here, there = (s.get(name, 'absent') for s in shapes)
+        if here != there:
+            raise UserError(f'the encoder of {origin} does not fit this config ({name} is {there} there and {here} '
+                            'here): set config.model to what it was trained with.')

@@ -12,6 +12,7 @@ from vididi_jax import losses
 from vididi_jax.augment import Augmentation, augment
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError
+from vididi_jax.models.conv3d import compiler_options
 from vididi_jax.train.state import Networks, TrainState
 
 PAIR_LOSSES = {'vicreg': losses.vicreg_loss, 'info_nce': losses.info_nce_loss, 'nt_xent': losses.nt_xent_loss}
@@ -83,6 +84,14 @@ def pair_loss(framework) -> Callable:
     return losses.per_device(loss, jax.device_count()) if framework.scope == 'per_device' else loss
 
 
+def keep_if_finite(loss: jax.Array, grads, new: TrainState, old: TrainState) -> tuple[TrainState, jax.Array]:
+    """`new` if the loss and every gradient are finite, else `old`; and whether they are."""
+    finite = jnp.isfinite(loss)
+    for leaf in jax.tree.leaves(grads):
+        finite &= jnp.all(jnp.isfinite(leaf))
+    return jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, old), finite
+
+
 def make_update(networks: Networks, optimizer: optax.GradientTransformation, learning_rate, config, total_steps: int):
     """Build `update(state, first, second) -> (state, metrics)` for two views (B, T, H, W, 3); `state` is donated.
 
@@ -124,7 +133,7 @@ def make_update(networks: Networks, optimizer: optax.GradientTransformation, lea
         loss, terms = loss_of_pair(z1, z2)
         return loss, (terms, batch_stats, None)
 
-    @partial(jax.jit, donate_argnames='state')
+    @partial(jax.jit, donate_argnames='state', compiler_options=compiler_options())
     def update(state: TrainState, first: jax.Array, second: jax.Array):
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (terms, batch_stats, target_stats)), grads = gradient(state.params, state, first, second)
@@ -133,13 +142,12 @@ def make_update(networks: Networks, optimizer: optax.GradientTransformation, lea
         target = state.target
         if byol:
             tau = losses.ema_tau(state.step, total_steps, config.framework.ema_base)
+            # While gradients are accumulated the online network stands still, and so does its average.
+            tau = jnp.where((state.step + 1) % config.optimizer.accumulate == 0, tau, 1.0)
             online = {name: params[name] for name in target['params']}
             target = {'params': losses.ema_update(target['params'], online, tau), 'batch_stats': target_stats}
-        finite = jnp.isfinite(loss)
-        for leaf in jax.tree.leaves(grads):
-            finite &= jnp.all(jnp.isfinite(leaf))
         new = TrainState(state.step + 1, params, batch_stats, opt_state, target)
-        new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
+        new, finite = keep_if_finite(loss, grads, new, state)
         metrics = {'loss': loss, **terms, 'gradient_norm': optax.tree.norm(grads),
                    'learning_rate': learning_rate(state.step), 'finite': finite}
         return new, metrics

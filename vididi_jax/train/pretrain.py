@@ -1,0 +1,102 @@
+"""Pretraining on pairs of clips: an epoch is one phase of the schedule of derivative orders."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from vididi_jax import schedule as schedules
+from vididi_jax.augment import Augmentation
+from vididi_jax.data import clips, pipeline
+from vididi_jax.data.source import RecordSource
+from vididi_jax.errors import UserError
+from vididi_jax.train import loop
+from vididi_jax.train import mesh as meshes
+from vididi_jax.train.health import Probe
+from vididi_jax.train.optimizer import build_optimizer, learning_rate
+from vididi_jax.train.state import TrainState, build_networks, compute_dtype, init_state
+from vididi_jax.train.step import check_framework, frames_to_read, make_train_step
+
+
+class Plan(NamedTuple):
+    """What a config and its data fix before the first step."""
+
+    schedule: schedules.Schedule
+    source: RecordSource
+    videos: np.ndarray
+    frames: int  # of the clips that are read
+    steps_per_epoch: int
+    total_steps: int
+
+
+def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Plan:
+    """Check a config against its data and the devices.
+
+    Raises:
+      UserError: the first thing that would go wrong, before any expensive work.
+    """
+    meshes.check_batch_size(config.batch_size, mesh)
+    check_framework(config.framework)
+    schedule = schedules.resolve(config.schedule)
+    if config.clip.length not in ('shrink', 'constant'):
+        raise UserError(f'clip.length is {config.clip.length!r}: choose shrink or constant.')
+    if config.clip.length == 'shrink' and config.clip.frames <= schedule.max_order:
+        raise UserError(f'clips of {config.clip.frames} frames have no derivative of order {schedule.max_order}, which '
+                        f'schedule {config.schedule!r} asks for: raise config.clip.frames.')
+    source = RecordSource(config.data.dir, config.data.split)
+    frames = frames_to_read(config.clip.frames, schedule.max_order, config.clip.length)
+    needed = clips.frames_needed(frames, config.clip.stride, config.clip.placement)
+    Augmentation(**config.augment).check_frames(*([row[side] for row in source.rows] for side in ('height', 'width')))
+    num_frames = np.array([row['frames'] for row in source.rows])
+    videos = clips.usable_videos(num_frames, needed, config.clip.short_video)
+    steps = loop.steps_per_epoch(config, len(videos), f'split {config.data.split!r} of {config.data.dir}')
+    return Plan(schedule, source, videos, frames, steps, steps * config.epochs)
+
+
+def describe(plan: Plan, config: ml_collections.ConfigDict) -> str:
+    """One line on the data and one on the run."""
+    counts = plan.source.counts
+    needed = clips.frames_needed(plan.frames, config.clip.stride, config.clip.placement)
+    short = sum(row['frames'] < needed for row in plan.source.rows)
+    return (
+        f'data: {len(plan.videos):,} videos used of {counts["listed"]:,} listed in split {config.data.split!r} of '
+        f'{plan.source.name} ({counts["missing"]:,} missing, {counts["broken"]:,} broken; {short:,} shorter than '
+        f'{needed} frames: {config.clip.short_video})\n'
+        f'run: {config.epochs} epochs x {plan.steps_per_epoch} steps of {config.batch_size} videos on '
+        f'{jax.device_count()} {jax.default_backend()} device(s), {config.model.name} of width {config.model.width} in '
+        f'{compute_dtype(config.model)}, schedule {config.schedule}, seed {config.seed}'
+    )
+
+
+def make_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> loop.Task:
+    """Pretraining as the loop takes it; raises as `make_plan`."""
+    plan = make_plan(config, mesh)
+    networks = build_networks(config)
+    rate, optimizer = (build(config, plan.total_steps) for build in (learning_rate, build_optimizer))
+    size = Augmentation(**config.augment).size
+    orders_key = schedules.schedule_key(config.seed)
+    return loop.Task(
+        description=describe(plan, config),
+        fingerprint=plan.source.fingerprint,
+        batches=pipeline.training_stream(
+            plan.source, plan.videos, length=plan.frames, stride=config.clip.stride, placement=config.clip.placement,
+            batch_size=config.batch_size, seed=config.seed, process=jax.process_index(),
+            processes=jax.process_count()),
+        inputs=('clips', 'size'),
+        steps_per_epoch=plan.steps_per_epoch,
+        init=partial(init_state, networks, optimizer, clip_shape=(config.clip.frames, size, size)),
+        step=make_train_step(networks, optimizer, rate, config, plan.total_steps),
+        orders=lambda step: schedules.view_orders(
+            plan.schedule, step // plan.steps_per_epoch, jax.random.fold_in(orders_key, step)),
+        phases=tuple(f'phase {number}: {schedules.describe_phase(plan.schedule, number)}'
+                     for number in range(len(plan.schedule.phases))),
+        probe_every=config.health.every_steps,
+        make_probe=lambda: Probe(config, networks, plan.source, plan.videos, mesh).measure,
+    )
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> TrainState:
+    """Pretrain, or go on pretraining, in `workdir`; returns the final state. Raises as `make_plan` and `loop.run`."""
+    return loop.run(config, workdir, make_task)
