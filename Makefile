@@ -1,4 +1,4 @@
-# make demo | test | lint | parity.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
+# make demo | weizmann | ut_interaction | test | lint | parity.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ SEED ?= 0
 VIDIDI_DATA ?= ../shared/data
 MAIN := $(BIN)/python main.py
 
-.PHONY: demo test lint parity
+.PHONY: demo weizmann ut_interaction test lint parity
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: requirements.txt setup.py
@@ -26,6 +26,22 @@ demo: $(VENV)/installed
 	$(MAIN) --config=configs/retrieval.py:motion --workdir=$(DEMO)/seed$(SEED) --config.eval.name=untrained --config.eval.untrained=True
 	$(MAIN) --config=configs/retrieval.py:motion --workdir=$(DEMO)/seed$(SEED)
 	@$(MAIN) --config=configs/report.py --workdir=$(DEMO)/seed$(SEED)
+
+# Small real data sets, for `base` and `vididi` with the same budget: make weizmann VIDEOS=FOLDER [SEED=1].
+weizmann: VIDEOS ?= $(VIDIDI_DATA)/weizmann
+weizmann: GROUP := ^([a-z]+)_
+ut_interaction: VIDEOS ?= $(VIDIDI_DATA)/ut_interaction/set1
+ut_interaction: GROUP := ^[0-9]+_([0-9]+)_
+
+weizmann ut_interaction: $(VENV)/installed
+	$(BIN)/python -m data_prep folder --videos=$(VIDEOS) --group='$(GROUP)' --short_side=64 --out=runs/$@/data
+	for schedule in base vididi; do \
+	  workdir=runs/$@/$${schedule}$(SEED); \
+	  $(MAIN) --config=configs/$@_vicreg.py --workdir=$$workdir --config.data.dir=runs/$@/data \
+	    --config.schedule=$$schedule --config.seed=$(SEED) && \
+	  $(MAIN) --config=configs/eval_all.py:grouped --workdir=$$workdir --config.data.workers=0 \
+	    --config.eval.frames=8 --config.eval.stride=2 || exit 1; \
+	done
 
 test: $(VENV)/installed-test
 	VIDIDI_DATA="$(VIDIDI_DATA)" $(BIN)/python -m pytest

@@ -1,4 +1,5 @@
-"""Every field of a pretraining config with its default: the authors' recipe where the paper or its code gives one.
+"""Every field of a pretraining config with its default: the authors' recipe where the paper or its code gives one; and
+what all evaluations of a workdir have in common.
 
 The other files derive from this one and say what they change.
 """
@@ -102,4 +103,41 @@ def finish(config: ConfigDict, variant: str) -> ConfigDict:
         config.health.videos = 16
     elif variant:
         raise ValueError(f'there is no variant {variant!r}, only paper and smoke')
+    return config
+
+
+def evaluation(task: str, variant: str, variants: tuple[str, ...]) -> ConfigDict:
+    """What all evaluations of a workdir have in common, as one of `variants` of `task` wants it.
+
+    'motion': for videos of 24 frames. 'smoke': the same, to see in seconds that everything fits. 'grouped': each group
+    of the videos (a person, a scene) in turn against all others.
+
+    Raises:
+      ValueError: an unknown variant.
+    """
+    if variant not in ('', *variants):
+        raise ValueError(f'there is no variant {variant!r}, only {", ".join(variants)}')
+    config = ConfigDict()
+    config.task = task
+    config.seed = 0  # of random crops, and of what is trained
+    config.allow_missing = False  # run although listed videos are missing or broken, or classes have none in train
+
+    config.data = ConfigDict()
+    config.data.dir = ''  # '' is the data of the training run; 'A,B,C' are several official splits of one data set
+    config.data.workers = -1  # decoding processes; -1: one a core, 0: threads
+
+    config.eval = ConfigDict()
+    config.eval.name = task  # folder below DIR/eval
+    config.eval.untrained = False  # evaluate the run's initial weights instead
+    config.eval.protocol = 'grouped' if variant == 'grouped' else 'split'
+    config.eval.train = 'train'  # split that is learned from; all the videos of 'grouped'
+    config.eval.test = 'test'  # split that is asked; 'grouped' has no use for it
+    config.eval.folds = 0  # of 'grouped': 0 for each group in turn, or the number of parts of whole groups
+    config.eval.clips = 10  # evenly spaced
+    config.eval.frames = 16
+    config.eval.stride = 4
+    config.eval.crops = 'centre'  # or three (start, middle and end of the longer side), random
+    if variant in ('motion', 'smoke'):
+        config.data.workers = 0
+        config.eval.clips, config.eval.frames, config.eval.stride = 3, 8, 1
     return config

@@ -85,7 +85,7 @@ def tiny_config(tiny_motion):
 @pytest.fixture(scope='session')
 def finished(tmp_path_factory, tiny_motion):
     """A workdir of `tiny_config`, trained to the end without a stop, and its final state."""
-    from vididi_jax.train import loop
+    from vididi_jax.train import pretrain
 
     workdir = tmp_path_factory.mktemp('run') / 'work'
-    return workdir, loop.run(tiny(tiny_motion), str(workdir))
+    return workdir, pretrain.run(tiny(tiny_motion), str(workdir))

@@ -4,11 +4,13 @@ import importlib
 import json
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
 
 from data_prep.__main__ import build_parser, run
+from main import TASKS
 from tests.data_prep.videos import ramp, write_video
 from vididi_jax import config as configs
 from vididi_jax.errors import UserError
@@ -28,9 +30,7 @@ def header(path):
 
 
 def task(name):
-    return importlib.import_module({
-        'pretrain': 'vididi_jax.train.loop', 'retrieval': 'vididi_jax.evaluate.retrieval',
-        'report': 'vididi_jax.report.page'}[name]).run
+    return importlib.import_module(TASKS[name]).run
 
 
 def test_every_header_says_how_where_how_long_and_what_comes_out(root):
@@ -100,9 +100,9 @@ def test_motion_smoke_then_retrieval_and_report(root, tiny_motion, tiny_config, 
         config.eval.name, config.eval.untrained = name, name == 'untrained'
         metrics[name] = task(config.task)(config, str(tmp_path))
     result = json.loads((tmp_path / 'eval' / 'trained' / 'results.json').read_text())
-    assert result['metrics'] == metrics['trained'] and set(result['metrics']) == {'V', 'dV', 'joined'}
-    assert list(result['metrics']['V']) == ['R@1', 'R@5', 'R@10', 'R@20']
-    assert result['counts']['query'] == {
+    assert result['metrics'] == metrics['trained'] and set(result['metrics']) == {'V', 'dV', 'd2V', 'joined'}
+    assert list(result['metrics']['V']) == ['R@1', 'R@5', 'R@10', 'R@20', 'R@50']
+    assert result['counts']['test'] == {
         'listed': 16, 'ok': 16, 'missing': 0, 'broken': 0, 'videos': 16, 'looped': 0}
     assert result['chance'] == 12.5 and result['seed'] == 0 and result['checkpoint_step'] == 24
     assert result['clips_x_crops'] == '3 x 1 (centre)' and re.match(r'[0-9a-f]{40}|unknown', result['commit'])
@@ -113,12 +113,49 @@ def test_motion_smoke_then_retrieval_and_report(root, tiny_motion, tiny_config, 
     expected = [metrics[name]['joined']['R@1'] for name in ('untrained', 'trained')]
     assert last == f'R@1 untrained={expected[0]:.1f} trained={expected[1]:.1f} chance=12.5'
     page = (tmp_path / 'report' / 'index.html').read_text()
-    assert page.count('<img') == 3 and 'src="http' not in page and 'framework.projector' in page
+    assert page.count('<img') == 5 and 'src="http' not in page and 'framework.projector' in page
+
+
+def test_all_evaluations_of_a_run_are_one_table_and_one_result(root, finished, tmp_path, capsys):
+    workdir = shutil.copytree(finished[0], tmp_path / 'work')
+    metrics = task('eval_all')(configs.load_config(f'{root}/configs/eval_all.py:smoke'), str(workdir))
+    assert set(metrics) == {'retrieval', 'linear', 'finetune'}
+    result = json.loads((workdir / 'eval' / 'all' / 'results.json').read_text())
+    assert result['metrics'] == metrics and result['protocol'] == 'motion/train-test'
+    for part in metrics:
+        own = json.loads((workdir / 'eval' / f'all_{part}' / 'results.json').read_text())
+        assert own['metrics'] == metrics[part] and own['task'] == part
+        assert (workdir / 'eval' / f'all_{part}' / 'confusion.png').read_bytes().startswith(b'\x89PNG')
+    printed = capsys.readouterr().out
+    assert printed.rindex('all on motion/train-test, trained encoder, step 24') < printed.rindex('top-1')
+    task('report')(configs.load_config(f'{root}/configs/report.py'), str(workdir))
+    page = (workdir / 'report' / 'index.html').read_text()
+    assert 'Linear probe' in page and 'Fine-tuning' in page and 'all_retrieval' in page
+
+
+def test_groups_are_left_out_in_turn(root, tiny_motion, tiny_config, tmp_path, capsys):
+    """Of a prepared folder with groups and the split 'train' only; the pretraining saw every video."""
+    data = shutil.copytree(tiny_motion, tmp_path / 'data')
+    rows = [json.loads(line) for line in (data / 'manifest.jsonl').read_text().splitlines()]
+    rows = [row | {'group': f'person{i // 16}'} for i, row in enumerate(rows) if row['split'] == 'train']
+    (data / 'manifest.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    tiny_config.data.dir, tiny_config.epochs = str(data), 1
+    task('pretrain')(tiny_config, str(tmp_path / 'work'))
+    config = configs.load_config(f'{root}/configs/eval_all.py:grouped')
+    config.eval.frames, config.eval.stride, config.eval.clips, config.data.workers = 4, 1, 1, 0
+    metrics = task('eval_all')(config, str(tmp_path / 'work'))
+    assert set(metrics) == {'retrieval', 'linear'}
+    result = json.loads((tmp_path / 'work' / 'eval' / 'all' / 'results.json').read_text())
+    assert result['protocol'] == 'motion/grouped (leave one of 3 groups out)'
+    assert result['transductive'] and result['test_videos_seen_in_pretraining'] == 48
+    for part, kind, name in (('retrieval', 'joined', 'R@1'), ('linear', 'dV', 'top-1')):
+        values = [fold['metrics'][kind][name] for fold in result['folds'][part]]
+        assert len(values) == 3 and metrics[part][kind][name] == pytest.approx(np.mean(values))
+        assert result['std'][part][kind][name] == pytest.approx(np.std(values))
+    assert 'mean ± standard deviation over 3 folds' in capsys.readouterr().out
 
 
 def test_retrieval_of_an_incomplete_set_is_refused(root, tiny_motion, tiny_config, tmp_path):
-    import shutil
-
     data = shutil.copytree(tiny_motion, tmp_path / 'data')
     with (data / 'manifest.jsonl').open('a') as file:
         file.write('{"id": "x", "label": "left", "group": "", "split": "test", "frames": null, "status": "missing"}\n')
@@ -132,7 +169,7 @@ def test_retrieval_of_an_incomplete_set_is_refused(root, tiny_motion, tiny_confi
     metrics = task(config.task)(config, str(tmp_path / 'work'))
     assert all(np.isfinite(list(row.values())).all() for row in metrics.values())
     result = json.loads((tmp_path / 'work' / 'eval' / 'retrieval' / 'results.json').read_text())
-    assert result['counts']['query']['missing'] == 1 and result['encoder'] == 'untrained'
+    assert result['counts']['test']['missing'] == 1 and result['encoder'] == 'untrained'
 
 
 def test_readme_commands_exist(root):

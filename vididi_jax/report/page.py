@@ -51,17 +51,20 @@ def read_results(workdir: Path) -> dict[str, dict]:
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(workdir.glob('eval/*/results.json'))}
 
 
-def result_section(name: str, result: dict) -> str:
-    """One result with everything that says what it is."""
+def result_section(name: str, result: dict, folder: Path) -> str:
+    """One result with everything that says what it is, and its picture."""
     counts = [f'{side}: {count["videos"]:,} of {count["listed"]:,} listed videos'
               for side, count in result['counts'].items()]
-    facts = [('encoder', f'{result["encoder"]}, step {result["checkpoint_step"]}'),
+    facts = [('protocol', result['protocol']), ('encoder', f'{result["encoder"]}, step {result["checkpoint_step"]}'),
              ('clips x crops', result['clips_x_crops']),
-             ('videos', '; '.join(counts)), ('seed', result['seed']), ('chance R@1', f'{result["chance"]:.1f} %'),
+             ('videos', '; '.join(counts)), ('seed', result['seed']), ('chance', f'{result["chance"]:.1f} %'),
              ('commit', result['commit']), ('device', result['device']), ('date', result['date'])]
     ks = list(next(iter(result['metrics'].values())))
     rows = [(kind, *(f'{metrics[k]:.1f}' for k in ks)) for kind, metrics in result['metrics'].items()]
-    return f'<h3>{html.escape(name)}</h3>' + table(rows, ('features', *ks)) + table(facts)
+    matrix = picture((folder / 'confusion.png').read_bytes(),
+                     f'True and predicted classes, by {result["task"]} with features of '
+                     f'{result["confusion"]["features"]}; colours are shares of a row.')
+    return f'<h3>{html.escape(name)}</h3>' + table(rows, ('features', *ks)) + table(facts) + matrix
 
 
 def run(config, workdir: str) -> None:
@@ -84,7 +87,10 @@ def run(config, workdir: str) -> None:
         text = ('Share of test videos with a video of their class among the k nearest; the dotted line is chance at '
                 'k = 1.')
         parts += ['<h2>Retrieval</h2>', picture(plots.recall_bars(encoders, chance), text)]
-        parts += [result_section(name, result) for name, result in retrieval.items()]
+    for task, title in (('retrieval', ''), ('linear', '<h2>Linear probe</h2>'), ('finetune', '<h2>Fine-tuning</h2>')):
+        found = [result_section(name, result, Path(workdir) / 'eval' / name) for name, result in results.items()
+                 if result['task'] == task]
+        parts += [title, *found] if found else []
     parts += ['<h2>Config</h2>', table(sorted(flatten(to_dict(training)).items()), ('field', 'value'))]
     path = Path(workdir) / 'report' / 'index.html'
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,36 @@
+"""ViDiDi-VICReg on the 90 videos of Weizmann (10 actions, 9 persons, static camera): a real data set for a laptop.
+
+Command:  python main.py --config=configs/weizmann_vicreg.py --workdir=DIR
+Variants: :smoke
+Data:     python -m data_prep folder --videos=weizmann --group='^([a-z]+)_' --short_side=64 --out=data/weizmann
+Hardware: 2 CPU cores
+Time:     not timed yet
+Expected: not measured yet
+Status:   not run
+"""
+
+from configs import default
+
+
+def adapt(config):
+    """Small frames and heads, for some ten videos of each class; they are short, so clips are dense."""
+    config.data.dir = 'data/weizmann'
+    config.data.workers = 0
+    config.epochs = 300
+    config.batch_size = 30
+    config.clip.stride = 2
+    config.model.width = 8
+    config.framework.projector = (256, 256, 256)
+    config.framework.loss_options.invariance = 0.5  # as in motion_vicreg.py
+    config.augment.size = 40
+    config.augment.area = (0.3, 1.0)  # smaller crops would often miss the person
+    config.augment.centre_fraction = 1.0
+    config.optimizer.base_rate = 19.2
+    config.optimizer.warmup_fraction = 0.1
+    config.health.every_steps = 150
+    config.health.videos = 90
+    return config
+
+
+def get_config(variant: str = ''):
+    return default.finish(adapt(default.get_config()), variant)

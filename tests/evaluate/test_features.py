@@ -1,0 +1,136 @@
+"""Views of videos, and the cache of features."""
+
+import json
+import logging
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import features as features_config
+from vididi_jax.augment import Augmentation, evaluation_crops
+from vididi_jax.config import workdir_config
+from vididi_jax.data.source import RecordSource
+from vididi_jax.errors import UserError
+from vididi_jax.evaluate import extract, features
+
+VIEWS = features.Views(clips=2, frames=4, stride=2, crops='centre', seed=0)
+
+
+@pytest.fixture(scope='module')
+def encoder(finished):
+    return features.trained_encoder(workdir_config(finished[0]), str(finished[0]))
+
+
+@pytest.fixture
+def extractions(monkeypatch):
+    """How often views are really computed."""
+    calls = []
+    compute = features.average_over_views
+    monkeypatch.setattr(features, 'average_over_views',
+                        lambda *args, **options: calls.append(args[0].orders) or compute(*args, **options))
+    return calls
+
+
+def extract_features(encoder, data, cache, orders=(0, 1), split='test', views=VIEWS):
+    return features.video_features(encoder, RecordSource(data, split), orders=orders, views=views, workers=0,
+                                   cache=cache)
+
+
+def test_features_are_the_mean_over_clips_and_crops(encoder, tiny_motion, tmp_path):
+    """Of the first video, clip by clip and crop by crop."""
+    views = VIEWS._replace(crops='three')
+    got = extract_features(encoder, tiny_motion, tmp_path, views=views)
+    frames = RecordSource(tiny_motion, 'test')[0].frames(range(24))
+    clips = np.stack([frames[0:8:2], frames[17:25:2]])  # the first, and the last that fits
+    crops = evaluation_crops(None, clips, jnp.full((2, 2), 16), encoder.augment, 'three')
+    expected = jax.jit(lambda x: encoder.module.apply(encoder.variables, x))(crops.reshape(-1, *crops.shape[2:]))
+    np.testing.assert_allclose(got[0][0], np.asarray(expected).mean(0), rtol=1e-4, atol=1e-5)  # float32
+
+
+def test_a_second_call_reads_what_the_first_one_computed(encoder, tiny_motion, tmp_path, extractions):
+    first = extract_features(encoder, tiny_motion, tmp_path)
+    again = extract_features(encoder, tiny_motion, tmp_path, orders=(0, 1, 2))
+    assert extractions == [(0, 1), (2,)]  # only what was missing
+    for order in (0, 1):
+        np.testing.assert_array_equal(first[order], again[order])
+
+
+def test_other_weights_data_or_views_are_computed_anew(encoder, tiny_motion, tmp_path, extractions):
+    extract_features(encoder, tiny_motion, tmp_path / 'cache', (0,))
+    moved = encoder._replace(variables=jax.tree.map(lambda x: x + 1, encoder.variables))
+    other = shutil.copytree(tiny_motion, tmp_path / 'data')
+    text = (other / 'manifest.jsonl').read_text()
+    (other / 'manifest.jsonl').write_text(text.replace('"left"', '"right"', 1))
+    variants = [dict(encoder=moved), dict(data=other), dict(split='train'), dict(views=VIEWS._replace(stride=1)),
+                dict(views=VIEWS._replace(crops='three')), dict(views=VIEWS._replace(crops='random')),
+                dict(views=VIEWS._replace(crops='random', seed=1))]
+    for changes in variants:
+        extract_features(**dict(encoder=encoder, data=tiny_motion, cache=tmp_path / 'cache', orders=(0,)) | changes)
+    assert len(extractions) == 1 + len(variants)
+    extract_features(encoder, tiny_motion, tmp_path / 'cache', (0,), views=VIEWS._replace(seed=1))  # centre: no seed
+    assert len(extractions) == 1 + len(variants)
+
+
+def test_a_damaged_file_is_noticed_and_computed_again(encoder, tiny_motion, tmp_path, extractions, caplog):
+    first = extract_features(encoder, tiny_motion, tmp_path, (0,))
+    (path,) = tmp_path.iterdir()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with caplog.at_level(logging.WARNING):
+        again = extract_features(encoder, tiny_motion, tmp_path, (0,))
+    assert 'damaged' in caplog.text and len(extractions) == 2
+    np.testing.assert_array_equal(first[0], again[0])
+
+
+def crop_corners(sizes, crops, keys=None, fraction=0.5, size=8):
+    """Top left corners that crops of a picture of coordinates start at; the scale is 1, so pixels are kept."""
+    height, width = sizes
+    side = round(fraction * min(sizes))
+    assert side == size
+    picture = np.stack(np.broadcast_arrays(np.arange(height)[:, None], np.arange(width), 0), axis=-1).astype(np.uint8)
+    spec = Augmentation(size=size, centre_fraction=fraction, mean=(0, 0, 0), std=(1, 1, 1))
+    out = evaluation_crops(keys, picture[None, None], jnp.array([sizes]), spec, crops)
+    return [tuple(np.round(255 * np.asarray(crop[0, 0, 0, :2])).astype(int)) for crop in out[0]]
+
+
+def test_three_crops_go_along_the_longer_side():
+    assert crop_corners((16, 30), 'centre') == [(4, 11)]
+    assert crop_corners((16, 30), 'three') == [(4, 0), (4, 11), (4, 22)]
+    assert crop_corners((30, 16), 'three') == [(0, 4), (11, 4), (22, 4)]
+
+
+def test_random_crops_reach_every_place():
+    keys = jax.random.split(jax.random.key(0), 400)
+    found = [corner for key in keys for corner in crop_corners((16, 17), 'random', key[None])]
+    rows, columns = (np.bincount(values) for values in zip(*found, strict=True))
+    assert len(rows) == 9 and len(columns) == 10 and min(*rows, *columns) > 10
+
+
+def test_views_that_cannot_be_are_refused():
+    for field, value, message in (('crops', 'five', 'centre, three, random'), ('clips', 0, 'at least 1'),
+                                  ('frames', 2, 'no derivative of order 2')):
+        config = features_config.get_config()
+        config.eval[field] = value
+        with pytest.raises(UserError, match=message):
+            features.read_views(config, (0, 2))
+
+
+def test_the_features_task_writes_ids_labels_and_counts(finished, encoder, tiny_motion, tmp_path, capsys):
+    workdir = shutil.copytree(finished[0], tmp_path / 'work')
+    config = features_config.get_config('smoke')
+    config.eval.split = 'test'
+    with np.load(extract.run(config, str(workdir))) as file:
+        about = json.loads(str(file['about']))
+        assert about['counts'] == {'listed': 16, 'ok': 16, 'missing': 0, 'broken': 0, 'videos': 16, 'looped': 0}
+        assert about['checkpoint_step'] == 24 and about['encoder'] == encoder.fingerprint()
+        rows = RecordSource(tiny_motion, 'test').rows
+        assert list(file['ids']) == [row['id'] for row in rows]
+        assert list(file['labels']) == [row['label'] for row in rows]
+        expected = extract_features(encoder, tiny_motion, tmp_path / 'cache', (0, 1, 2),
+                                    views=features.read_views(config, (0,)))
+        for order, name in enumerate(('V', 'dV', 'd2V')):
+            np.testing.assert_array_equal(file[name], expected[order])

@@ -1,0 +1,175 @@
+"""Supervised training: it learns, it resumes exactly, it freezes what it should, and it refuses what does not fit."""
+
+import shutil
+from argparse import Namespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import finetune as finetune_config
+from configs import folder_vicreg
+from data_prep import folder
+from data_prep.writer import write_dataset
+from vididi_jax.augment import Augmentation
+from vididi_jax.config import write_config
+from vididi_jax.errors import UserError
+from vididi_jax.evaluate import finetune
+from vididi_jax.evaluate.evaluation import open_evaluation
+from vididi_jax.evaluate.finetune import Classifier
+from vididi_jax.evaluate.protocol import Fold, Side
+from vididi_jax.models import create_encoder
+from vididi_jax.train.checkpoint import load_encoder_variables
+from vididi_jax.train.metrics import read_metrics
+from vididi_jax.train.optimizer import sgd
+from vididi_jax.train.state import TrainState
+
+
+def settings(variant='smoke', **changes):
+    config = finetune_config.get_config(variant)
+    config.batch_size, config.data.workers = 8, 0
+    config.eval.clips, config.eval.frames, config.eval.stride = 2, 4, 2
+    config.log.every_steps = 1
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture
+def workdir(finished, tmp_path):
+    return shutil.copytree(finished[0], tmp_path / 'work')
+
+
+@pytest.mark.realdata
+def test_twenty_real_clips_are_learned_by_heart(vididi_data, tmp_path):
+    """One of UCF101 a class, shown without augmentation, and asked for again."""
+    first = {path.parent.name: path for path in sorted(vididi_data.glob('ucf101/*/*.avi'), reverse=True)}
+    for name in sorted(first)[:20]:
+        (tmp_path / 'videos' / name).mkdir(parents=True)
+        (tmp_path / 'videos' / name / first[name].name).symlink_to(first[name])
+    arguments = Namespace(videos=str(tmp_path / 'videos'), group='', short_side=24, encoding='jpeg')
+    write_dataset(*folder.plan(arguments), tmp_path / 'data', workers=1)
+    training = folder_vicreg.get_config('smoke')
+    training.data.dir, training.model.width = str(tmp_path / 'data'), 4
+    training.augment.update(dict(area=(1.0, 1.0), aspect=(1.0, 1.0), size=16, flip=0.0, blur=0.0, jitter=0.0, gray=0.0,
+                                 centre_fraction=1.0))
+    write_config(training, tmp_path / 'work')
+    config = settings(**{'epochs': 25, 'batch_size': 10, 'eval.untrained': True, 'eval.protocol': 'grouped',
+                         'optimizer.base_rate': 0.6, 'optimizer.milestones': (18,), 'finetune.dropout': 0.0,
+                         'allow_missing': True})
+    evaluation = open_evaluation(config, str(tmp_path / 'work'), (0,))
+    everything = Side(evaluation.protocol.folds[0].train.source, np.arange(20))
+    outcome = finetune.train_and_test(evaluation, 0, Fold('by heart', everything, everything))
+    assert outcome.metrics['V']['top-1'] == 100
+    np.testing.assert_array_equal(outcome.confusion, np.eye(20, dtype=int))
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(workdir, tmp_path, capsys):
+    """Two epochs and then two more, against four at once: parameters, statistics, optimiser and metrics, bit by bit."""
+    other = shutil.copytree(workdir, tmp_path / 'other' / 'work')
+    orders = {'finetune.orders': (0, 1), 'optimizer.milestones': (3,)}
+    for epochs in (2, 4):
+        stopped = finetune.run(settings(epochs=epochs, **orders), str(workdir))
+    assert 'resuming after step 12 of 24' in capsys.readouterr().out
+    at_once = finetune.run(settings(epochs=4, **orders), str(other))
+    assert stopped == at_once and set(stopped) == {'V', 'dV', 'joined'}
+    one, two = (load_encoder_variables(path / 'eval' / 'finetune' / 'fold_0')[1]['checksums']
+                for path in (workdir, other))
+    assert one == two and any('head1' in name for name in one)
+    rows, again = (read_metrics(path / 'eval' / 'finetune' / 'fold_0') for path in (workdir, other))
+    assert rows == again and len(rows) == 24
+    rates = [row['learning_rate'] for row in rows]
+    np.testing.assert_allclose(rates, [0.16 * 8 / 128] * 18 + [0.016 * 8 / 128] * 6, rtol=1e-6)
+
+
+def test_a_checkpoint_of_other_weights_or_another_recipe_is_refused(workdir):
+    finetune.run(settings(epochs=1), str(workdir))
+    with pytest.raises(UserError, match='optimizer.momentum'):
+        finetune.run(settings(epochs=1, **{'optimizer.momentum': 0.5}), str(workdir))
+    with pytest.raises(UserError, match='started with encoder='):
+        finetune.run(settings(epochs=1, **{'eval.untrained': True}), str(workdir))
+
+
+def tiny_model(**changes):
+    return Classifier(**dict(encoder=create_encoder('r3d_18', width=2), orders=(0, 1), classes=3, dropout=0.0,
+                             frozen=False) | changes)
+
+
+def one_step(model, encoder_rate=1.0):
+    """Parameters and statistics before and after a step, and its metrics."""
+    spec = Augmentation(size=8, crop='none', flip=0.0, blur=0.0, jitter=0.0, gray=0.0)
+    variables = jax.jit(lambda key: model.init(key, (4, 8, 8)))(jax.random.key(0))
+    optimizer = sgd(0.1, momentum=0.9, weight_decay=1e-4, encoder_rate=encoder_rate)
+    state = TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables['params']))
+    before = jax.device_get(state)
+    rng = np.random.default_rng(0)
+    batch = {'clips': jnp.asarray(rng.integers(0, 256, (6, 1, 4, 8, 8, 3)), jnp.uint8),
+             'size': jnp.full((6, 2), 8, jnp.int32), 'label': jnp.arange(6) % 3}
+    step = finetune.make_step(model, optimizer, lambda _: 0.1, spec)
+    after, metrics = step(state, batch, jax.random.key(1), model.orders)
+    return before, jax.device_get(after), metrics
+
+
+def test_a_frozen_encoder_stays_as_it_is_and_its_heads_learn():
+    before, after, metrics = one_step(tiny_model(frozen=True), encoder_rate=0.0)
+    jax.tree.map(np.testing.assert_array_equal, before.params['encoder'], after.params['encoder'])
+    jax.tree.map(np.testing.assert_array_equal, before.batch_stats, after.batch_stats)
+    for head in ('head0', 'head1'):
+        assert (before.params[head]['kernel'] != after.params[head]['kernel']).any()
+    assert bool(metrics['finite'])
+
+
+def test_the_loss_is_the_mean_of_the_heads_cross_entropies():
+    model = tiny_model()
+    before, _, metrics = one_step(model)
+    rng = np.random.default_rng(0)
+    spec = Augmentation()
+    pixels = (rng.integers(0, 256, (6, 1, 4, 8, 8, 3))[:, 0] / 255 - np.array(spec.mean)) / np.array(spec.std)
+    variables = {'params': before.params['encoder'], 'batch_stats': before.batch_stats['encoder']}
+    encode = jax.jit(lambda x: model.encoder.apply(variables, x, train=True, mutable=['batch_stats'])[0])
+    losses = []
+    for order in (0, 1):
+        features = encode(np.diff(pixels, n=order, axis=1).astype(np.float32))
+        head = before.params[f'head{order}']
+        logits = np.asarray(features, np.float64) @ head['kernel'] + head['bias']
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        losses.append(-np.log(p[np.arange(6), np.arange(6) % 3]).mean())
+    np.testing.assert_allclose(metrics['loss'], np.mean(losses), rtol=1e-4)  # float32
+
+
+def test_dropout_draws_from_the_steps_key_and_only_in_training():
+    model = tiny_model(dropout=0.5, frozen=True)
+    variables = jax.jit(lambda key: model.init(key, (4, 8, 8)))(jax.random.key(0))
+    clips = jax.random.normal(jax.random.key(1), (2, 4, 8, 8, 3))
+    train = jax.jit(lambda key: model.logits(variables, clips, True, key)[0][0])
+    one, two, again = (train(jax.random.key(seed)) for seed in (0, 1, 0))
+    assert (one != two).any() and (one == again).all()
+    probabilities = jax.jit(model.__call__)(variables, clips)
+    plain = jax.jit(tiny_model(dropout=0.0).__call__)(variables, clips)
+    for order in (0, 1):
+        np.testing.assert_allclose(probabilities[order].sum(1), 1, rtol=1e-5)
+        np.testing.assert_array_equal(probabilities[order], plain[order])
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'finetune.orders': ()}, 'finetune.orders'), ({'finetune.orders': (0, 0)}, 'each once'),
+    ({'finetune.orders': (3,)}, 'finetune.orders'), ({'finetune.dropout': 1.0}, 'dropout'),
+    ({'finetune.layer_decay': 0.0}, 'layer_decay'), ({'batch_size': 64}, 'motion/train-test has 48 usable'),
+    ({'epochs': 0}, 'epochs'), ({'optimizer.clip_norm': -1.0}, 'clip_norm'), ({'eval.crops': 'two'}, 'eval.crops')])
+def test_wrong_settings_are_refused(workdir, changes, message):
+    with pytest.raises(UserError, match=message):
+        finetune.run(settings(**changes), str(workdir))
+    assert not (workdir / 'eval').exists() or not list((workdir / 'eval').rglob('config.json'))
+
+
+@pytest.mark.parametrize(('field', 'value', 'message'), [
+    ('width', 4, r'\(4,\) here|2\) there and'), ('name', 'mc3_18', 'there and'), ('name', 'r2plus1d_18', 'absent')])
+def test_encoders_that_do_not_fit_their_config_are_refused(workdir, field, value, message):
+    """Of another width, and of another architecture, with the first parameter that tells."""
+    from vididi_jax.config import workdir_config
+
+    training = workdir_config(workdir)
+    training.model[field] = value
+    write_config(training, workdir)
+    with pytest.raises(UserError, match=f'does not fit this config .*{message}'):
+        finetune.run(settings(), str(workdir))

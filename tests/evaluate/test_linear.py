@@ -1,0 +1,76 @@
+"""The linear probe against scikit-learn, and how its strength is chosen."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import confusion_matrix, top_k_accuracy_score
+from sklearn.preprocessing import StandardScaler
+
+from vididi_jax.errors import UserError
+from vididi_jax.evaluate.linear import choose_strength, fit
+from vididi_jax.evaluate.metrics import confusion, over_folds, top_k
+
+
+def problem(seed=0, videos=60, dim=7, classes=4):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, videos)
+    x = rng.normal(size=(videos, dim)) * 10.0 ** rng.integers(-2, 3, dim) + 5
+    x[:, 0] += 0.05 * labels * x[:, 0].std()
+    return x, labels
+
+
+@pytest.mark.parametrize('strength', [0.01, 1.0, 100.0])
+def test_the_probe_is_scikit_learns_logistic_regression(strength):
+    """Probabilities to 1e-4: both stop at a tolerance of their own."""
+    x, labels = problem()
+    new, _ = problem(1)
+    scaler = StandardScaler().fit(x)
+    expected = LogisticRegression(C=strength, tol=1e-8, max_iter=10_000).fit(scaler.transform(x), labels)
+    got = np.exp(fit(x, labels, strength).scores(new, 4))
+    np.testing.assert_allclose(got, expected.predict_proba(scaler.transform(new)), atol=1e-4)
+
+
+def test_features_that_are_constant_in_train_and_classes_without_videos_have_no_say():
+    x, labels = problem()
+    labels = np.where(labels == 2, 5, labels)
+    with_constant = np.concatenate([x, np.full((len(x), 1), 3.0)], axis=1)
+    new = np.concatenate([x, np.full((len(x), 1), 1e6)], axis=1)
+    scores = fit(with_constant, labels, 1.0).scores(new, 7)
+    np.testing.assert_allclose(scores[:, [0, 1, 3, 5]], fit(x, labels, 1.0).scores(x, 7)[:, [0, 1, 3, 5]], atol=1e-6)
+    assert np.isneginf(scores[:, [2, 4, 6]]).all()
+
+
+def test_the_strength_is_the_best_on_held_out_groups_and_the_lowest_of_equals():
+    """Nearly as many features as videos, most of them noise: fitting them hard must lose."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(10), 12)
+    labels = np.tile(np.arange(2), 60)
+    x = rng.normal(size=(120, 60))
+    x[:, :10] += 0.6 * labels[:, None]
+    strengths = (100.0, 1e-3)
+    chosen = choose_strength(x, labels, groups.astype(str), strengths)
+    held = np.isin(groups, [0, 5])  # every fifth group
+    accuracy = {strength: (fit(x[~held], labels[~held], strength).scores(x[held], 2).argmax(1) == labels[held]).mean()
+                for strength in strengths}
+    assert accuracy[1e-3] > accuracy[100.0] and chosen == 1e-3
+    assert choose_strength(np.zeros((120, 2)), labels, groups.astype(str), (1.0, 0.1, 10.0)) == 0.1
+    assert choose_strength(x[:12], labels[:12], groups[:12].astype(str), (7.0,)) == 7
+    with pytest.raises(UserError, match='one group'):
+        choose_strength(x[:12], labels[:12], groups[:12].astype(str), strengths)
+
+
+def test_accuracies_and_confusion_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(50, 6)), np.arange(50) % 6
+    got = top_k(scores, labels, (1, 3))
+    for k in (1, 3):
+        assert got[f'top-{k}'] == pytest.approx(100 * top_k_accuracy_score(labels, scores, k=k))
+    np.testing.assert_array_equal(confusion(labels, scores.argmax(1), 6), confusion_matrix(labels, scores.argmax(1)))
+    tied = np.zeros((3, 4))  # the lower class counts as the higher score
+    assert top_k(tied, np.array([0, 1, 3]), (1, 2, 4)) == pytest.approx(
+        {'top-1': 100 / 3, 'top-2': 200 / 3, 'top-4': 100})
+
+
+def test_folds_are_summed_up_by_mean_and_standard_deviation():
+    mean, std = over_folds([{'V': {'top-1': 10.0}}, {'V': {'top-1': 20.0}}, {'V': {'top-1': 60.0}}])
+    assert mean == {'V': {'top-1': 30.0}} and std['V']['top-1'] == pytest.approx(np.std([10, 20, 60]))

@@ -1,0 +1,112 @@
+"""Folds: what is on which side, and every way in which sides can be wrong."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from configs import retrieval
+from vididi_jax.errors import UserError
+from vididi_jax.evaluate.protocol import deal, open_protocol
+
+
+def config(variant='smoke', **changes):
+    settings = retrieval.get_config(variant)
+    settings.eval.update(changes)
+    return settings
+
+
+def edit(data, out, change, **plan):
+    """A copy of a data set whose manifest's rows went through `change`."""
+    shutil.copytree(data, out)
+    rows = [json.loads(line) for line in (out / 'manifest.jsonl').read_text().splitlines()]
+    (out / 'manifest.jsonl').write_text(''.join(json.dumps(change(i, row)) + '\n' for i, row in enumerate(rows)))
+    if plan:
+        old = json.loads((out / 'plan.json').read_text())
+        (out / 'plan.json').write_text(json.dumps({**old, 'options': {**old['options'], **plan}}))
+    return str(out)
+
+
+@pytest.fixture(scope='module')
+def grouped(tiny_motion, tmp_path_factory):
+    """Six groups of eight training videos, one of each class."""
+    return edit(tiny_motion, tmp_path_factory.mktemp('grouped') / 'data',
+                lambda i, row: row | {'group': f'person{i // 8}' if row['split'] == 'train' else ''})
+
+
+def test_a_split_is_its_two_lists(tiny_motion):
+    protocol = open_protocol(config(), str(tiny_motion))
+    (fold,) = protocol.folds
+    assert protocol.name == fold.name == 'motion/train-test'
+    assert (len(fold.train.videos), len(fold.test.videos)) == (48, 16)
+    assert {row['split'] for row in fold.train.rows} == {'train'}
+    assert list(fold.test.labels) == [fold.test.source[i].label for i in range(16)]
+
+
+def test_official_splits_have_their_numbers_and_are_folds(tiny_motion, tmp_path):
+    paths = [edit(tiny_motion, tmp_path / str(n), lambda i, row: row, official_split=n) for n in (1, 2)]
+    assert open_protocol(config(), paths[1]).name == 'motion/split2'
+    protocol = open_protocol(config(), ','.join(paths))
+    assert [fold.name for fold in protocol.folds] == ['motion/split1', 'motion/split2']
+    with pytest.raises(UserError, match='motion/split1: give each split once'):
+        open_protocol(config(), f'{paths[0]},{paths[0]}')
+
+
+def test_each_group_is_left_out_once(grouped):
+    protocol = open_protocol(config('grouped'), grouped)
+    assert protocol.name == 'motion/grouped (leave one of 6 groups out)'
+    assert [fold.name for fold in protocol.folds] == [f'person{i}' for i in range(6)]
+    for i, fold in enumerate(protocol.folds):
+        assert set(fold.test.groups) == {f'person{i}'} and len(fold.train.videos) == 40
+    assert sorted(np.concatenate([fold.test.videos for fold in protocol.folds])) == list(range(48))
+
+
+def test_folds_hold_whole_groups(grouped):
+    protocol = open_protocol(config('grouped', folds=4), grouped)
+    assert [len(set(fold.test.groups)) for fold in protocol.folds] == [2, 2, 1, 1]
+    assert all(not set(fold.test.groups) & set(fold.train.groups) for fold in protocol.folds)
+
+
+def test_parts_are_balanced_over_classes_where_groups_are_of_one_class():
+    labels = np.repeat(np.arange(5), 10)
+    part = deal(labels, np.array([f'{label}_{i % 5}' for i, label in enumerate(labels)]), 5)
+    for label in range(5):
+        assert sorted(part[labels == label]) == sorted(list(range(5)) * 2)
+
+
+def test_wrong_protocols_are_refused(grouped, tiny_motion, tmp_path):
+    cases = [(config(protocol='groups'), grouped, 'split, grouped'), (config('grouped', folds=7), grouped, '6 groups'),
+             (config('grouped', folds=1), grouped, 'eval.folds is 1'), (config(test='val'), grouped, 'no split'),
+             (config('grouped'), f'{grouped},{tiny_motion}', 'grouped takes one')]
+    for settings, directory, message in cases:
+        with pytest.raises(UserError, match=message):
+            open_protocol(settings, directory)
+
+
+def test_a_video_or_a_group_on_both_sides_is_refused(tiny_motion, tmp_path):
+    twice = edit(tiny_motion, tmp_path / 'video',
+                 lambda i, row: row | ({'id': 'motion_train_00003'} if i == 50 else {}))
+    with pytest.raises(UserError, match=r"the video 'motion_train_00003' \(1 of them"):
+        open_protocol(config(), twice)
+    scene = edit(tiny_motion, tmp_path / 'group', lambda i, row: row | {'group': f'scene{i % 40}'})
+    with pytest.raises(UserError, match=r"the group 'scene10' \(16 of them"):
+        open_protocol(config(), scene)
+
+
+def test_a_class_without_training_videos_is_refused_unless_allowed(tiny_motion, tmp_path):
+    lacking = edit(tiny_motion, tmp_path / 'lacking', lambda i, row: row | (
+        {'label': 'right'} if row['label'] == 'left' and row['split'] == 'train' else {}))
+    with pytest.raises(UserError, match=r'2 test videos of 1 classes \(the first: left\).*allow_missing'):
+        open_protocol(config(), lacking)
+    settings = config()
+    settings.allow_missing = True
+    (fold,) = open_protocol(settings, lacking).folds
+    assert fold.absent().sum() == 2
+
+
+def test_labels_that_are_all_the_same_are_refused(tiny_motion, tmp_path):
+    one = edit(tiny_motion, tmp_path / 'one', lambda i, row: row | {'label': 'left'})
+    (tmp_path / 'one' / 'label.labels.txt').write_text('left\n')
+    with pytest.raises(UserError, match='evaluation needs labels'):
+        open_protocol(config(), one)

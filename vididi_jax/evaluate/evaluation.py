@@ -1,0 +1,167 @@
+"""What all evaluations of a workdir have in common: how they start, and the one form of their results."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+
+from vididi_jax.config import workdir_config
+from vididi_jax.data.source import RecordSource
+from vididi_jax.errors import UserError
+from vididi_jax.evaluate.features import Encoder, Views, read_views, trained_encoder, untrained_encoder, video_features
+from vididi_jax.evaluate.metrics import over_folds
+from vididi_jax.evaluate.pictures import confusion_picture
+from vididi_jax.evaluate.protocol import Fold, Protocol, Side, open_protocol
+from vididi_jax.evaluate.results import write_results
+
+
+class Evaluation(NamedTuple):
+    """A checked evaluation.
+
+    Attributes:
+      config: of the evaluation.
+      workdir: of the encoder.
+      training: config that the encoder was trained with.
+      directory: of the data.
+      encoder: trained, or untrained if `config.eval.untrained`.
+      views: of each video.
+      protocol: the folds.
+    """
+
+    config: ml_collections.ConfigDict
+    workdir: Path
+    training: ml_collections.ConfigDict
+    directory: str
+    encoder: Encoder
+    views: Views
+    protocol: Protocol
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        return self.workdir / 'eval' / self.config.eval.name
+
+
+class Outcome(NamedTuple):
+    """What a fold gave.
+
+    Attributes:
+      metrics: {kind of feature: {metric: percent}}.
+      chance: percent of the first metric by guessing.
+      confusion: counts (classes, classes), for the last kind of feature.
+      details: whatever else is to be said of the fold.
+    """
+
+    metrics: dict[str, dict[str, float]]
+    chance: float
+    confusion: np.ndarray
+    details: dict = {}
+
+
+def open_evaluation(config, workdir: str, orders: tuple[int, ...]) -> Evaluation:
+    """Check an evaluation and load its encoder.
+
+    Args:
+      config: of the evaluation.
+      workdir: of the training run.
+      orders: derivative orders that will be taken of the clips.
+
+    Raises:
+      UserError: the first thing that does not fit.
+    """
+    training = workdir_config(workdir)
+    views = read_views(config, orders)
+    directory = config.data.dir or training.data.dir
+    protocol = open_protocol(config, directory)
+    encoder = untrained_encoder(training) if config.eval.untrained else trained_encoder(training, workdir)
+    return Evaluation(config, Path(workdir), training, directory, encoder, views, protocol)
+
+
+def features_of(evaluation: Evaluation, side: Side, orders: tuple[int, ...]) -> dict[int, np.ndarray]:
+    """{order: (N, D)} of the videos of one side of a fold, through the cache of the workdir."""
+    features = video_features(
+        evaluation.encoder, side.source, orders=orders, views=evaluation.views, workers=evaluation.config.data.workers,
+        cache=evaluation.workdir / 'eval' / 'cache')
+    return {order: value[side.videos] for order, value in features.items()}
+
+
+def seen_in_training(evaluation: Evaluation) -> int | None:
+    """How many different test videos the encoder was trained on, without labels; None if its data are gone."""
+    if evaluation.config.eval.untrained:
+        return 0
+    try:
+        source = RecordSource(evaluation.training.data.dir, evaluation.training.data.split)
+    except UserError:
+        return None
+    known = {(source.name, row['id'], row['frames']) for row in source.rows}
+    tested = {(fold.test.source.name, row['id'], row['frames'])
+              for fold in evaluation.protocol.folds for row in fold.test.rows}
+    return len(known & tested)
+
+
+def describe_fold(fold: Fold, outcome: Outcome) -> dict:
+    """One fold for results.json."""
+    absent = fold.absent()
+    return {
+        'name': fold.name, 'train_videos': len(fold.train.videos), 'test_videos': len(fold.test.videos),
+        'test_videos_without_their_class_in_train': {
+            'videos': int(absent.sum()), 'classes': len(set(fold.test.labels[absent]))},
+        'metrics': outcome.metrics, 'chance': outcome.chance, **outcome.details}
+
+
+def counts_of(evaluation: Evaluation) -> dict[str, dict[str, int]]:
+    """How many videos are listed, there and used, by what they are for; over all data sets."""
+    counts = {}
+    for side, sources in evaluation.protocol.sources.items():
+        rows = [{**source.counts, 'videos': len(source), 'looped': evaluation.views.looped(source)}
+                for source in sources]
+        counts[side] = {name: sum(row[name] for row in rows) for name in rows[0]}
+    return counts
+
+
+def finish(evaluation: Evaluation, task: str, outcomes: list[Outcome], **details) -> dict:
+    """Write `results.json` and `confusion.png`, and print a table; returns the figures: means over the folds.
+
+    Args:
+      evaluation: what was evaluated.
+      task: for example 'retrieval'.
+      outcomes: one a fold.
+      **details: what else to say.
+    """
+    config, training, protocol = evaluation.config, evaluation.training, evaluation.protocol
+    metrics, std = over_folds([outcome.metrics for outcome in outcomes])
+    folds = [describe_fold(fold, outcome) for fold, outcome in zip(protocol.folds, outcomes, strict=True)]
+    matrix = sum(outcome.confusion for outcome in outcomes)
+    classes = protocol.folds[0].test.source.label_names
+    counts, seen = counts_of(evaluation), seen_in_training(evaluation)
+    without = [fold['test_videos_without_their_class_in_train'] for fold in folds]
+    encoder = 'untrained' if config.eval.untrained else 'trained'
+    path = write_results(
+        evaluation.workdir, config.eval.name, task=task, metrics=metrics, config=config, std=std, folds=folds,
+        chance=float(np.mean([outcome.chance for outcome in outcomes])), protocol=protocol.name,
+        data=evaluation.directory, clips_x_crops=evaluation.views.text, counts=counts,
+        test_videos_without_their_class_in_train={
+            name: sum(entry[name] for entry in without) for name in ('videos', 'classes')},
+        transductive=None if seen is None else seen > 0, test_videos_seen_in_pretraining=seen, encoder=encoder,
+        checkpoint_step=evaluation.encoder.step, seed=training.seed, evaluation_seed=config.seed, **details,
+        confusion={'features': list(metrics)[-1], 'classes': classes, 'counts': matrix.tolist()},
+        training_config=training.to_dict())
+    (path.parent / 'confusion.png').write_bytes(confusion_picture(matrix, classes, f'{task}, {list(metrics)[-1]}'))
+    videos = '; '.join(f'{side} {count["videos"]:,} of {count["listed"]:,} videos' for side, count in counts.items())
+    print(f'{task} on {protocol.name}: {encoder} encoder, step {evaluation.encoder.step}, seed {training.seed}; '
+          f'{videos}; {evaluation.views.text} views')
+    print_table(metrics, std, len(folds))
+    print(f'written to {path}')
+    return metrics
+
+
+def print_table(metrics: dict, std: dict, folds: int) -> None:
+    """A line a kind of feature; with standard deviations where there are several folds."""
+    width = 14 if folds > 1 else 9
+    print('features ' + ''.join(f'{name:>{width}}' for name in next(iter(metrics.values()))))
+    for kind, row in metrics.items():
+        cells = (f'{value:.1f}' + (f' ± {std[kind][name]:.1f}' if folds > 1 else '') for name, value in row.items())
+        print(f'{kind:9}' + ''.join(f'{cell:>{width}}' for cell in cells))
+    if folds > 1:
+        print(f'mean ± standard deviation over {folds} folds')

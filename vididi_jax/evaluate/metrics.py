@@ -1,0 +1,33 @@
+"""Figures of a classification: accuracy, confusion, means over folds."""
+
+import numpy as np
+
+
+def top_k(scores: np.ndarray, labels: np.ndarray, ks: tuple[int, ...] = (1, 5)) -> dict[str, float]:
+    """Percentage of rows whose class is among the k with the highest scores; of equal scores the lower class counts.
+
+    Args:
+      scores: (N, classes).
+      labels: (N,) ints.
+      ks: the k to report.
+
+    Returns:
+      {'top-1': percent, ...}.
+    """
+    order = np.argsort(-scores, axis=1, kind='stable')
+    hits = order == labels[:, None]
+    return {f'top-{k}': 100 * float(hits[:, :k].any(1).mean()) for k in ks}
+
+
+def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    """Counts (classes, classes): row the true class, column the predicted one."""
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, predictions), 1)
+    return counts
+
+
+def over_folds(found: list[dict[str, dict[str, float]]]) -> tuple[dict, dict]:
+    """Mean and (population) standard deviation over folds of {kind: {metric: value}}."""
+    mean, std = ({kind: {name: float(summary([fold[kind][name] for fold in found])) for name in metrics}
+                  for kind, metrics in found[0].items()} for summary in (np.mean, np.std))
+    return mean, std

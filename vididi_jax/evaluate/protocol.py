@@ -1,0 +1,174 @@
+"""What an evaluation is made on: folds, each with training videos and test videos, and what must hold of them."""
+
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vididi_jax.data.source import RecordSource, official_split
+from vididi_jax.errors import UserError
+
+PROTOCOLS = ('split', 'grouped')
+
+
+class Side(NamedTuple):
+    """Some videos of a source: indices of its records, in its order."""
+
+    source: RecordSource
+    videos: np.ndarray
+
+    @property
+    def rows(self) -> list[dict]:
+        """The manifest's rows."""
+        return [self.source.rows[i] for i in self.videos]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) class numbers."""
+        number = {name: i for i, name in enumerate(self.source.label_names)}
+        return np.array([number[row['label']] for row in self.rows])
+
+    @property
+    def groups(self) -> np.ndarray:
+        """(N,) names of the groups; a video without one stands for itself."""
+        return np.array([row['group'] or row['id'] for row in self.rows])
+
+
+class Fold(NamedTuple):
+    """A part of an evaluation: what is learned from (or searched), and what is asked."""
+
+    name: str
+    train: Side
+    test: Side
+
+    def absent(self) -> np.ndarray:
+        """Which test videos are of a class that no training video has; (N,) bool."""
+        return ~np.isin(self.test.labels, self.train.labels)
+
+
+class Protocol(NamedTuple):
+    """All folds of an evaluation.
+
+    Attributes:
+      name: such as 'ucf101/split1' or 'folder/grouped'.
+      folds: one a data set for 'split', one a group or part for 'grouped'.
+      sources: the records behind them, by what they are for.
+    """
+
+    name: str
+    folds: tuple[Fold, ...]
+    sources: dict[str, tuple[RecordSource, ...]]
+
+
+def open_complete(directory: str, split: str, allow_missing: bool) -> RecordSource:
+    """The records of a split; raises `UserError` if videos of it are missing or broken, unless that is allowed."""
+    source = RecordSource(directory, split)
+    counts = source.counts
+    if counts['ok'] < counts['listed'] and not allow_missing:
+        raise UserError(
+            f'split {split!r} of {directory} has {counts["ok"]:,} of its {counts["listed"]:,} listed videos '
+            f'({counts["missing"]:,} missing, {counts["broken"]:,} broken): figures on a part do not compare with '
+            'others; complete it, or set --config.allow_missing=True.'
+        )
+    return source
+
+
+def deal(labels: np.ndarray, groups: np.ndarray, parts: int) -> np.ndarray:
+    """Part of each video, 0 to `parts` - 1: whole groups, dealt in turns in order of their first class and name.
+
+    Args:
+      labels, groups: (N,), of the videos.
+      parts: at most the number of groups.
+
+    Returns:
+      (N,) ints.
+    """
+    first = {}
+    for label, group in zip(labels, groups, strict=True):
+        first[group] = min(label, first.get(group, label))
+    turn = {group: i % parts for i, group in enumerate(sorted(first, key=lambda group: (first[group], group)))}
+    return np.array([turn[group] for group in groups])
+
+
+def open_protocol(config, directory: str) -> Protocol:
+    """The folds that `config.eval` asks for, checked.
+
+    'split': the split `eval.test` against the split `eval.train` of each data set of `directory` (several, such as the
+    three official splits of UCF101, are separated by commas). 'grouped': the videos of split `eval.train`, each group
+    (or each of `eval.folds` parts of whole groups) in turn against all others.
+
+    Raises:
+      UserError: an unknown protocol, too few groups, labels that are all the same; videos that are missing or broken
+        and classes without a training video, unless `config.allow_missing`; a video or a group on both sides.
+    """
+    settings = config.eval
+    if settings.protocol not in PROTOCOLS:
+        raise UserError(f'eval.protocol is {settings.protocol!r}: choose one of {", ".join(PROTOCOLS)}.')
+    directories = directory.split(',')
+    if settings.protocol == 'split':
+        protocol = _split(settings, directories, config.allow_missing)
+    elif len(directories) == 1:
+        protocol = _grouped(settings, directory, config.allow_missing)
+    else:
+        raise UserError(f'data.dir names {len(directories)} data sets, and eval.protocol grouped takes one.')
+    for fold in protocol.folds:
+        check(fold, config.allow_missing)
+    return protocol
+
+
+def _whole(source: RecordSource) -> Side:
+    return Side(source, np.arange(len(source)))
+
+
+def _split(settings, directories: list[str], allow_missing: bool) -> Protocol:
+    folds = []
+    for directory in directories:
+        train, test = (open_complete(directory, split, allow_missing) for split in (settings.train, settings.test))
+        number = official_split(Path(directory))
+        name = f'{train.name}/split{number}' if number else f'{train.name}/{settings.train}-{settings.test}'
+        folds.append(Fold(name, _whole(train), _whole(test)))
+    repeated = [name for name, times in Counter(fold.name for fold in folds).items() if times > 1]
+    if repeated:
+        raise UserError(f'two of the data sets of data.dir are {repeated[0]}: give each split once.')
+    sources = {side: tuple(getattr(fold, side).source for fold in folds) for side in ('train', 'test')}
+    return Protocol('+'.join(fold.name for fold in folds), tuple(folds), sources)
+
+
+def _grouped(settings, directory: str, allow_missing: bool) -> Protocol:
+    source = open_complete(directory, settings.train, allow_missing)
+    whole = _whole(source)
+    labels, groups = whole.labels, whole.groups
+    number = len(set(groups))
+    if number < 2 or settings.folds > number or settings.folds < 0 or settings.folds == 1:
+        raise UserError(f'split {settings.train!r} of {directory} has {number} groups and eval.folds is '
+                        f'{settings.folds}: it must be 0 (each group in turn), or from 2 to the number of groups.')
+    part = deal(labels, groups, settings.folds or number)
+    folds = []
+    for i in range(part.max() + 1):
+        here = part == i
+        name = f'{len(set(groups[here]))} groups, part {i + 1}' if settings.folds else str(groups[here][0])
+        folds.append(Fold(name, Side(source, np.flatnonzero(~here)), Side(source, np.flatnonzero(here))))
+    kind = f'{settings.folds} folds over {number} groups' if settings.folds else f'leave one of {number} groups out'
+    return Protocol(f'{source.name}/grouped ({kind})', tuple(folds), {'all': (source,)})
+
+
+def check(fold: Fold, allow_missing: bool) -> None:
+    """Raises `UserError` if a video or a group is on both sides, if there is one class, or one that is not in train."""
+    for kind, names in (('video', [[row['id'] for row in side.rows] for side in (fold.train, fold.test)]),
+                        ('group', [side.groups for side in (fold.train, fold.test)])):
+        both = sorted(str(name) for name in set(names[0]) & set(names[1]))
+        if both:
+            raise UserError(f'{fold.name}: the {kind} {both[0]!r} ({len(both)} of them in all) is in train and in '
+                            'test, so test videos would find themselves or their like: repair the lists and prepare '
+                            'the data again.')
+    names = fold.train.source.label_names
+    if names != fold.test.source.label_names or len(names) < 2:
+        raise UserError(f'{fold.name}: {len(names)} classes in train and {len(fold.test.source.label_names)} in test: '
+                        'evaluation needs labels, at least two, the same on both sides.')
+    absent = fold.absent()
+    if absent.any() and not allow_missing:
+        classes = sorted({names[label] for label in fold.test.labels[absent]})
+        raise UserError(f'{fold.name}: {absent.sum()} test videos of {len(classes)} classes (the first: {classes[0]}) '
+                        'have no training video of their class and would always count as misses: add some, or set '
+                        '--config.allow_missing=True.')
