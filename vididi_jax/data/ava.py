@@ -13,6 +13,7 @@ any, `boxes_SPLIT.csv` (of a person detector) and `excluded_SPLIT.csv`; a record
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -129,7 +130,7 @@ def _number(text: str, name: str) -> float:
         number = float(text)
     except ValueError:
         raise ValueError(f'{name} {text!r} is not a number') from None
-    if not np.isfinite(number):
+    if not math.isfinite(number):
         raise ValueError(f'{name} {text!r} is not finite')
     return number
 
