@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from data_prep import folder, hmdb51, motion, ucf101, verify
+from data_prep import ava, folder, hmdb51, motion, motion_boxes, ucf101, verify
 from data_prep.writer import write_dataset
 from vididi_jax.data.records import ENCODINGS
 from vididi_jax.errors import UserError
@@ -13,6 +13,7 @@ VIDEO_FILES = {
     'folder': (folder, 'any folder of videos; sub-folders are labels if there are any'),
     'ucf101': (ucf101, 'UCF101 with its official split lists'),
     'hmdb51': (hmdb51, 'HMDB51 with its official split lists'),
+    'ava': (ava, 'AVA: a clip around each annotated keyframe, with its boxes'),
 }
 
 
@@ -49,7 +50,10 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if arguments.workers < 1 or getattr(arguments, 'short_side', 8) < 8:
         raise UserError('--workers must be at least 1 and --short_side at least 8.')
-    module = motion if arguments.dataset == 'motion' else VIDEO_FILES[arguments.dataset][0]
+    if arguments.dataset == 'motion':
+        module = motion_boxes if arguments.boxes else motion
+    else:
+        module = VIDEO_FILES[arguments.dataset][0]
     plan, decode = module.plan(arguments)
     rows = write_dataset(plan, decode, arguments.out, arguments.workers)
     summary(rows, arguments.out)
