@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from data_prep import folder, hmdb51, motion, ucf101, verify
+from data_prep import folder, hmdb51, motion, motion_boxes, ucf101, verify
 from data_prep.writer import write_dataset
 from vididi_jax.data.records import ENCODINGS
 from vididi_jax.errors import UserError
@@ -49,7 +49,10 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if arguments.workers < 1 or getattr(arguments, 'short_side', 8) < 8:
         raise UserError('--workers must be at least 1 and --short_side at least 8.')
-    module = motion if arguments.dataset == 'motion' else VIDEO_FILES[arguments.dataset][0]
+    if arguments.dataset == 'motion':
+        module = motion_boxes if arguments.boxes else motion
+    else:
+        module = VIDEO_FILES[arguments.dataset][0]
     plan, decode = module.plan(arguments)
     rows = write_dataset(plan, decode, arguments.out, arguments.workers)
     summary(rows, arguments.out)

@@ -7,6 +7,7 @@ in at the other, so a position in a single frame says nothing, and neither does 
 """
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from vididi_jax.errors import UserError
 
 CLASSES = ('left', 'right', 'up', 'down', 'clockwise', 'counterclockwise', 'oscillating', 'pulsing')
 SHAPES = ('disc', 'square', 'diamond', 'ring', 'cross')
+EXTENT = {'disc': 1.0, 'square': 0.9, 'diamond': 1.2, 'ring': 1.05, 'cross': 1.1}  # half a shape's box, in radii
 DIRECTIONS = {'left': (0, -1), 'right': (0, 1), 'up': (-1, 0), 'down': (1, 0)}
 SPLITS = ('train', 'test')
 FPS = 25.0
@@ -32,17 +34,20 @@ class Trajectory(NamedTuple):
     radius: np.ndarray
 
 
-def trajectory(rng: np.random.Generator, motion: str, frames: int, size: int) -> Trajectory:
+def trajectory(
+    rng: np.random.Generator, motion: str, frames: int, size: int, scale: float | None = None
+) -> Trajectory:
     """How a sprite of class `motion` moves through frames of `size` pixels.
 
-    Speeds scale with the frame. The start is uniform on the torus. Every sprite's radius is drawn as
-    `base * (1 + PULSE * sin(phase))`; only in the class 'pulsing' does the phase advance, so the radii of single frames
-    have one distribution.
+    Radii and speeds are shares of `scale` pixels, by default of the frame. The start is uniform on the torus. Every
+    sprite's radius is drawn as `base * (1 + PULSE * sin(phase))`; only in the class 'pulsing' does the phase advance,
+    so the radii of single frames have one distribution.
     """
+    scale = scale or size
     time = np.arange(frames)
     start = rng.uniform(0, size, 2)
-    base = size * rng.uniform(0.18, 0.28)
-    speed = size * rng.uniform(0.04, 0.08)  # pixels a frame
+    base = scale * rng.uniform(0.18, 0.28)
+    speed = scale * rng.uniform(0.04, 0.08)  # pixels a frame
     phase = rng.uniform(0, 2 * np.pi)
     turn = 2 * np.pi / rng.uniform(10, 18)  # radians a frame
     size_phase = rng.uniform(0, 2 * np.pi) + (turn * time if motion == 'pulsing' else 0 * time)
@@ -76,13 +81,33 @@ def coverage(shape: str, path: Trajectory, size: int) -> np.ndarray:
     return np.clip(distance + 0.5, 0, 1)
 
 
-def smooth_noise(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A strong smooth background: colour noise of low spatial frequencies, (size, size, 3) in [0, 1]."""
+def smooth_noise(rng: np.random.Generator, size: int, cutoff: float = 3.5) -> np.ndarray:
+    """A strong smooth background: colour noise of low spatial frequencies, (size, size, 3) in [0, 1].
+
+    `cutoff`: cycles a frame at which the amplitude has fallen to 1/e.
+    """
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(size, 1 / size), np.fft.fftfreq(size, 1 / size)))
     spectrum = np.fft.fft2(rng.standard_normal((size, size, 3)), axes=(0, 1))
-    noise = np.fft.ifft2(spectrum * np.exp(-((frequency / 3.5) ** 2))[..., None], axes=(0, 1)).real
+    noise = np.fft.ifft2(spectrum * np.exp(-((frequency / cutoff) ** 2))[..., None], axes=(0, 1)).real
     noise -= noise.min((0, 1))
     return noise / noise.max((0, 1))
+
+
+class Sprite(NamedTuple):
+    """What moves: one of SHAPES, its path, and its colour, (3,) in [0, 1]."""
+
+    shape: str
+    path: Trajectory
+    colour: np.ndarray
+
+
+def paint(background: np.ndarray, sprites: Sequence[Sprite], tint: np.ndarray) -> np.ndarray:
+    """A video of sprites, the later ones in front, before a static background: uint8 (T, size, size, 3)."""
+    video = background
+    for sprite in sprites:
+        alpha = coverage(sprite.shape, sprite.path, len(background))[..., None]
+        video = (1 - alpha) * video + alpha * sprite.colour
+    return np.round(255 * video * tint).astype(np.uint8)
 
 
 def render_video(seed: int, split: str, number: int, frames: int, size: int) -> np.ndarray:
@@ -92,9 +117,7 @@ def render_video(seed: int, split: str, number: int, frames: int, size: int) -> 
     background = smooth_noise(rng, size)
     tint = rng.uniform(0.5, 1.0, 3)
     colour = rng.uniform(0, 1, 3)
-    alpha = coverage(SHAPES[rng.integers(len(SHAPES))], path, size)[..., None]
-    video = (1 - alpha) * background + alpha * colour
-    return np.round(255 * video * tint).astype(np.uint8)
+    return paint(background, [Sprite(SHAPES[rng.integers(len(SHAPES))], path, colour)], tint)
 
 
 def label_of(number: int) -> str:
@@ -109,20 +132,31 @@ def decode(video: Video, *, seed: int, frames: int, size: int) -> Decoded:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--train', type=int, default=1024, help='videos of the train split (1024)')
-    parser.add_argument('--test', type=int, default=512, help='videos of the test split (512)')
+    parser.add_argument('--boxes', action='store_true', help='one to three sprites a video, each with its own motion '
+                        "and a box, in AVA's format: a small data set for detection")
+    parser.add_argument('--train', type=int, help='videos of the train split (1024; with --boxes 768)')
+    parser.add_argument('--test', type=int, help='videos of the test split (512; with --boxes 256)')
     parser.add_argument('--frames', type=int, default=24, help='frames of a video (24)')
-    parser.add_argument('--size', type=int, default=32, help='height and width of a frame, pixels (32)')
+    parser.add_argument('--size', type=int, help='height and width of a frame, pixels (32; with --boxes 64)')
     parser.add_argument('--seed', type=int, default=0)
+
+
+def resolve(arguments: argparse.Namespace, train: int, test: int, size: int, smallest: int) -> dict[str, int]:
+    """The numbers of a command line, those not given by default; raises `UserError` if one is too small."""
+    numbers = {'train': train, 'test': test, 'frames': 24, 'size': size, 'seed': 0}
+    numbers |= {name: value for name in numbers if (value := getattr(arguments, name)) is not None}
+    if min(numbers['train'], numbers['test'], numbers['frames']) < 1 or numbers['size'] < smallest or (
+            numbers['seed'] < 0):
+        raise UserError(f'motion needs --train, --test and --frames of at least 1, --size of at least {smallest} and '
+                        '--seed of at least 0.')
+    return numbers
 
 
 def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     """What to write, and how each video is made."""
-    options = {name: getattr(arguments, name) for name in ('seed', 'frames', 'size')}
-    if min(arguments.train, arguments.test, arguments.frames) < 1 or arguments.size < 8 or arguments.seed < 0:
-        raise UserError('motion needs --train, --test and --frames of at least 1, --size of at least 8 and '
-                        '--seed of at least 0.')
+    numbers = resolve(arguments, 1024, 512, 32, smallest=8)
+    options = {name: numbers[name] for name in ('seed', 'frames', 'size')}
     videos = tuple(
         Video(f'motion_{split}_{number:05d}', f'{split}/{number:05d}', label_of(number), '', split)
-        for split in SPLITS for number in range(getattr(arguments, split)))
+        for split in SPLITS for number in range(numbers[split]))
     return Plan('motion', '', CLASSES, videos, (), 'raw', options), partial(decode, **options)

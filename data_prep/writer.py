@@ -4,6 +4,7 @@ Until everything is written the directory holds `incomplete/`: the plan of the r
 of its videos. dataset_info.json comes last, so a directory that has it is complete.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -58,6 +59,7 @@ class Plan:
       missing: the listed videos that do not.
       encoding: 'jpeg' or 'raw'.
       options: what else the frames depend on, as it should stand in the data set's description.
+      files: other text files of the data set, name -> content, that stand beside the shards.
     """
 
     name: str
@@ -67,6 +69,13 @@ class Plan:
     missing: tuple[Video, ...]
     encoding: str
     options: dict
+    files: dict[str, str] = field(default_factory=dict)
+
+    def described(self) -> dict:
+        """The plan as json; of the other files, if there are any, their sha256."""
+        described = json.loads(json.dumps(asdict(replace(self, files={}))))
+        hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in self.files.items()}
+        return described | {'files': hashes} if hashes else {k: v for k, v in described.items() if k != 'files'}
 
     def shards(self) -> list[tuple[str, int, int, tuple[Video, ...]]]:
         """(split, shard, number of the split's shards, its videos)."""
@@ -92,7 +101,7 @@ def write_dataset(plan: Plan, decode: Callable[[Video], Decoded], out: str | Pat
     """
     out = Path(out)
     incomplete = out / 'incomplete'
-    described = json.loads(json.dumps(asdict(plan)))
+    described = plan.described()
     if _already_complete(out, incomplete, described):
         print(f'{out} is complete already: nothing to do')
         return _read_rows(out / records.MANIFEST)
@@ -234,6 +243,8 @@ def _finish(plan: Plan, shards: list[tuple], out: Path, incomplete: Path, descri
     manifest += [_row(video, 'missing', reason='listed, and not in the folder of videos') for video in plan.missing]
     (out / records.MANIFEST).write_text(_lines(manifest))
     (out / records.PLAN).write_text(json.dumps(described))
+    for name, text in plan.files.items():
+        (out / name).write_text(text)
     _write_tfds_info(plan, shards, rows, out)
     shutil.rmtree(incomplete)
     return manifest
