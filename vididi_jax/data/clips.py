@@ -122,3 +122,8 @@ def centre_clip(num_frames: int, *, length: int, stride: int) -> np.ndarray:
       (1, length) int64, each in [0, num_frames).
     """
     return (num_frames // 2 + stride * (np.arange(length) - length // 2))[None] % num_frames
+
+
+def centre_frames_needed(length: int, stride: int) -> int:
+    """Frames that a video must have so that `centre_clip` does not loop."""
+    return 2 * stride * (length // 2) + length % 2
