@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from data_prep import folder, hmdb51, motion, motion_boxes, ucf101, verify
+from data_prep import ava, folder, hmdb51, motion, motion_boxes, ucf101, verify
 from data_prep.writer import write_dataset
 from vididi_jax.data.records import ENCODINGS
 from vididi_jax.errors import UserError
@@ -13,6 +13,7 @@ VIDEO_FILES = {
     'folder': (folder, 'any folder of videos; sub-folders are labels if there are any'),
     'ucf101': (ucf101, 'UCF101 with its official split lists'),
     'hmdb51': (hmdb51, 'HMDB51 with its official split lists'),
+    'ava': (ava, 'AVA: a clip around each annotated keyframe, with its boxes'),
 }
 
 

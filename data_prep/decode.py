@@ -44,6 +44,26 @@ def target_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     return max(round(height * scale), short_side), max(round(width * scale), short_side)
 
 
+def quarter_turns(frame: av.VideoFrame) -> int:
+    """Counter-clockwise quarter turns that put a frame upright, as the display matrix says: 0 to 3."""
+    return round(frame.rotation / 90) % 4
+
+
+def upright_size(frame: av.VideoFrame, short_side: int) -> tuple[int, int]:
+    """Height and width at which a frame is stored, upright."""
+    upright = (frame.width, frame.height) if quarter_turns(frame) % 2 else (frame.height, frame.width)
+    return target_size(*upright, short_side)
+
+
+def encode_upright(frame: av.VideoFrame, height: int, width: int, encoding: str) -> bytes:
+    """A decoded frame upright, resized and encoded; downscaling averages areas, upscaling is bicubic."""
+    turns = quarter_turns(frame)
+    across, down = (height, width) if turns % 2 else (width, height)
+    shrinks = min(frame.height, frame.width) > min(height, width)
+    small = frame.reformat(across, down, format='rgb24', interpolation='AREA' if shrinks else 'BICUBIC')
+    return encode_frame(np.rot90(small.to_ndarray(), turns), encoding)
+
+
 def decode_video(path: str | Path, short_side: int, encoding: str) -> Decoded:
     """Decode every frame of the first video stream, upright, resized to `short_side` and encoded.
 
@@ -64,14 +84,9 @@ def decode_video(path: str | Path, short_side: int, encoding: str) -> Decoded:
             for frame in container.decode(stream):
                 if frame.is_corrupt:
                     return broken(f'frame {len(frames)} is damaged, or the file was cut there')
-                turns = round(frame.rotation / 90) % 4  # counter-clockwise quarter turns
                 if not frames:
-                    upright = (frame.width, frame.height) if turns % 2 else (frame.height, frame.width)
-                    height, width = target_size(*upright, short_side)
-                across, down = (height, width) if turns % 2 else (width, height)
-                shrinks = min(frame.height, frame.width) > short_side
-                small = frame.reformat(across, down, format='rgb24', interpolation='AREA' if shrinks else 'BICUBIC')
-                frames.append(encode_frame(np.rot90(small.to_ndarray(), turns), encoding))
+                    height, width = upright_size(frame, short_side)
+                frames.append(encode_upright(frame, height, width, encoding))
                 size += len(frames[-1])
                 if size > MOST_BYTES:
                     return broken('its frames take more than the 2 GB of a record: cut the video into parts')

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -72,10 +72,10 @@ class Plan:
     files: dict[str, str] = field(default_factory=dict)
 
     def described(self) -> dict:
-        """The plan as json; of the other files, if there are any, their sha256."""
-        described = json.loads(json.dumps(asdict(replace(self, files={}))))
-        hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in self.files.items()}
-        return described | {'files': hashes} if hashes else {k: v for k, v in described.items() if k != 'files'}
+        """The plan as json, with the sha256 of the other files in place of their text."""
+        described = json.loads(json.dumps(asdict(self)))
+        hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in described.pop('files').items()}
+        return described | ({'files': hashes} if hashes else {})
 
     def shards(self) -> list[tuple[str, int, int, tuple[Video, ...]]]:
         """(split, shard, number of the split's shards, its videos)."""

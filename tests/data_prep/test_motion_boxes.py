@@ -1,5 +1,7 @@
 """Motion with boxes: where the sprites are, what the detector gives, and the files of the data set."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -104,6 +106,17 @@ def test_it_depends_on_the_seed_alone(data, tmp_path, capsys):
     assert 'complete already' in capsys.readouterr().out
     with pytest.raises(UserError, match='other options'):
         prepare(*COMMAND, '--seed=1', f'--out={data}')
+
+
+def test_annotations_that_do_not_fit_the_records_are_refused(data, tmp_path):
+    copy = shutil.copytree(data, tmp_path / 'data')
+    path = copy / 'annotations_test.csv'
+    path.write_text(''.join(line for line in path.read_text().splitlines(True) if 'test_00004' not in line))
+    with pytest.raises(UserError, match=r"does not list the keyframe 'motion_test_00004,0902' \(1 in all\)"):
+        open_keyframes(RecordSource(copy, 'test'))
+    path.unlink()
+    with pytest.raises(UserError, match='annotations_test.csv cannot be read'):
+        open_keyframes(RecordSource(copy, 'test'))
 
 
 def test_small_frames_are_refused():

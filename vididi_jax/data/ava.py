@@ -13,6 +13,7 @@ any, `boxes_SPLIT.csv` (of a person detector) and `excluded_SPLIT.csv`; a record
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -107,19 +108,26 @@ def read_text(path: str | Path) -> str:
 def _rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     """(line number, columns) of the lines that are not empty."""
     reader = csv.reader(io.StringIO(read_text(path), newline=''))
-    for row in reader:
-        if row:
-            yield reader.line_num, row
+    try:
+        for row in reader:
+            if row:
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise UserError(f'{path}, line {reader.line_num}: {error}: repair the file.') from error
 
 
 def _fail(path: str | Path, line: int, row: list[str], problem: object, form: str) -> UserError:
     return UserError(f'{path}, line {line}: {",".join(row)!r}: {problem}; rows are {form}: repair the file.')
 
 
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
 def _keyframe(row: list[str]) -> Keyframe:
     if not row[0]:
         raise ValueError('the video has no name')
-    if not re.fullmatch(r'\d+', row[1]):
+    if not _is_count(row[1]):
         raise ValueError(f'the timestamp {row[1]!r} is not a whole number of seconds')
     return row[0], int(row[1])
 
@@ -129,25 +137,24 @@ def _number(text: str, name: str) -> float:
         number = float(text)
     except ValueError:
         raise ValueError(f'{name} {text!r} is not a number') from None
-    if not np.isfinite(number):
+    if not math.isfinite(number):
         raise ValueError(f'{name} {text!r} is not finite')
     return number
 
 
-def _row(row: list[str], outside: bool) -> tuple:
-    """One row with a box; raises `ValueError` with what is wrong."""
-    box = x1, y1, x2, y2 = tuple(_number(text, name) for text, name in zip(row[2:6], ('x1', 'y1', 'x2', 'y2'),
-                                                                          strict=True))
+def _box(row: list[str], outside: bool) -> tuple:
+    """(box, action, score) of a row; raises `ValueError` with what is wrong."""
+    box = x1, y1, x2, y2 = tuple(map(_number, row[2:6], ('x1', 'y1', 'x2', 'y2')))
     if x1 >= x2 or y1 >= y2:
         raise ValueError('x1 must be less than x2 and y1 less than y2')
     if not outside and (min(box) < 0 or max(box) > 1):
         raise ValueError('coordinates must be from 0 to 1')
     if x1 >= 1 or y1 >= 1 or x2 <= 0 or y2 <= 0:
         raise ValueError('the box lies outside the frame (are these pixels?)')
-    if not re.fullmatch(r'\d*', row[6]):
+    if row[6] and not _is_count(row[6]):
         raise ValueError(f'the action {row[6]!r} is not a number of a class')
     score = _number(row[7], 'the score') if len(row) == 8 and row[7] else np.nan
-    return *_keyframe(row), box, int(row[6] or NO_ACTION), score
+    return box, int(row[6] or NO_ACTION), score
 
 
 def read_boxes(path: str | Path, *, outside: bool = False) -> Boxes:
@@ -166,9 +173,10 @@ def read_boxes(path: str | Path, *, outside: bool = False) -> Boxes:
         try:
             if len(row) not in (2, 7, 8):
                 raise ValueError(f'it has {len(row)} columns')
-            listed[_keyframe(row)] = None
+            keyframe = _keyframe(row)
+            listed[keyframe] = None
             if len(row) > 2:
-                rows.append(_row(row, outside))
+                rows.append((*keyframe, *_box(row, outside)))
         except ValueError as error:
             raise _fail(path, line, row, error, 'video,timestamp,x1,y1,x2,y2,action,score') from error
     return make_boxes(rows, listed)
@@ -191,8 +199,9 @@ def format_boxes(boxes: Boxes) -> str:
     """The text of a box file; nine digits, so that float32 comes back exactly. Keyframes without boxes come last."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator='\n')
-    for (video, timestamp), box, action, score in zip(boxes.of_row(), *boxes[2:5], strict=True):
-        scores = [] if np.isnan(score) else [f'{score:.9g}']
+    columns = (column.tolist() for column in boxes[2:5])
+    for (video, timestamp), box, action, score in zip(boxes.of_row(), *columns, strict=True):
+        scores = [] if math.isnan(score) else [f'{score:.9g}']
         writer.writerow([video, f'{timestamp:04d}', *(f'{x:.9g}' for x in box), '' if action < 0 else action, *scores])
     with_boxes = set(boxes.of_row())
     writer.writerows((video, f'{time:04d}') for video, time in boxes.keyframes if (video, time) not in with_boxes)

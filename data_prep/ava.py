@@ -1,0 +1,131 @@
+"""AVA: one clip around each keyframe, cut by time, with its boxes (Gu et al., CVPR 2018; v2.1 and v2.2).
+
+A record is a keyframe, its id 'VIDEO,0902', its group the video. Beside the shards stand the annotations and the
+excluded keyframes as they were given, the label map, and the person detector's boxes with a score of at least
+--min_score, under the names of `data_prep motion --boxes`. A keyframe outside its video is broken, with its reason.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.cut import cut_clip
+from data_prep.decode import Decoded, broken
+from data_prep.folder import EXTENSIONS, check_folder
+from data_prep.writer import Plan, Video
+from vididi_jax.data import ava as formats
+from vididi_jax.errors import UserError
+
+SPLITS = ('train', 'test')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--videos', required=True, help="folder of files VIDEO.EXTENSION, with AVA's names of videos")
+    for split in SPLITS:
+        parser.add_argument(f'--{split}', required=True, metavar='CSV', help=f'annotations of the {split} split')
+    parser.add_argument('--label_map', required=True, metavar='FILE', help='of the classes, .pbtxt or lines `1: name`')
+    for split in SPLITS:
+        parser.add_argument(f'--excluded_{split}', metavar='CSV', help=f'excluded timestamps of the {split} split')
+    for split in SPLITS:
+        parser.add_argument(f'--boxes_{split}', metavar='CSV', help=f'boxes of a person detector, {split} split')
+    parser.add_argument('--min_score', type=float, default=0.8, help='of the boxes that are kept (0.8)')
+    parser.add_argument('--fps', type=float, default=15.0, help='frames a second of the clips (15)')
+    parser.add_argument('--frames', type=int, default=32, help='frames of a clip (32)')
+    parser.add_argument('--starts_at', type=float, default=0.0, metavar='SECONDS',
+                        help='where in the film the files begin: 0 for whole films (default), 900 for the usual cuts')
+    parser.add_argument('--allow_missing', action='store_true', help='write the videos that are there')
+
+
+def decode(video: Video, *, root: str, starts_at: float, **clip) -> Decoded:
+    """Cut the clip of a keyframe."""
+    _, timestamp = formats.parse_keyframe_id(video.id)
+    if timestamp < starts_at:
+        return broken(f'the keyframe at {timestamp} s is outside its video, which starts at {starts_at:g} s')
+    return cut_clip(Path(root) / video.path, timestamp - starts_at, **clip)
+
+
+def _find_videos(root: Path) -> dict[str, str]:
+    """Name -> file name of the videos of a folder; raises `UserError` if two files are of one name."""
+    found = {}
+    for path in sorted(root.iterdir()):
+        if path.suffix.lower() in EXTENSIONS and path.is_file():
+            if path.stem in found:
+                raise UserError(f'{root} has two files of the video {path.stem}: {found[path.stem]} and {path.name}: '
+                                'leave one.')
+            found[path.stem] = path.name
+    return found
+
+
+def read_annotations(
+    path: str, excluded: str | None, split: str, names: dict[int, str]
+) -> tuple[list[formats.Keyframe], dict[str, str]]:
+    """The keyframes of a split that are not excluded, and the split's files as they are stored; prints the counts."""
+    boxes = formats.read_boxes(path)
+    exclusions = formats.read_exclusions(excluded) if excluded else set()
+    keyframes = [key for key in boxes.keyframes if key not in exclusions]
+    rows = [(*key, *box) for key, box in zip(boxes.of_row(), boxes.box.tolist(), strict=True)]
+    outside = int((~np.isin(boxes.action, list(names))).sum())
+    print(f'{split}: {len(boxes.keyframes):,} keyframes of {len({video for video, _ in boxes.keyframes}):,} videos '
+          f'listed, {len(boxes.keyframes) - len(keyframes):,} of them excluded, '
+          f'{len(set(boxes.keyframes) - set(boxes.of_row())):,} without boxes; {len(set(rows)):,} boxes with '
+          f'{len(rows):,} actions, {outside:,} of them not in the label map')
+    if not keyframes:
+        raise UserError(f'{path} lists no keyframe that is not excluded: give the annotations of the {split} split.')
+    files = {formats.file_name(formats.ANNOTATIONS, split): formats.read_text(path)}
+    if excluded:
+        files[formats.file_name(formats.EXCLUDED, split)] = formats.read_text(excluded)
+    return keyframes, files
+
+
+def read_detections(path: str, split: str, keyframes: list[formats.Keyframe], min_score: float) -> dict[str, str]:
+    """The file of a person detector's boxes with a score of at least `min_score`; prints the counts."""
+    boxes = formats.read_boxes(path, outside=True)
+    if np.isnan(boxes.score).any():
+        first = formats.keyframe_id(*boxes.of_row()[int(np.isnan(boxes.score).argmax())])
+        raise UserError(f'{path} has boxes without a score (the first: {first}): rows must be '
+                        'video,timestamp,x1,y1,x2,y2,,score.')
+    kept = boxes.select(boxes.score >= min_score)
+    with_boxes, listed = set(kept.of_row()), set(keyframes)
+    print(f'{split}: {len(kept.score):,} of {len(boxes.score):,} detected boxes have a score of at least '
+          f'{min_score:g}; {len(with_boxes & listed):,} of {len(keyframes):,} keyframes have one, and '
+          f'{sum(key not in listed for key in kept.of_row()):,} boxes are of keyframes that are not listed')
+    return {formats.file_name(formats.DETECTOR, split): formats.format_boxes(kept)}
+
+
+def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
+    """Every keyframe that is listed and not excluded.
+
+    Raises:
+      UserError: a malformed file, a video in both splits, videos that are missing (unless that is allowed).
+    """
+    if arguments.fps <= 0 or arguments.frames < 1 or arguments.starts_at < 0:
+        raise UserError('ava needs --fps above 0, --frames of at least 1 and --starts_at of at least 0.')
+    root = check_folder(arguments.videos, '--videos')
+    names = formats.read_label_map(arguments.label_map)
+    files, listed, side = {formats.LABEL_MAP: formats.format_label_map(names)}, [], {}
+    for split in SPLITS:
+        keyframes, mine = read_annotations(
+            getattr(arguments, split), getattr(arguments, f'excluded_{split}'), split, names)
+        files |= mine
+        if detections := getattr(arguments, f'boxes_{split}'):
+            files |= read_detections(detections, split, keyframes, arguments.min_score)
+        for video, timestamp in keyframes:
+            if side.setdefault(video, split) != split:
+                raise UserError(f'the video {video} is in both --train and --test: give the official splits.')
+            listed.append((video, timestamp, split))
+    found = _find_videos(root)
+    videos = [Video(formats.keyframe_id(video, timestamp), found.get(video, video), '', video, split)
+              for video, timestamp, split in listed]
+    missing = sorted(set(side) - set(found))
+    print(f'{len(side) - len(missing):,} of {len(side):,} listed videos found below {root}, {len(missing):,} missing')
+    if missing and (len(missing) == len(side) or not arguments.allow_missing):
+        raise UserError(f'{len(missing):,} of {len(side):,} listed videos are missing below {root} (the first: '
+                        f'{missing[0]}): complete them, or add --allow_missing if some are there.')
+    clip = {'fps': arguments.fps, 'count': arguments.frames, 'short_side': arguments.short_side}
+    whole = Plan('ava', str(root.resolve()), ('',), tuple(video for video in videos if video.group in found),
+                 tuple(video for video in videos if video.group not in found), arguments.encoding,
+                 {**clip, 'starts_at': arguments.starts_at, 'min_score': arguments.min_score}, files)
+    return whole, partial(
+        decode, root=str(root), starts_at=arguments.starts_at, encoding=arguments.encoding, **clip)
