@@ -3,6 +3,7 @@
 Reference: Gu et al., AVA, CVPR 2018.
 """
 
+import hashlib
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -57,9 +58,9 @@ class Detection(NamedTuple):
         """Where the results go."""
         return self.workdir / 'eval' / self.config.eval.name
 
-    def file(self, kind: str) -> Path:
-        """A CSV file of the test split; it need not exist."""
-        source = self.data.test.source
+    def file(self, kind: str, side: str = 'test') -> Path:
+        """A CSV file of a side's split; it need not exist."""
+        source = getattr(self.data, side).source
         return Path(source.directory) / ava.file_name(kind, source.split)
 
 
@@ -79,6 +80,9 @@ def open_detection(config, workdir: str) -> Detection:
     training = workdir_config(workdir)
     training = ml_collections.ConfigDict(to_dict(training) | {'augment': to_dict(training.augment) | to_dict(
         config.augment)})
+    if settings.run and not (Path(workdir) / 'eval' / settings.run / 'run' / 'config.json').is_file():
+        raise UserError(f'eval.run is {settings.run!r}, and {workdir} has no run of a detector of that name: leave it '
+                        'empty to train one.')
     spec = Augmentation(**training.augment)
     if spec.shift:
         raise UserError(f'augment.shift is {spec.shift}: shifts wrap around, and a box cannot: set it to 0.')
@@ -102,12 +106,14 @@ def open_detection(config, workdir: str) -> Detection:
 
 
 def training_config(detection: Detection) -> ml_collections.ConfigDict:
-    """The config of the training run: which boxes are asked at the end is no part of it."""
+    """The config of the training run: which boxes are asked at the end is no part of it; those learned from are."""
     config = detection.config
+    annotations = hashlib.sha256(detection.file(ava.ANNOTATIONS, 'train').read_bytes()).hexdigest()[:16]
     recipe = {name: value for name, value in to_dict(config.detection).items() if name != 'boxes'}
     return run_config(
         detection, 'detection', detection=recipe, protocol=detection.data.name,
-        data={'dir': str(detection.data.train.source.directory), 'workers': config.data.workers},
+        data={'dir': str(detection.data.train.source.directory), 'workers': config.data.workers,
+              'annotations': annotations},
         clip={'frames': config.eval.frames, 'stride': config.eval.stride})
 
 
