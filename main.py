@@ -21,6 +21,7 @@ TASKS = {  # task -> module with `run(config, workdir)`; only the one that runs 
     'retrieval': 'vididi_jax.evaluate.retrieval',
     'linear': 'vididi_jax.evaluate.linear',
     'finetune': 'vididi_jax.evaluate.finetune',
+    'detection': 'vididi_jax.evaluate.detect',
     'eval_all': 'vididi_jax.evaluate.eval_all',
     'report': 'vididi_jax.report.page',
 }

@@ -63,6 +63,18 @@ def tiny_motion(tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope='session')
+def tiny_boxes(tmp_path_factory):
+    """24 training and 8 test videos of 24 frames of 32 x 32, with boxes."""
+    from data_prep import motion_boxes
+    from data_prep.writer import write_dataset
+
+    out = tmp_path_factory.mktemp('motion_boxes') / 'data'
+    arguments = Namespace(train=24, test=8, frames=24, size=32, seed=0)
+    write_dataset(*motion_boxes.plan(arguments), out, workers=1)
+    return out
+
+
 def tiny(data):
     from configs import motion_vicreg
 

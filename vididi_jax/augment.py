@@ -9,6 +9,7 @@ Reference: Chen et al., CPAL 2025, section 4 (experimental setup); torchvision.t
 from dataclasses import dataclass
 from functools import partial
 from math import log
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +117,16 @@ class Augmentation:
                             'augment.size to that of all frames, or augment.crop to random_resized.')
 
 
+class Crop(NamedTuple):
+    """What of a frame is seen: a box in whole pixels, stretched to the output and flipped if `flip`; each (B,)."""
+
+    top: jax.Array
+    left: jax.Array
+    height: jax.Array
+    width: jax.Array
+    flip: jax.Array
+
+
 def _numbers(key: jax.Array, count: int) -> jax.Array:
     """Uniform in [0, 1), float32 whatever the clips' dtype, because it decides which bits are used.
 
@@ -172,14 +183,16 @@ def _colour(key: jax.Array, frames: jax.Array, spec: Augmentation) -> jax.Array:
     return frames
 
 
-def _augment_clip(key: jax.Array, clip: jax.Array, size: jax.Array, spec: Augmentation) -> jax.Array:
+def _augment_clip(key: jax.Array, clip: jax.Array, size: jax.Array, spec: Augmentation) -> tuple[jax.Array, Crop]:
     """One clip (T, H, W, 3) in [0, 1], of which the top left `size` are pixels."""
     key, crop_key, colour_key = jax.random.split(key, 3)
     flip, down, right, blur, sigma, gain, *tint = _numbers(key, 9)
     flip = flip < spec.flip
     if spec.crop == 'random_resized':
-        clip = resized_crop(clip, *random_box(crop_key, size[0], size[1], spec.area, spec.aspect), spec.size, flip)
+        crop = Crop(*random_box(crop_key, size[0], size[1], spec.area, spec.aspect), flip)
+        clip = resized_crop(clip, *crop[:4], spec.size, flip)
     else:
+        crop = Crop(0 * size[0], 0 * size[1], *size, flip)
         clip = jnp.where(flip, clip[:, :, ::-1], clip) if spec.flip else clip
         clip = jnp.where((size == spec.size).all(), clip, jnp.nan)  # rather than showing the padding
     if spec.shift:
@@ -196,7 +209,7 @@ def _augment_clip(key: jax.Array, clip: jax.Array, size: jax.Array, spec: Augmen
         clip = clip * _between(gain, spec.gain).astype(clip.dtype)
     if spec.tint != (1, 1):
         clip = clip * _between(jnp.stack(tint), spec.tint).astype(clip.dtype)
-    return clip
+    return clip, crop
 
 
 @partial(jax.jit, static_argnames=('spec', 'dtype'))
@@ -218,12 +231,20 @@ def augment(key: jax.Array, clips: jax.Array, sizes: jax.Array, spec: Augmentati
       ValueError: clips that are not uint8, a low-precision `dtype`.
       UserError: a canvas that is not of `spec.size` where `spec.crop` is 'none'.
     """
-    _check(clips, dtype)
+    return augment_and_crop(key, clips, sizes, spec, dtype)[0]
+
+
+@partial(jax.jit, static_argnames=('spec', 'dtype'))
+def augment_and_crop(
+    key: jax.Array, clips: jax.Array, sizes: jax.Array, spec: Augmentation, dtype=jnp.float32,
+) -> tuple[jax.Array, Crop]:
+    """As `augment`, and the crop of each clip (before it is shifted)."""
+    check_clips(clips, dtype)
     spec.check_frames(clips.shape[2:3], clips.shape[3:4])
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(clips.shape[0]))
     pixels = clips.astype(dtype) / 255
-    pixels = jax.vmap(partial(_augment_clip, spec=spec))(keys, pixels, sizes)
-    return normalise(pixels, spec.mean, spec.std)
+    pixels, crops = jax.vmap(partial(_augment_clip, spec=spec))(keys, pixels, sizes)
+    return normalise(pixels, spec.mean, spec.std), crops
 
 
 @partial(jax.jit, static_argnames=('spec', 'dtype'))
@@ -253,7 +274,7 @@ def evaluation_crops(
     Returns:
       (B, CROPS[crops], T, size, size, 3), normalised.
     """
-    _check(clips, dtype)
+    check_clips(clips, dtype)
 
     def one(clip, size, key):
         side = jnp.round(spec.centre_fraction * size.min()).astype(jnp.int32)
@@ -271,7 +292,8 @@ def evaluation_crops(
     return normalise(jax.vmap(one)(clips.astype(dtype) / 255, sizes, keys), spec.mean, spec.std)
 
 
-def _check(clips: jax.Array, dtype) -> None:
+def check_clips(clips: jax.Array, dtype) -> None:
+    """Raises `ValueError` unless clips are uint8 (B, T, H, W, 3) and `dtype` is one to compute in."""
     if clips.dtype != jnp.uint8 or clips.ndim != 5:
         raise ValueError(f'clips must be uint8 (B, T, H, W, 3), not {clips.dtype} {clips.shape}.')
     if dtype not in (jnp.float32, jnp.float64):

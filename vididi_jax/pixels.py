@@ -51,12 +51,40 @@ def resized_crop(clip: jax.Array, top, left, height, width, size: int, flip=Fals
     rows = resize_weights(top, height, clip.shape[-3], size, dtype)
     columns = resize_weights(left, width, clip.shape[-2], size, dtype)
     columns = jnp.where(flip, columns[::-1], columns)
+    return _resample(clip, rows, columns)
+
+
+def letterbox(clip: jax.Array, height, width, size: int) -> tuple[jax.Array, jax.Array]:
+    """Resize frames, aspect kept, so that the longer side fills a square, with nothing below or to their right.
+
+    Args:
+      clip: floating point (..., H, W, C), of which the top left `height` x `width` are pixels (may be traced).
+      size: output height and width.
+
+    Returns:
+      (..., size, size, C), 0 beyond the frames; and bool (size, size), which of the output's pixels have their centre
+      in the frames.
+    """
+    side = jnp.maximum(height, width)
+
+    def along(length, inputs):
+        inside = (jnp.arange(size) + 0.5) * side / size < length
+        weights = resize_weights(0, side, inputs, size, clip.dtype)
+        weights = jnp.where(inside[:, None] & (jnp.arange(inputs) < length), weights, 0)  # no padding of the canvas
+        return weights / jnp.where(inside, weights.sum(1), 1)[:, None], inside
+
+    (rows, below), (columns, right) = along(height, clip.shape[-3]), along(width, clip.shape[-2])
+    return _resample(clip, rows, columns), below[:, None] & right
+
+
+def _resample(clip: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """`y[..., i, j, c] = sum_{h, w} rows[i, h] columns[j, w] clip[..., h, w, c]`."""
     frames = clip.reshape(-1, *clip.shape[-3:])
     # One product a frame: inside one large product equal frames would be summed in different orders.
     rows, columns = (jnp.broadcast_to(weights, (len(frames), *weights.shape)) for weights in (rows, columns))
     frames = jnp.einsum('nhwc,nih->niwc', frames, rows, precision=lax.Precision.HIGHEST)
     frames = jnp.einsum('niwc,njw->nijc', frames, columns, precision=lax.Precision.HIGHEST)
-    return frames.reshape(*clip.shape[:-3], size, size, clip.shape[-1])
+    return frames.reshape(*clip.shape[:-3], *frames.shape[1:])
 
 
 def adjust_brightness(clip: jax.Array, factor) -> jax.Array:

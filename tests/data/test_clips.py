@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from vididi_jax.data.clips import even_clips, frames_needed, sample_clip_pair, usable_videos
+from vididi_jax.data.clips import (
+    centre_clip,
+    centre_frames_needed,
+    even_clips,
+    frames_needed,
+    sample_clip_pair,
+    usable_videos,
+)
 from vididi_jax.errors import UserError
 
 
@@ -57,3 +64,15 @@ def test_policies_for_short_videos():
         usable_videos(frames, 48, 'skip')
     with pytest.raises(UserError, match='adjacent, independent'):
         frames_needed(8, 3, 'random')
+
+
+@pytest.mark.parametrize(('num_frames', 'length', 'stride'), [(24, 8, 1), (24, 8, 3), (25, 5, 4), (90, 16, 4)])
+def test_the_centre_clip_has_the_middle_frame_in_its_middle(num_frames, length, stride):
+    got = centre_clip(num_frames, length=length, stride=stride)
+    assert got.shape == (1, length) and got[0, length // 2] == num_frames // 2
+    assert (np.diff(got[0]) == stride).all() and got.min() >= 0 and got.max() < num_frames
+    needed = centre_frames_needed(length, stride)
+    runs_on = [(np.diff(centre_clip(n, length=length, stride=stride)) == stride).all() for n in range(1, 2 * needed)]
+    assert runs_on.index(True) + 1 == needed and all(runs_on[needed - 1 :])
+    looped = centre_clip(10, length=16, stride=4)
+    assert looped.min() >= 0 and looped.max() < 10 and looped[0, 8] == 5

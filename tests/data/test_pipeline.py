@@ -80,3 +80,15 @@ def test_videos_of_several_sizes_stand_in_the_corner_of_one_canvas(source, monke
     assert loaded['clips'].shape == (1, 2, 20, 24, 3) and list(loaded['size']) == [16, 16]
     np.testing.assert_array_equal(loaded['clips'][0, :, :16, :16], source[0].frames([0, 1]))
     assert not loaded['clips'][:, :, 16:].any() and not loaded['clips'][:, :, :, 16:].any()
+
+
+def test_clips_around_the_middle_frame_in_training_and_in_evaluation(source):
+    stream = pipeline.training_stream(
+        source, np.arange(len(source)), length=4, stride=2, placement='centre', batch_size=6, seed=0)
+    evaluated = pipeline.keyframe_batches(source, length=4, stride=2, videos_per_batch=10, records=np.array([3, 1]))[0]
+    assert stream[0]['clips'].shape[:3] == (6, 1, 4) and evaluated['record'].tolist() == [3, 1]
+    for batch in (stream[0], stream[9], evaluated):
+        for clip, record in zip(batch['clips'][:, 0], batch['record'], strict=True):
+            np.testing.assert_array_equal(clip, source[int(record)].frames([8, 10, 12, 14]))
+    first_pass = np.concatenate([stream[i]['record'] for i in range(8)])
+    np.testing.assert_array_equal(np.sort(first_pass), np.arange(48))

@@ -46,6 +46,20 @@ def test_shapes_and_modes(name):
     assert all(jax.tree.leaves(moved))
 
 
+@pytest.mark.parametrize('name', PARAMETERS)
+def test_without_the_last_stride_maps_are_denser_and_variables_the_same(name):
+    plain, dense = create_encoder(name, width=2), create_encoder(name, width=2, last_stride=1)
+    clips = jnp.asarray(np.random.default_rng(0).normal(size=(1, 5, 64, 96, 3)), jnp.float32)
+    variables = jax.jit(plain.init)(jax.random.key(0), clips)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, jax.eval_shape(dense.init, jax.random.key(0),
+                                                                                         clips))
+    maps = [jax.jit(partial(encoder.apply, method='feature_map'))(variables, clips) for encoder in (plain, dense)]
+    for encoder, found in zip((plain, dense), maps, strict=True):
+        assert found.shape[2:4] == (64 // encoder.spatial_stride, 96 // encoder.spatial_stride)
+    assert plain.spatial_stride == 2 * dense.spatial_stride == (32 if name == 's3d' else 16)
+    assert maps[0].shape[1] == maps[1].shape[1]  # time is as it was
+
+
 def test_formulations_and_remat_give_the_same_features_and_gradients():
     clips = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 16, 16, 3)), jnp.float32)
     results = []
@@ -146,7 +160,8 @@ def test_projector_is_linear_norm_relu_and_a_plain_last_layer():
 
 
 @pytest.mark.parametrize(('name', 'options', 'message'), [
-    ('resnet', {}, 'r3d_18'), ('r3d_18', dict(width=0), 'width'), ('r3d_18', dict(conv_impl='fast'), 'taps')])
+    ('resnet', {}, 'r3d_18'), ('r3d_18', dict(width=0), 'width'), ('r3d_18', dict(conv_impl='fast'), 'taps'),
+    ('s3d', dict(last_stride=3), 'last_stride')])
 def test_wrong_arguments_are_refused(name, options, message):
     with pytest.raises(UserError, match=message):
         create_encoder(name, **options)

@@ -1,6 +1,6 @@
 """`make parity`: recompute the expected results with torchvision, and compare everything. Needs torch and torchvision.
 
-`python -m tests.parity --write` writes the file that the tests of vididi_jax/models compare with.
+`python -m tests.parity --write` writes the files that the tests of vididi_jax/models compare with.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torchvision
 
-from tests.parity import reference, transforms
+from tests.parity import reference, regions, transforms
 from vididi_jax.models import create_encoder
 from vididi_jax.models.torchvision import from_state_dict, read_weights, to_state_dict, write_weights
 
@@ -135,12 +135,13 @@ def full_differences(name: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog='python -m tests.parity', description=__doc__)
-    parser.add_argument('--write', action='store_true', help='write the file that the tests compare with')
+    parser.add_argument('--write', action='store_true', help='write the files that the tests compare with')
     arguments = parser.parse_args()
     jax.config.update('jax_enable_x64', True)
     results = {name: expected(name) for name in reference.CLIPS}
     if arguments.write:
         write(reference.FIXTURE, results)
+        regions.write()
     stored, wrong = reference.load(), 0
     versions = (f'{module.__name__} {module.__version__}' for module in (torch, torchvision, jax))
     print(f'relative differences, {", ".join(versions)}')
@@ -149,10 +150,12 @@ def main() -> None:
             good = value <= (SINGLE if what == 'eval float32' else EXACT)
             wrong += not good
             print(f'{name:12} {what:20} {value:.1e} {"" if good else "TOO LARGE"}', flush=True)
-    for what, value in transforms.differences().items():
-        good = value <= PIXELS
-        wrong += not good
-        print(f'{"pixels":12} {what:30} {value:.1e} {"" if good else "TOO LARGE"}', flush=True)
+    others = {'pixels': (transforms.differences(), PIXELS), 'RoIAlign': (regions.differences(), EXACT)}
+    for part, (found, limit) in others.items():
+        for what, value in found.items():
+            good = value <= limit
+            wrong += not good
+            print(f'{part:12} {what:40} {value:.1e} {"" if good else "TOO LARGE"}', flush=True)
     if wrong:
         sys.exit(f'{wrong} differences are too large.')
     print('torchvision and vididi_jax agree.')

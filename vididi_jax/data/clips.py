@@ -107,3 +107,23 @@ def even_clips(num_frames: int, *, clips: int, length: int, stride: int) -> np.n
     room = max(num_frames - ((length - 1) * stride + 1), 0)
     starts = np.round(np.linspace(0, room, clips)) if clips > 1 else np.array([room // 2])
     return (starts.astype(np.int64)[:, None] + stride * np.arange(length)) % num_frames
+
+
+def centre_clip(num_frames: int, *, length: int, stride: int) -> np.ndarray:
+    """Frame indices of one clip around the middle frame, the keyframe of a detection data set.
+
+    Frame `length // 2` of the clip is frame `num_frames // 2` of the video; a clip that does not fit loops.
+
+    Args:
+      num_frames: decoded frames of the video.
+      length, stride: as in `even_clips`.
+
+    Returns:
+      (1, length) int64, each in [0, num_frames).
+    """
+    return (num_frames // 2 + stride * (np.arange(length) - length // 2))[None] % num_frames
+
+
+def centre_frames_needed(length: int, stride: int) -> int:
+    """Frames that a video must have so that `centre_clip` does not loop."""
+    return 2 * stride * (length // 2) + length % 2

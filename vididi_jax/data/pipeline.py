@@ -55,17 +55,14 @@ class _RandomClips(grain.transforms.RandomMap):
         return load_clips(self.source, record, indices, self.shape)
 
 
-class _EvenClips(grain.transforms.Map):
-    """Record index -> evenly spaced clips of that video."""
+class _FixedClips(grain.transforms.Map):
+    """Record index -> the clips of that video that its number of frames decides."""
 
-    def __init__(self, source: RecordSource, clips_per_video: int, length: int, stride: int):
-        self.source, self.count, self.length, self.stride = source, clips_per_video, length, stride
-        self.shape = canvas(source)
+    def __init__(self, source: RecordSource, choose: partial):
+        self.source, self.choose, self.shape = source, choose, canvas(source)
 
     def map(self, record: int) -> dict[str, np.ndarray]:
-        indices = clips.even_clips(
-            self.source.rows[record]['frames'], clips=self.count, length=self.length, stride=self.stride)
-        return load_clips(self.source, record, indices, self.shape)
+        return load_clips(self.source, record, self.choose(self.source.rows[record]['frames']), self.shape)
 
 
 def training_stream(
@@ -82,20 +79,24 @@ def training_stream(
       source: the records.
       videos: indices of the records to use.
       length, stride: of a clip.
-      placement: 'single' for one clip a video, see `clips.sample_clip`, else see `clips.sample_clip_pair`.
+      placement: 'single' for one random clip a video, see `clips.sample_clip`; 'centre' for the one around its middle
+        frame, see `clips.centre_clip`; else see `clips.sample_clip_pair`.
       batch_size: videos in a global batch; a multiple of `processes`.
       seed: of shuffling and of clip sampling.
       process, processes: this process's number, and how many there are.
 
     Returns:
-      Dataset whose element i is `load_clips` with K = 2 (1 for 'single'), stacked over this process's share of global
-      batch i.
+      Dataset whose element i is `load_clips` with K = 2 (1 for 'single' and 'centre'), stacked over this process's
+      share of global batch i.
     """
-    if placement == 'single':
-        sample = partial(clips.sample_clip, length=length, stride=stride)
+    order = grain.MapDataset.source(videos).seed(seed).shuffle().repeat()
+    if placement == 'centre':
+        examples = order.map(_FixedClips(source, partial(clips.centre_clip, length=length, stride=stride)))
+    elif placement == 'single':
+        examples = order.random_map(_RandomClips(source, partial(clips.sample_clip, length=length, stride=stride)))
     else:
         sample = partial(clips.sample_clip_pair, length=length, stride=stride, placement=placement)
-    examples = grain.MapDataset.source(videos).seed(seed).shuffle().repeat().random_map(_RandomClips(source, sample))
+        examples = order.random_map(_RandomClips(source, sample))
     return examples[process::processes].batch(batch_size // processes)
 
 
@@ -113,7 +114,16 @@ def evaluation_batches(
       records: indices of the records to read, in order; None for all.
     """
     chosen = np.arange(len(source)) if records is None else records
-    clips_of = _EvenClips(source, clips_per_video, length, stride)
+    clips_of = _FixedClips(source, partial(clips.even_clips, clips=clips_per_video, length=length, stride=stride))
+    return grain.MapDataset.source(chosen).map(clips_of).batch(videos_per_batch)
+
+
+def keyframe_batches(
+    source: RecordSource, *, length: int, stride: int, videos_per_batch: int, records: np.ndarray | None = None,
+) -> grain.MapDataset:
+    """As `evaluation_batches`, with the one clip around the middle frame, see `clips.centre_clip`."""
+    chosen = np.arange(len(source)) if records is None else records
+    clips_of = _FixedClips(source, partial(clips.centre_clip, length=length, stride=stride))
     return grain.MapDataset.source(chosen).map(clips_of).batch(videos_per_batch)
 
 

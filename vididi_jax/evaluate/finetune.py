@@ -3,6 +3,7 @@
 Reference: Chen et al., CPAL 2025, section 4 (downstream tasks).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -62,18 +63,28 @@ class Classifier:
                  for order, k in zip(self.orders, keys, strict=True)}
         return {'params': {'encoder': encoder['params'], **heads}, 'batch_stats': {'encoder': encoder['batch_stats']}}
 
-    def logits(self, variables: dict, pixels: jax.Array, train: bool, key: jax.Array | None = None):
-        """({order: (B, classes)}, BatchNorm statistics after it) of normalised clips (B, T, H, W, 3)."""
+    def encode(self, variables: dict, view: jax.Array, train: bool, method: str = '__call__'):
+        """(What `method` of the encoder gives, BatchNorm statistics after it)."""
+        if not train:
+            return self.encoder.apply(variables, view, train=False, method=method), variables['batch_stats']
+        found, moved = self.encoder.apply(variables, view, train=True, method=method, mutable=['batch_stats'])
+        return found, moved['batch_stats']
+
+    def features(self, variables: dict, view: jax.Array, train: bool):
+        """(Features (B, D), BatchNorm statistics after them) of a view (B, T', H, W, 3)."""
+        return self.encode(variables, view, train)
+
+    def logits(self, variables: dict, pixels: jax.Array, train: bool, key: jax.Array | None = None, **regions):
+        """({order: (B, classes)}, BatchNorm statistics after it) of normalised clips (B, T, H, W, 3).
+
+        `regions` are given on to `features`.
+        """
         params, stats = variables['params'], variables['batch_stats']['encoder']
         found = {}
         for order in self.orders:
             encoder = {'params': params['encoder'], 'batch_stats': stats}
             view = time_derivative(pixels, order)
-            if train and not self.frozen:
-                features, moved = self.encoder.apply(encoder, view, train=True, mutable=['batch_stats'])
-                stats = moved['batch_stats']
-            else:
-                features = self.encoder.apply(encoder, view, train=False)
+            features, stats = self.features(encoder, view, train and not self.frozen, **regions)
             features = jax.lax.stop_gradient(features) if self.frozen else features
             if train and self.dropout:
                 dropout = nn.Dropout(self.dropout, deterministic=False)
@@ -87,6 +98,27 @@ class Classifier:
         return {order: nn.softmax(value) for order, value in found.items()}
 
 
+def make_update(loss_fn: Callable, optimizer: optax.GradientTransformation, rate: optax.Schedule) -> Callable:
+    """Build `update(state, *inputs) -> (state, metrics)`; `state` is donated, and comes back as it was if not finite.
+
+    Args:
+      loss_fn: `(params, state, *inputs) -> (loss, (metrics, batch_stats))`.
+      optimizer, rate: the rate is only reported.
+    """
+
+    @partial(jax.jit, donate_argnames='state', compiler_options=compiler_options())
+    def update(state: TrainState, *inputs):
+        gradient = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (metrics, stats)), grads = gradient(state.params, state, *inputs)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        new = TrainState(state.step + 1, optax.apply_updates(state.params, updates), stats, opt_state)
+        new, finite = keep_if_finite(loss, grads, new, state)
+        return new, {'loss': loss, **metrics, 'gradient_norm': optax.tree.norm(grads),
+                     'learning_rate': rate(state.step), 'finite': finite}
+
+    return update
+
+
 def make_step(model: Classifier, optimizer: optax.GradientTransformation, rate: optax.Schedule, spec: Augmentation):
     """Build `step(state, batch, key, orders) -> (state, metrics)`: the mean of the heads' cross-entropies."""
 
@@ -98,15 +130,7 @@ def make_step(model: Classifier, optimizer: optax.GradientTransformation, rate: 
                  for order, value in found.items()}
         return sum(losses.values()) / len(losses), (right, stats)
 
-    @partial(jax.jit, donate_argnames='state', compiler_options=compiler_options())
-    def update(state: TrainState, pixels: jax.Array, labels: jax.Array, key: jax.Array):
-        gradient = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (right, stats)), grads = gradient(state.params, state, pixels, labels, key)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        new = TrainState(state.step + 1, optax.apply_updates(state.params, updates), stats, opt_state)
-        new, finite = keep_if_finite(loss, grads, new, state)
-        return new, {'loss': loss, **right, 'gradient_norm': optax.tree.norm(grads),
-                     'learning_rate': rate(state.step), 'finite': finite}
+    update = make_update(loss_fn, optimizer, rate)
 
     def step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, ...]):
         del orders  # always those of the heads
@@ -117,35 +141,58 @@ def make_step(model: Classifier, optimizer: optax.GradientTransformation, rate: 
     return step
 
 
-def check(evaluation: Evaluation) -> None:
-    """Raises `UserError` if the fields of `config.finetune` do not fit."""
-    config = evaluation.config.finetune
-    if not config.orders or len(set(config.orders)) < len(config.orders) or not set(config.orders) <= set(NAMES):
-        raise UserError(f'finetune.orders is {tuple(config.orders)}: give one or more of 0, 1, 2, each once.')
-    if not 0 <= config.dropout < 1:
-        raise UserError(f'finetune.dropout is {config.dropout}: it must be from 0 to below 1.')
-    if config.encoder_rate < 0 or config.layer_decay <= 0:
-        raise UserError('finetune.encoder_rate must be at least 0 and finetune.layer_decay above 0.')
+def check(recipe, name: str) -> None:
+    """Raises `UserError` if the fields of `recipe`, that is `config.NAME`, do not fit."""
+    if not recipe.orders or len(set(recipe.orders)) < len(recipe.orders) or not set(recipe.orders) <= set(NAMES):
+        raise UserError(f'{name}.orders is {tuple(recipe.orders)}: give one or more of 0, 1, 2, each once.')
+    if not 0 <= recipe.dropout < 1:
+        raise UserError(f'{name}.dropout is {recipe.dropout}: it must be from 0 to below 1.')
+    if recipe.encoder_rate < 0 or recipe.layer_decay <= 0:
+        raise UserError(f'{name}.encoder_rate must be at least 0 and {name}.layer_decay above 0.')
+
+
+def run_config(evaluation, recipe: str, **values) -> ml_collections.ConfigDict:
+    """The config of a training run of an evaluation: its own fields, and all that it takes from the pretraining.
+
+    Args:
+      evaluation: `config`, `training`, `encoder`, `workdir` are read.
+      recipe: name of the sub-config that the task has to itself.
+      **values: what else decides the run.
+    """
+    config, training = to_dict(evaluation.config), to_dict(evaluation.training)
+    untrained = evaluation.config.eval.untrained
+    return ml_collections.ConfigDict({
+        **{name: config[name] for name in ('task', 'seed', 'epochs', 'batch_size', recipe, 'optimizer', 'checkpoint',
+                                           'log')},
+        **{name: training[name] for name in ('model', 'augment')},
+        'init_from': '' if untrained else str(evaluation.workdir),
+        'encoder': 'untrained' if untrained else evaluation.encoder.fingerprint(), **values}).lock()
 
 
 def fold_config(evaluation: Evaluation, fold: Fold) -> ml_collections.ConfigDict:
-    """The config of the training run of a fold: that of the evaluation, and all that it takes from the pretraining."""
-    config, training = to_dict(evaluation.config), to_dict(evaluation.training)
-    values = {name: config[name] for name in ('task', 'seed', 'epochs', 'batch_size', 'finetune', 'optimizer',
-                                              'checkpoint', 'log')}
-    values |= {name: training[name] for name in ('model', 'augment')}
-    untrained = evaluation.config.eval.untrained
-    values |= {
-        'data': {'dir': str(fold.train.source.directory), 'workers': config['data']['workers']},
-        'clip': {'frames': evaluation.views.frames, 'stride': evaluation.views.stride},
-        'protocol': evaluation.protocol.name, 'fold': fold.name,
-        'init_from': '' if untrained else str(evaluation.workdir),
-        'encoder': 'untrained' if untrained else evaluation.encoder.fingerprint()}
-    return ml_collections.ConfigDict(values).lock()
+    """The config of the training run of a fold."""
+    return run_config(
+        evaluation, 'finetune', protocol=evaluation.protocol.name, fold=fold.name,
+        data={'dir': str(fold.train.source.directory), 'workers': evaluation.config.data.workers},
+        clip={'frames': evaluation.views.frames, 'stride': evaluation.views.stride})
 
 
-def make_task(config, mesh, *, model: Classifier, side: Side) -> loop.Task:
-    """Supervised training on the videos of one side of a fold, as the loop takes it.
+def supervised_task(
+    config, mesh, *, model: Classifier, side: Side, recipe, name: str, placement: str, inputs: tuple[str, ...],
+    make_step: Callable, complete: Callable[[dict], dict] = dict,
+) -> loop.Task:
+    """Supervised training on the videos of a side, as the loop takes it.
+
+    Args:
+      config: of the run: `augment`, `batch_size`, `clip`, `epochs`, `init_from`, `optimizer`, `seed` are read.
+      mesh: the devices.
+      model: what is trained.
+      side: on what.
+      recipe: `encoder_rate` and `layer_decay`.
+      name: of the side, for messages.
+      placement: of the clips, see `pipeline.training_stream`.
+      inputs, complete: see `loop.Task`.
+      make_step: `(model, optimizer, rate, spec) -> step`.
 
     Raises:
       UserError: a batch that does not fit the devices or the videos, frames that do not fit the augmentation.
@@ -153,30 +200,31 @@ def make_task(config, mesh, *, model: Classifier, side: Side) -> loop.Task:
     meshes.check_batch_size(config.batch_size, mesh)
     spec = Augmentation(**config.augment)
     spec.check_frames(*([row[name] for row in side.rows] for name in ('height', 'width')))
-    steps = loop.steps_per_epoch(config, len(side.videos), f'the training part of {config.fold}')
+    steps = loop.steps_per_epoch(config, len(side.videos), f'the training part of {name}')
     rate = step_rate(config, steps)
     optimizer = sgd(rate, **{name: config.optimizer[name] for name in ('momentum', 'weight_decay', 'clip_norm')},
-                    **{name: config.finetune[name] for name in ('encoder_rate', 'layer_decay')})
+                    **{name: recipe[name] for name in ('encoder_rate', 'layer_decay')})
 
     def init(key: jax.Array) -> TrainState:
         variables = jax.jit(partial(model.init, clip_shape=(config.clip.frames, spec.size, spec.size)))(key)
         return TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables['params']))
 
     return loop.Task(
-        description=f'fine-tuning on {len(side.videos):,} videos of {config.fold}: {config.epochs} epochs x {steps} '
-                    f'steps of {config.batch_size}; heads on {", ".join(NAMES[order] for order in model.orders)}, '
-                    f'encoder {"frozen" if model.frozen else "trained"}, from {config.init_from or "scratch"}',
+        description=f'{config.task} on {len(side.videos):,} videos of {name}: {config.epochs} epochs x {steps} steps '
+                    f'of {config.batch_size}; heads on {", ".join(NAMES[order] for order in model.orders)}, encoder '
+                    f'{"frozen" if model.frozen else "trained"}, from {config.init_from or "scratch"}',
         fingerprint=side.source.fingerprint,
         batches=pipeline.training_stream(
-            side.source, side.videos, length=config.clip.frames, stride=config.clip.stride, placement='single',
+            side.source, side.videos, length=config.clip.frames, stride=config.clip.stride, placement=placement,
             batch_size=config.batch_size, seed=config.seed, process=jax.process_index(),
             processes=jax.process_count()),
-        inputs=('clips', 'size', 'label'),
+        inputs=inputs,
         steps_per_epoch=steps,
         init=init,
         step=make_step(model, optimizer, rate, spec),
         orders=lambda step: model.orders,
         phases=('',),
+        complete=complete,
     )
 
 
@@ -186,7 +234,9 @@ def train_and_test(evaluation: Evaluation, number: int, fold: Fold) -> Outcome:
     classes = len(fold.test.source.label_names)
     model = Classifier(evaluation.encoder.module, tuple(config.finetune.orders), classes, config.finetune.dropout,
                        frozen=config.finetune.encoder_rate == 0)
-    state = loop.run(config, evaluation.folder / f'fold_{number}', partial(make_task, model=model, side=fold.train))
+    state = loop.run(config, evaluation.folder / f'fold_{number}', partial(
+        supervised_task, model=model, side=fold.train, recipe=config.finetune, name=fold.name, placement='single',
+        inputs=('clips', 'size', 'label'), make_step=make_step))
     probabilities = average_over_views(
         model, {'params': state.params, 'batch_stats': state.batch_stats}, fold.test.source, fold.test.videos,
         augment=evaluation.encoder.augment, views=evaluation.views, workers=config.data.workers)
@@ -201,6 +251,6 @@ def train_and_test(evaluation: Evaluation, number: int, fold: Fold) -> Outcome:
 def run(config, workdir: str) -> dict:
     """Fine-tune the encoder of `workdir` on each fold; prints a table and writes `eval/NAME/results.json`."""
     evaluation = open_evaluation(config, workdir, tuple(config.finetune.orders) or (0,))
-    check(evaluation)
+    check(config.finetune, 'finetune')
     outcomes = [train_and_test(evaluation, number, fold) for number, fold in enumerate(evaluation.protocol.folds)]
     return finish(evaluation, 'finetune', outcomes, epoch=f'the last one, {config.epochs}')

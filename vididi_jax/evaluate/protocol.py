@@ -117,7 +117,8 @@ def open_protocol(config, directory: str) -> Protocol:
     return protocol
 
 
-def _whole(source: RecordSource) -> Side:
+def whole(source: RecordSource) -> Side:
+    """All its videos."""
     return Side(source, np.arange(len(source)))
 
 
@@ -127,7 +128,7 @@ def _split(settings, directories: list[str], allow_missing: bool) -> Protocol:
         train, test = (open_complete(directory, split, allow_missing) for split in (settings.train, settings.test))
         number = official_split(Path(directory))
         name = f'{train.name}/split{number}' if number else f'{train.name}/{settings.train}-{settings.test}'
-        folds.append(Fold(name, _whole(train), _whole(test)))
+        folds.append(Fold(name, whole(train), whole(test)))
     repeated = [name for name, times in Counter(fold.name for fold in folds).items() if times > 1]
     if repeated:
         raise UserError(f'two of the data sets of data.dir are {repeated[0]}: give each split once.')
@@ -137,8 +138,8 @@ def _split(settings, directories: list[str], allow_missing: bool) -> Protocol:
 
 def _grouped(settings, directory: str, allow_missing: bool) -> Protocol:
     source = open_complete(directory, settings.train, allow_missing)
-    whole = _whole(source)
-    labels, groups = whole.labels, whole.groups
+    everything = whole(source)
+    labels, groups = everything.labels, everything.groups
     number = len(set(groups))
     if number < 2 or settings.folds > number or settings.folds < 0 or settings.folds == 1:
         raise UserError(f'split {settings.train!r} of {directory} has {number} groups and eval.folds is '
@@ -153,8 +154,8 @@ def _grouped(settings, directory: str, allow_missing: bool) -> Protocol:
     return Protocol(f'{source.name}/grouped ({kind})', tuple(folds), {'all': (source,)})
 
 
-def check(fold: Fold, allow_missing: bool) -> None:
-    """Raises `UserError` if a video or a group is on both sides, if there is one class, or one that is not in train."""
+def check_apart(fold: Fold) -> None:
+    """Raises `UserError` if a video or a group is on both sides."""
     for kind, names in (('video', [[row['id'] for row in side.rows] for side in (fold.train, fold.test)]),
                         ('group', [side.groups for side in (fold.train, fold.test)])):
         both = sorted(str(name) for name in set(names[0]) & set(names[1]))
@@ -162,6 +163,11 @@ def check(fold: Fold, allow_missing: bool) -> None:
             raise UserError(f'{fold.name}: the {kind} {both[0]!r} ({len(both)} of them in all) is in train and in '
                             'test, so test videos would find themselves or their like: repair the lists and prepare '
                             'the data again.')
+
+
+def check(fold: Fold, allow_missing: bool) -> None:
+    """Raises `UserError` if a video or a group is on both sides, if there is one class, or one that is not in train."""
+    check_apart(fold)
     names = fold.train.source.label_names
     if names != fold.test.source.label_names or len(names) < 2:
         raise UserError(f'{fold.name}: {len(names)} classes in train and {len(fold.test.source.label_names)} in test: '

@@ -1,7 +1,9 @@
 """Encoders: 3-D convolutional networks from clips to features."""
 
 
-def create_encoder(name: str, *, width: int = 64, dtype=None, conv_impl: str = 'auto', remat: bool = False):
+def create_encoder(
+    name: str, *, width: int = 64, dtype=None, conv_impl: str = 'auto', remat: bool = False, last_stride: int = 2,
+):
     """An encoder with torchvision's architecture.
 
     Args:
@@ -10,15 +12,18 @@ def create_encoder(name: str, *, width: int = 64, dtype=None, conv_impl: str = '
       dtype: of the computation, float32 if None; parameters and BatchNorm statistics have at least float32.
       conv_impl: formulation of the convolutions, see `vididi_jax.models.conv3d.conv3d`.
       remat: recompute activations in the backward pass, to save memory.
+      last_stride: spatial stride of the last stage; 1 gives maps of twice the height and width, for detection, with the
+        same variables.
 
     Returns:
       A flax.linen module. `variables = encoder.init(key, clips)`, with clips (B, T, H, W, 3);
       `encoder.apply(variables, clips, train=False)` -> features (B, D), with D = `encoder.feature_dim` = 8 * width,
-      16 * width for S3D; `method='feature_map'` -> (B, T', H', W', D). With `train=True` and
+      16 * width for S3D; `method='feature_map'` -> (B, T', H', W', D), whose cells are `encoder.spatial_stride` input
+      pixels apart. With `train=True` and
       `mutable=['batch_stats']` BatchNorm uses and updates the statistics of the batch.
 
     Raises:
-      UserError: unknown name, or a width below 1.
+      UserError: unknown name, a width below 1, or another last stride.
 
     Reference: Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018; Xie et
     al., "Rethinking Spatiotemporal Feature Learning", ECCV 2018.
@@ -35,6 +40,8 @@ def create_encoder(name: str, *, width: int = 64, dtype=None, conv_impl: str = '
         raise UserError(f'there is no encoder {name!r}: choose one of {", ".join(kinds)}, s3d.')
     if width < 1:
         raise UserError(f'model.width is {width}: it must be at least 1.')
+    if last_stride not in (1, 2):
+        raise UserError(f'last_stride is {last_stride}: it must be 1 or 2.')
     check_implementation(conv_impl)
-    options = (width, jnp.dtype(dtype or jnp.float32), conv_impl, remat)
+    options = (width, jnp.dtype(dtype or jnp.float32), conv_impl, remat, last_stride)
     return S3D(*options) if name == 's3d' else VideoResNet(kinds[name], *options)

@@ -51,27 +51,27 @@ class Convolution(nn.Module):
     Attributes:
       kind: '3d' 3x3x3; '2d' 1x3x3; '2plus1d' 1x3x3, BatchNorm, ReLU, 3x1x1 over `mid` channels.
       features: output channels.
-      stride: of space, and of time but for '2d'.
+      stride: of time and of space; '2d' leaves time as it is.
       mid: channels between the halves of '2plus1d'.
     """
 
     kind: str
     features: int
-    stride: int
+    stride: tuple[int, int]
     mid: int
     dtype: jnp.dtype
     impl: str
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        s, options = self.stride, dict(dtype=self.dtype, impl=self.impl)
+        (t, s), options = self.stride, dict(dtype=self.dtype, impl=self.impl)
         if self.kind == '3d':
-            return Conv3D(self.features, (3, 3, 3), (s, s, s), **options, name='conv')(x)
+            return Conv3D(self.features, (3, 3, 3), (t, s, s), **options, name='conv')(x)
         if self.kind == '2d':
             return Conv3D(self.features, (1, 3, 3), (1, s, s), **options, name='conv')(x)
         x = Conv3D(self.mid, (1, 3, 3), (1, s, s), **options, name='spatial')(x)
         x = nn.relu(BatchNorm(name='norm')(x, train=train))
-        return Conv3D(self.features, (3, 1, 1), (s, 1, 1), **options, name='temporal')(x)
+        return Conv3D(self.features, (3, 1, 1), (t, 1, 1), **options, name='temporal')(x)
 
 
 class BasicBlock(nn.Module):
@@ -79,7 +79,7 @@ class BasicBlock(nn.Module):
 
     kind: str
     features: int
-    stride: int
+    stride: tuple[int, int]
     dtype: jnp.dtype
     impl: str
 
@@ -89,10 +89,11 @@ class BasicBlock(nn.Module):
         options = dict(mid=mid, dtype=self.dtype, impl=self.impl)
         y = Convolution(self.kind, self.features, self.stride, **options, name='conv1')(x, train=train)
         y = nn.relu(BatchNorm(name='norm1')(y, train=train))
-        y = Convolution(self.kind, self.features, 1, **options, name='conv2')(y, train=train)
+        y = Convolution(self.kind, self.features, (1, 1), **options, name='conv2')(y, train=train)
         y = BatchNorm(name='norm2')(y, train=train)
-        if self.stride != 1 or x.shape[-1] != self.features:
-            stride = (1 if self.kind == '2d' else self.stride, self.stride, self.stride)
+        if self.stride != (1, 1) or x.shape[-1] != self.features:
+            t, s = self.stride
+            stride = (1 if self.kind == '2d' else t, s, s)
             x = Conv3D(self.features, (1, 1, 1), stride, self.dtype, self.impl, name='shortcut')(x)
             x = BatchNorm(name='shortcut_norm')(x, train=train)
         return nn.relu(x + y)
@@ -128,6 +129,7 @@ class VideoResNet(nn.Module):
       dtype: of the computation.
       conv_impl: see `conv3d`.
       remat: recompute each block's activations in the backward pass instead of keeping them.
+      last_stride: of space, in the last stage.
 
     Variables: params `stem/...`, `stage{1..4}_block{0,1}/...` with kernels (kt, kh, kw, in, out) and BatchNorm's
     `scale`, `bias`; batch_stats the same paths with `mean`, `var`.
@@ -138,6 +140,7 @@ class VideoResNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
     conv_impl: str = 'auto'
     remat: bool = False
+    last_stride: int = 2
 
     blocks: ClassVar[int] = 2
 
@@ -146,16 +149,22 @@ class VideoResNet(nn.Module):
         """Length of the feature."""
         return 8 * self.width
 
+    @property
+    def spatial_stride(self) -> int:
+        """Input pixels from a cell of the feature map to the next."""
+        return 8 * self.last_stride
+
     @nn.compact
     def feature_map(self, clips: jax.Array, train: bool = False) -> jax.Array:
         """(B, T, H, W, 3) -> (B, T', H', W', feature_dim), before pooling."""
         options = dict(dtype=self.dtype, impl=self.conv_impl)
         block = nn.remat(BasicBlock, static_argnums=(2,)) if self.remat else BasicBlock
         x = Stem(self.width, self.kinds[0] == '2plus1d', **options, name='stem')(clips.astype(self.dtype), train=train)
-        for stage, kind in enumerate(self.kinds):
+        strides = ((1, 1), (2, 2), (2, 2), (2, self.last_stride))
+        for stage, (kind, stride) in enumerate(zip(self.kinds, strides, strict=True)):
             for i in range(self.blocks):
-                stride = 2 if stage and not i else 1
-                x = block(kind, self.width * 2**stage, stride, **options, name=f'stage{stage + 1}_block{i}')(x, train)
+                name = f'stage{stage + 1}_block{i}'
+                x = block(kind, self.width * 2**stage, (1, 1) if i else stride, **options, name=name)(x, train)
         return x
 
     def __call__(self, clips: jax.Array, train: bool = False) -> jax.Array:

@@ -130,6 +130,7 @@ class S3D(nn.Module):
       dtype: of the computation.
       conv_impl: see `conv3d`.
       remat: recompute each block's activations in the backward pass instead of keeping them.
+      last_stride: of space, and height and width of the window, in the last max-pool.
 
     Variables: params `stem/...`, `conv2/...`, `conv3/...`, `mixed{3b..5c}/branch{0..3}/...` with kernels
     (kt, kh, kw, in, out) and BatchNorm's `scale`, `bias`; batch_stats the same paths with `mean`, `var`.
@@ -139,11 +140,17 @@ class S3D(nn.Module):
     dtype: jnp.dtype = jnp.float32
     conv_impl: str = 'auto'
     remat: bool = False
+    last_stride: int = 2
 
     @property
     def feature_dim(self) -> int:
         """Length of the feature."""
         return 16 * self.width
+
+    @property
+    def spatial_stride(self) -> int:
+        """Input pixels from a cell of the feature map to the next."""
+        return 16 * self.last_stride
 
     @nn.compact
     def feature_map(self, clips: jax.Array, train: bool = False) -> jax.Array:
@@ -162,9 +169,10 @@ class S3D(nn.Module):
         x = max_pool(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
         x = ConvNorm(scaled(64), (1, 1, 1), (1, 1, 1), *rest, name='conv2')(x, train=train)
         x = SeparableConv(scaled(192), 3, 1, *rest, name='conv3')(x, train=train)
-        for pool, stage in zip(((1, 3, 3), (3, 3, 3), (2, 2, 2)), STAGES, strict=True):
-            padding = (0, 0, 0) if pool == (2, 2, 2) else tuple(k // 2 for k in pool)
-            x = max_pool(x, pool, (min(pool[0], 2), 2, 2), padding)
+        last = (2, self.last_stride, self.last_stride)
+        pools = (((1, 3, 3), (1, 2, 2), (0, 1, 1)), ((3, 3, 3), (2, 2, 2), (1, 1, 1)), (last, last, (0, 0, 0)))
+        for pool, stage in zip(pools, STAGES, strict=True):
+            x = max_pool(x, *pool)
             for name, channels in stage.items():
                 x = block(tuple(map(scaled, channels)), *rest, name=name)(x, train)
         return x

@@ -40,6 +40,7 @@ class Task(NamedTuple):
         with those of another, so the best checkpoint is that of the best cycle.
       probe_every: steps between measurements of the state, 0 for none.
       make_probe: -> (state -> {name: value}), called once, before the first step.
+      complete: batch -> the batch with what the records do not hold; called in this process, not in the workers.
     """
 
     description: str
@@ -53,6 +54,7 @@ class Task(NamedTuple):
     phases: tuple[str, ...]
     probe_every: int = 0
     make_probe: Callable[[], Callable[[TrainState], dict]] | None = None
+    complete: Callable[[dict], dict] = dict
 
 
 def steps_per_epoch(config: ml_collections.ConfigDict, videos: int, origin: str) -> int:
@@ -142,7 +144,7 @@ def train(config, task: Task, state: TrainState, meta: dict, checkpoints: Checkp
             if bar is None:
                 bar = start_epoch(config, task, epoch, step)
             orders = task.orders(step)
-            example = next(batches)
+            example = task.complete(next(batches))
             local = {name: example[name] for name in task.inputs}
             key = jax.random.fold_in(augment_key, step)
             state, metrics = task.step(state, meshes.to_devices(mesh, local), key, orders)

@@ -65,10 +65,11 @@ def build_networks(config) -> Networks:
     )
 
 
-def build_encoder(model) -> nn.Module:
-    """The encoder that `config.model` describes."""
+def build_encoder(model, **options) -> nn.Module:
+    """The encoder that `config.model` describes; `options` of `create_encoder` besides."""
     return create_encoder(
-        model.name, width=model.width, dtype=compute_dtype(model), conv_impl=model.conv_impl, remat=model.remat)
+        model.name, width=model.width, dtype=compute_dtype(model), conv_impl=model.conv_impl, remat=model.remat,
+        **options)
 
 
 def init_state(

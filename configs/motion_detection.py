@@ -1,0 +1,35 @@
+"""Motion detection, a small run of the whole path: which of eight motions each of one to three sprites makes.
+
+Command:  python main.py --config=configs/motion_detection.py --workdir=DIR
+Variants: :frozen, :smoke
+Data:     python -m data_prep motion --boxes --out=data/motion_boxes
+Hardware: 2 CPU cores
+Time:     not measured yet
+Expected: not measured yet
+Status:   not run, but for the :smoke variant, as a test
+
+DIR is the workdir of a pretraining such as configs/motion_vicreg.py's, whose encoder and colours are taken. From
+scratch: --config.eval.untrained=True --config.eval.name=scratch. With the detector's boxes, after this, without
+training again: --config.detection.boxes=boxes --config.eval.run=detection --config.eval.name=boxes.
+"""
+
+from configs import ava_detection
+
+
+def get_config(variant: str = ''):
+    if variant not in ('', 'frozen', 'smoke'):
+        raise ValueError(f'there is no variant {variant!r}, only frozen, smoke')
+    config = ava_detection.get_config('' if variant == 'smoke' else variant)
+    config.data.dir = 'data/motion_boxes'
+    config.data.workers = 0  # raw frames of 64x64: nothing to decode
+    config.eval.frames, config.eval.stride = 8, 1
+    config.detection.boxes = 'annotations'
+    config.detection.orders = (0, 1)
+    config.detection.dropout = 0.0
+    # A flip would turn one class into another, and a crop would change speeds; gain and tint are the pretraining's.
+    config.augment.update({'size': 64, 'crop': 'none', 'flip': 0.0, 'jitter': 0.0})
+    config.epochs = 2 if variant == 'smoke' else 20
+    config.batch_size = 8 if variant == 'smoke' else 32
+    config.optimizer.milestones = (1,) if variant == 'smoke' else (12, 17)
+    config.optimizer.base_rate = 1.0
+    return config

@@ -1,0 +1,177 @@
+"""Action detection: the head on boxes, the run through the one loop, and the files it is judged by."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import motion_detection
+from main import TASKS
+from vididi_jax.augment import Augmentation
+from vididi_jax.data import ava
+from vididi_jax.data.keyframes import open_keyframes
+from vididi_jax.data.source import RecordSource
+from vididi_jax.errors import UserError
+from vididi_jax.evaluate import detect
+from vididi_jax.evaluate.detection import evaluate_csv
+from vididi_jax.evaluate.detector import Detector, box_loss, make_step
+from vididi_jax.models import create_encoder
+from vididi_jax.models.roi_align import roi_align
+from vididi_jax.train.checkpoint import load_encoder_variables
+from vididi_jax.train.metrics import read_metrics
+from vididi_jax.train.optimizer import sgd
+from vididi_jax.train.state import TrainState
+
+
+@pytest.fixture
+def workdir(finished, tmp_path):
+    return shutil.copytree(finished[0], tmp_path / 'work')
+
+
+@pytest.fixture
+def settings(tiny_boxes):
+    def make(variant='smoke', **changes):
+        config = motion_detection.get_config(variant)
+        config.data.dir, config.augment.size, config.eval.frames = str(tiny_boxes), 32, 4
+        config.batch_size, config.log.every_steps = 8, 1
+        config.update_from_flattened_dict(changes)
+        return config
+
+    return make
+
+
+def test_the_loss_is_a_mean_over_the_boxes_that_are_there_and_their_classes():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(3, 4, 5)), rng.uniform(size=(3, 4, 5)) < 0.4
+    mask = rng.uniform(size=(3, 4)) < 0.5
+    p = 1 / (1 + np.exp(-logits[mask]))
+    expected = -np.where(labels[mask], np.log(p), np.log(1 - p)).mean()
+    np.testing.assert_allclose(box_loss(jnp.asarray(logits, jnp.float32), labels, mask), expected, rtol=1e-5)
+    assert box_loss(jnp.asarray(logits), labels, mask & False) == 0
+
+
+def tiny_model(**changes):
+    options = dict(encoder=create_encoder('r3d_18', width=2, last_stride=1), orders=(0,), classes=3, dropout=0.0,
+                   frozen=False, roi_size=3, sampling_ratio=2)
+    return Detector(**options | changes)
+
+
+def batch_of_boxes(padding=0.0):
+    """Six clips with three boxes each, of which two are not there; those hold `padding`."""
+    rng = np.random.default_rng(0)
+    corners = np.sort(rng.uniform(size=(6, 3, 2, 2)), axis=2).reshape(6, 3, 4)
+    mask, labels = np.arange(3) < 1 + (np.arange(6) % 2)[:, None], rng.uniform(size=(6, 3, 3)) < 0.5
+    corners[~mask], labels[~mask] = padding, padding > 0
+    return {'clips': jnp.asarray(rng.integers(0, 256, (6, 1, 4, 16, 16, 3)), jnp.uint8),
+            'size': jnp.full((6, 2), 16, jnp.int32), 'boxes': jnp.asarray(corners, jnp.float32),
+            'labels': jnp.asarray(labels), 'mask': jnp.asarray(mask)}
+
+
+def one_step(model, batch, encoder_rate=1.0):
+    """The state before and after a step, and its metrics."""
+    variables = jax.jit(lambda key: model.init(key, (4, 16, 16)))(jax.random.key(0))
+    optimizer = sgd(0.1, momentum=0.9, weight_decay=1e-4, encoder_rate=encoder_rate)
+    state = TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables['params']))
+    before = jax.device_get(state)
+    spec = Augmentation(size=16, crop='none', flip=0.5, blur=0.0, jitter=0.0, gray=0.0)
+    after, metrics = make_step(model, optimizer, lambda _: 0.1, spec)(state, batch, jax.random.key(1), model.orders)
+    return before, jax.device_get(after), jax.device_get(metrics)
+
+
+def test_boxes_that_are_not_there_change_nothing():
+    """The step, that is loss, gradients and statistics, is the same whatever stands in their place."""
+    (_, one, metrics), (_, two, again) = (one_step(tiny_model(), batch_of_boxes(padding)) for padding in (0.0, 0.7))
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+    assert metrics == again and metrics['boxes'] == 9 and metrics['finite']
+
+
+def test_a_frozen_encoder_stays_as_it_is_and_its_head_learns():
+    before, after, _ = one_step(tiny_model(frozen=True), batch_of_boxes(), encoder_rate=0.0)
+    jax.tree.map(np.testing.assert_array_equal, before.params['encoder'], after.params['encoder'])
+    jax.tree.map(np.testing.assert_array_equal, before.batch_stats, after.batch_stats)
+    assert (before.params['head0']['kernel'] != after.params['head0']['kernel']).any()
+
+
+def test_probabilities_are_of_the_largest_features_in_each_box():
+    model, batch = tiny_model(orders=(1,), dropout=0.5), batch_of_boxes()  # dropout is for training
+    variables = jax.jit(lambda key: model.init(key, (4, 16, 16)))(jax.random.key(0))
+    pixels = jax.random.normal(jax.random.key(2), (6, 4, 16, 16, 3))
+
+    @jax.jit
+    def both(pixels):
+        encoder = {name: variables[name]['encoder'] for name in ('params', 'batch_stats')}
+        maps = model.encoder.apply(encoder, pixels[:, 1:] - pixels[:, :-1], method='feature_map')
+        cut = roi_align(maps.mean(1), 16 * batch['boxes'], output_size=3, spatial_scale=1 / 8, sampling_ratio=2)
+        return model(variables, pixels, batch['boxes'])[1], cut
+
+    got, cut = jax.device_get(both(pixels))
+    head = variables['params']['head1']
+    logits = cut.reshape(6, 3, 9, -1).max(2) @ np.asarray(head['kernel']) + np.asarray(head['bias'])
+    np.testing.assert_allclose(got, 1 / (1 + np.exp(-logits)), rtol=1e-4)  # float32
+
+
+def test_smoke_is_judged_by_the_files_it_writes(workdir, settings, tiny_boxes, capsys):
+    assert TASKS['detection'] == detect.__name__
+    config = settings()
+    metrics = detect.run(config, str(workdir))
+    folder = workdir / 'eval' / 'detection'
+    result = json.loads((folder / 'results.json').read_text())
+    assert result['metrics'] == metrics and set(metrics) == {'V', 'dV', 'joined'} and result['task'] == 'detection'
+    truth, label_map = tiny_boxes / 'annotations_test.csv', tiny_boxes / 'label_map.pbtxt'
+    for kind, name in (('V', 'detections_V'), ('dV', 'detections_dV'), ('joined', 'detections')):
+        again = evaluate_csv(truth, folder / f'{name}.csv', label_map)
+        assert again['frame_mAP'] == metrics[kind]['frame_mAP'] and again['per_class'] == result['per_class'][kind]
+    boxes, submitted = ava.read_boxes(truth), ava.read_boxes(folder / 'detections.csv')
+    assert len(submitted.score) == 8 * len(boxes.box)  # ground-truth boxes, each with all classes
+    assert submitted.keyframes == boxes.keyframes and (submitted.score > 0).all() and (submitted.score < 1).all()
+    np.testing.assert_allclose(submitted.box[::8], boxes.box, atol=1e-6)  # float32
+    assert result['counts']['test'] | {'listed': 8, 'videos': 8, 'keyframes': 8, 'boxes': len(boxes.box)} == (
+        result['counts']['test'])
+    assert result['boxes'] == 'annotations' and result['checkpoint_step'] == 24 and result['encoder'] == 'trained'
+    assert result['evaluator_counts']['joined']['detections'] == len(submitted.score)
+    assert (folder / 'keyframes.png').read_bytes().startswith(b'\x89PNG')
+    assert 'detection on 24 videos of motion_boxes/train-test: 2 epochs x 3 steps of 8' in capsys.readouterr().out
+
+    rows = read_metrics(folder / 'run')
+    config.detection.boxes, config.eval.run, config.eval.name = 'boxes', 'detection', 'detector'
+    detect.run(config, str(workdir))
+    other = json.loads((workdir / 'eval' / 'detector' / 'results.json').read_text())
+    asked = open_keyframes(RecordSource(tiny_boxes, 'test'), 'boxes')
+    assert other['boxes'] == 'boxes' and other['counts']['test']['boxes'] == asked.mask.sum()
+    assert len(ava.read_boxes(workdir / 'eval' / 'detector' / 'detections.csv').score) == 8 * asked.mask.sum()
+    assert read_metrics(folder / 'run') == rows and not (workdir / 'eval' / 'detector' / 'run').exists()
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(workdir, settings, tmp_path, capsys):
+    """One epoch and then one more, against two at once: parameters, statistics, optimiser and metrics, bit by bit."""
+    other = shutil.copytree(workdir, tmp_path / 'other' / 'work')
+    for epochs in (1, 2):
+        stopped = detect.run(settings(epochs=epochs), str(workdir))
+    assert 'resuming after step 3 of 6' in capsys.readouterr().out
+    assert stopped == detect.run(settings(), str(other))
+    runs = [path / 'eval' / 'detection' / 'run' for path in (workdir, other)]
+    one, two = (load_encoder_variables(run)[1]['checksums'] for run in runs)
+    assert one == two and any('head1' in name for name in one)
+    assert read_metrics(runs[0]) == read_metrics(runs[1]) and len(read_metrics(runs[0])) == 6
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'detection.orders': (0, 0)}, 'detection.orders'), ({'detection.dropout': 1.0}, 'detection.dropout'),
+    ({'detection.boxes': 'guessed'}, 'annotations'), ({'detection.sampling_ratio': -1}, 'sampling_ratio'),
+    ({'detection.roi_size': 0}, 'roi_size'), ({'eval.frames': 1}, 'eval.frames is 1'), ({'eval.stride': 0}, 'stride'),
+    ({'eval.frames': 16, 'eval.stride': 2}, r'32 records .* fewer than the 32 frames'),
+    ({'augment.shift': 4}, 'augment.shift is 4'), ({'augment.size': 48}, "augment.crop is 'none'"),
+    ({'eval.test': 'validation'}, 'validation'), ({'eval.test': 'train'}, 'is in train and in test'),
+    ({'batch_size': 32}, '24 usable'), ({'epochs': 0}, 'epochs'), ({'eval.run': 'frozen'}, 'has no run of a detector')])
+def test_wrong_settings_are_refused(workdir, settings, changes, message):
+    with pytest.raises(UserError, match=message):
+        detect.run(settings(**changes), str(workdir))
+    assert not list(workdir.glob('eval/*/run'))
+
+
+def test_a_data_set_without_boxes_is_refused(workdir, settings, tiny_motion):
+    with pytest.raises(UserError, match=r'annotations_train.csv'):
+        detect.run(settings(**{'data.dir': str(tiny_motion)}), str(workdir))

@@ -1,0 +1,253 @@
+"""Action detection: training on boxes through the one training loop, then the detections of the test keyframes.
+
+Reference: Gu et al., AVA, CVPR 2018.
+"""
+
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+from tqdm import tqdm
+
+from vididi_jax.augment import Augmentation
+from vididi_jax.boxes import whole_frames
+from vididi_jax.config import to_dict, workdir_config
+from vididi_jax.data import ava, pipeline
+from vididi_jax.data.clips import centre_frames_needed
+from vididi_jax.data.keyframes import Keyframes, open_keyframes
+from vididi_jax.errors import UserError
+from vididi_jax.evaluate.detection import evaluate_csv
+from vididi_jax.evaluate.detector import Detector, make_step
+from vididi_jax.evaluate.features import Encoder, trained_encoder, untrained_encoder
+from vididi_jax.evaluate.finetune import NAMES, check, run_config, supervised_task
+from vididi_jax.evaluate.pictures import keyframe_picture
+from vididi_jax.evaluate.protocol import Fold, check_apart, open_complete, whole
+from vididi_jax.evaluate.results import write_results
+from vididi_jax.train import loop
+from vididi_jax.train import mesh as meshes
+from vididi_jax.train.state import TrainState, build_encoder
+
+PICTURES = 12  # keyframes shown
+
+
+class Detection(NamedTuple):
+    """A checked evaluation.
+
+    Attributes:
+      config: of the evaluation.
+      workdir: of the encoder.
+      training: config that the encoder was trained with, its augmentation replaced by this task's.
+      encoder: trained, or untrained if `config.eval.untrained`, without the last stage's spatial stride.
+      data: the split that is learned from, and the one that is asked.
+      boxes: to learn from, with labels; those to be judged; and the ground truth of the latter's keyframes.
+    """
+
+    config: ml_collections.ConfigDict
+    workdir: Path
+    training: ml_collections.ConfigDict
+    encoder: Encoder
+    data: Fold
+    boxes: tuple[Keyframes, Keyframes, Keyframes]
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        return self.workdir / 'eval' / self.config.eval.name
+
+    def file(self, kind: str, side: str = 'test') -> Path:
+        """A CSV file of a side's split; it need not exist."""
+        source = getattr(self.data, side).source
+        return Path(source.directory) / ava.file_name(kind, source.split)
+
+
+def open_detection(config, workdir: str) -> Detection:
+    """Check the config and the data, and load the encoder; raises `UserError` at the first thing that does not fit."""
+    settings, recipe = config.eval, config.detection
+    check(recipe, 'detection')
+    if recipe.boxes not in (ava.ANNOTATIONS, ava.DETECTOR):
+        raise UserError(f'detection.boxes is {recipe.boxes!r}: choose {ava.ANNOTATIONS} (ground truth) or '
+                        f'{ava.DETECTOR} (of the detector).')
+    if min(recipe.roi_size, recipe.sampling_ratio) < 1:
+        raise UserError(f'detection.roi_size is {recipe.roi_size} and detection.sampling_ratio '
+                        f'{recipe.sampling_ratio}: both must be at least 1.')
+    if settings.stride < 1 or settings.frames <= max(recipe.orders):
+        raise UserError(f'eval.frames is {settings.frames} and eval.stride {settings.stride}: there must be more '
+                        f'frames than the highest derivative order, {max(recipe.orders)}, and a stride of at least 1.')
+    training = workdir_config(workdir)
+    training = ml_collections.ConfigDict(to_dict(training) | {'augment': to_dict(training.augment) | to_dict(
+        config.augment)})
+    if settings.run and not (Path(workdir) / 'eval' / settings.run / 'run' / 'config.json').is_file():
+        raise UserError(f'eval.run is {settings.run!r}, and {workdir} has no run of a detector of that name: leave it '
+                        'empty to train one.')
+    spec = Augmentation(**training.augment)
+    if spec.shift:
+        raise UserError(f'augment.shift is {spec.shift}: shifts wrap around, and a box cannot: set it to 0.')
+    sources = [open_complete(config.data.dir, split, config.allow_missing) for split in (settings.train, settings.test)]
+    data = Fold(f'{sources[0].name}/{settings.train}-{settings.test}', *map(whole, sources))
+    check_apart(data)
+    needed = centre_frames_needed(settings.frames, settings.stride)
+    short = [row['id'] for side in (data.train, data.test) for row in side.rows if row['frames'] < needed]
+    if short:
+        raise UserError(f'{len(short):,} records (the first: {short[0]}) have fewer than the {needed} frames that a '
+                        'clip around the keyframe needs: lower eval.frames or eval.stride, or prepare longer records.')
+    train, truth = (open_keyframes(source) for source in sources)
+    asked = truth if recipe.boxes == ava.ANNOTATIONS else open_keyframes(sources[1], ava.DETECTOR)
+    for keyframes, what in ((train, f'the annotations of {settings.train}'), (asked, f'{recipe.boxes} of '
+                                                                               f'{settings.test}')):
+        if not keyframes.mask.any():
+            raise UserError(f'{what} in {config.data.dir} have no box of any record: prepare the data set again.')
+    encoder = untrained_encoder(training) if settings.untrained else trained_encoder(training, workdir)
+    encoder = encoder._replace(module=build_encoder(training.model, last_stride=1))
+    return Detection(config, Path(workdir), training, encoder, data, (train, asked, truth))
+
+
+def training_config(detection: Detection) -> ml_collections.ConfigDict:
+    """The config of the training run: which boxes are asked at the end is no part of it; those learned from are."""
+    config = detection.config
+    annotations = hashlib.sha256(detection.file(ava.ANNOTATIONS, 'train').read_bytes()).hexdigest()[:16]
+    recipe = {name: value for name, value in to_dict(config.detection).items() if name != 'boxes'}
+    return run_config(
+        detection, 'detection', detection=recipe, protocol=detection.data.name,
+        data={'dir': str(detection.data.train.source.directory), 'workers': config.data.workers,
+              'annotations': annotations},
+        clip={'frames': config.eval.frames, 'stride': config.eval.stride})
+
+
+def train(detection: Detection, model: Detector) -> TrainState:
+    """Train in `eval/NAME/run`, or go on there; `config.eval.run` is another evaluation whose run it is."""
+    config, data = detection.config, detection.data
+    keyframes = detection.boxes[0]
+
+    def complete(batch: dict) -> dict:
+        return batch | {name: getattr(keyframes, name)[batch['record']] for name in ('boxes', 'labels', 'mask')}
+
+    folder = detection.workdir / 'eval' / (config.eval.run or config.eval.name) / 'run'
+    return loop.run(training_config(detection), folder, partial(
+        supervised_task, model=model, side=data.train, recipe=config.detection, name=data.name, placement='centre',
+        inputs=('clips', 'size', 'boxes', 'labels', 'mask'), make_step=make_step, complete=complete))
+
+
+@partial(jax.jit, static_argnames=('model', 'spec'))
+def _probabilities(model: Detector, variables, batch: dict[str, jax.Array], spec: Augmentation):
+    pixels, boxes = whole_frames(batch['clips'][:, 0], batch['size'], batch['boxes'], spec)
+    return model(variables, pixels, boxes)
+
+
+def probabilities(detection: Detection, model: Detector, state: TrainState) -> dict[str, np.ndarray]:
+    """{'V', 'dV', 'd2V', and 'joined', their mean, where there are several: (N, M, C)} of the boxes to be judged."""
+    config, source, keyframes = detection.config, detection.data.test.source, detection.boxes[1]
+    mesh = meshes.make_mesh()
+    size = mesh.size * max(1, 32 // mesh.size)  # the same number on each device
+    batches = pipeline.keyframe_batches(
+        source, length=config.eval.frames, stride=config.eval.stride, videos_per_batch=size)
+    variables = {'params': state.params, 'batch_stats': state.batch_stats}
+    found = {order: [] for order in model.orders}
+    with pipeline.iterate(batches, workers=config.data.workers) as iterator, \
+            tqdm(total=len(source), unit='keyframe', leave=False, dynamic_ncols=True) as bar:
+        for batch in iterator:
+            count = len(batch['record'])
+            batch['boxes'] = keyframes.boxes[batch['record']]
+            placed = meshes.to_devices(mesh, {  # the last batch keeps the shape; what fills it is cut off below
+                name: np.pad(batch[name], [(0, size - count)] + [(0, 0)] * (batch[name].ndim - 1), mode='edge')
+                for name in ('clips', 'size', 'boxes')})
+            values = _probabilities(model, variables, placed, Augmentation(**detection.training.augment))
+            for order, value in jax.device_get(values).items():
+                found[order].append(value[:count])
+            bar.update(count)
+    kinds = {NAMES[order]: np.concatenate(values) for order, values in found.items()}
+    return {**kinds, 'joined': np.mean(list(kinds.values()), axis=0)} if len(kinds) > 1 else kinds
+
+
+def submission(ids: list[str], keyframes: Keyframes, scores: np.ndarray, classes: list[int]) -> ava.Boxes:
+    """A row for each box and class, in the order of records, boxes and classes.
+
+    Args:
+      ids: of the N records.
+      keyframes: their boxes.
+      scores: (N, M, C).
+      classes: C ids.
+    """
+    record, box = np.nonzero(keyframes.mask)
+    keys = [ava.parse_keyframe_id(ids[i]) for i in record]
+    repeat = partial(np.repeat, repeats=len(classes), axis=0)
+    return ava.Boxes(
+        repeat(np.array([video for video, _ in keys])), repeat(np.array([time for _, time in keys])),
+        repeat(keyframes.boxes[record, box]), np.tile(classes, len(record)), scores[record, box].ravel(),
+        tuple(dict.fromkeys(keys)))
+
+
+def run(config, workdir: str) -> dict:
+    """Train a detector on the encoder of `workdir`, and judge it by the files it writes to `eval/NAME`.
+
+    For V, or the mean of all heads, `detections.csv`; for a head among several also `detections_HEAD.csv`. Beside them
+    `results.json` and `keyframes.png`.
+    """
+    detection = open_detection(config, workdir)
+    source = detection.data.test.source
+    label_map = Path(source.directory) / ava.LABEL_MAP
+    names = ava.read_label_map(label_map)
+    recipe = config.detection
+    model = Detector(
+        detection.encoder.module, tuple(recipe.orders), len(names), recipe.dropout, recipe.encoder_rate == 0,
+        recipe.roi_size, recipe.sampling_ratio)
+    state = train(detection, model)
+    found = probabilities(detection, model, state)
+    ids = [row['id'] for row in source.rows]
+    exclusions = detection.file(ava.EXCLUDED)
+    judged = {}
+    detection.folder.mkdir(parents=True, exist_ok=True)
+    for kind, scores in found.items():
+        path = detection.folder / ('detections.csv' if kind == list(found)[-1] else f'detections_{kind}.csv')
+        ava.write_boxes(path, submission(ids, detection.boxes[1], scores, list(names)))
+        judged[kind] = evaluate_csv(detection.file(ava.ANNOTATIONS), path, label_map,
+                                    exclusions if exclusions.is_file() else None)
+    picture = keyframes_shown(detection, list(found.values())[-1], list(names.values()))
+    (detection.folder / 'keyframes.png').write_bytes(picture)
+    return finish(detection, judged, int(state.step))
+
+
+def keyframes_shown(detection: Detection, scores: np.ndarray, names: list[str]) -> bytes:
+    """Some test keyframes, evenly chosen, with their boxes."""
+    source, (_, asked, truth) = detection.data.test.source, detection.boxes
+    panels = []
+    for i in np.unique(np.linspace(0, len(source) - 1, PICTURES).astype(int)):
+        record = source[int(i)]
+        wanted = [(box, ', '.join(name for name, there in zip(names, labels, strict=True) if there))
+                  for box, labels in zip(truth.boxes[i][truth.mask[i]], truth.labels[i][truth.mask[i]], strict=True)]
+        told = [(box, f'{names[row.argmax()]} {row.max():.2f}')
+                for box, row in zip(asked.boxes[i][asked.mask[i]], scores[i][asked.mask[i]], strict=True)]
+        panels.append((record.frames([record.num_frames // 2])[0], wanted, told))
+    return keyframe_picture(panels)
+
+
+def finish(detection: Detection, judged: dict[str, dict], steps: int) -> dict:
+    """Write `results.json` and print a table; returns {kind: {'frame_mAP'}}, from 0 to 1."""
+    config, training, data = detection.config, detection.training, detection.data
+    counts = {side: {**getattr(data, side).source.counts, 'videos': len(getattr(data, side).videos), **boxes.counts}
+              for side, boxes in zip(('train', 'test'), detection.boxes, strict=False)}
+    metrics = {kind: {'frame_mAP': result['frame_mAP']} for kind, result in judged.items()}
+    last = list(judged)[-1]
+    encoder = 'untrained' if config.eval.untrained else 'trained'
+    frozen = config.detection.encoder_rate == 0
+    path = write_results(
+        detection.workdir, config.eval.name, task='detection', metrics=metrics, config=config, iou=0.5,
+        per_class={kind: result['per_class'] for kind, result in judged.items()},
+        evaluator_counts={kind: result['counts'] for kind, result in judged.items()}, counts=counts,
+        boxes=config.detection.boxes, protocol=data.name, split=config.eval.test, data=config.data.dir,
+        clips_x_crops='1 x 1 (whole frames)', encoder=encoder, frozen=frozen, steps=steps,
+        epoch=f'the last one, {config.epochs}', checkpoint_step=detection.encoder.step, seed=training.seed,
+        evaluation_seed=config.seed, training_config=training.to_dict())
+    used = '; '.join(f'{side} {count["videos"]:,} of {count["listed"]:,} keyframes with {count["boxes"]:,} boxes'
+                     for side, count in counts.items())
+    print(f'detection on {data.name}: {encoder} encoder{", frozen" if frozen else ""}, step {detection.encoder.step}, '
+          f'seed {training.seed}; {used} ({config.detection.boxes})')
+    for kind, row in metrics.items():
+        print(f'{kind:9}frame-mAP@0.5 {row["frame_mAP"]:.3f}')
+    weakest = sorted(judged[last]['per_class'].items(), key=lambda item: item[1])[:5]
+    print(f'lowest AP ({last}): ' + ', '.join(f'{name} {value:.3f}' for name, value in weakest))
+    print(f'written to {path}')
+    return metrics
