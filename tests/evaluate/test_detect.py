@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs import motion_detection
+from configs import report as report_config
 from main import TASKS
 from vididi_jax.augment import Augmentation
 from vididi_jax.data import ava
@@ -20,6 +21,7 @@ from vididi_jax.evaluate.detection import evaluate_csv
 from vididi_jax.evaluate.detector import Detector, box_loss, make_step
 from vididi_jax.models import create_encoder
 from vididi_jax.models.roi_align import roi_align
+from vididi_jax.report import page
 from vididi_jax.train.checkpoint import load_encoder_variables
 from vididi_jax.train.metrics import read_metrics
 from vididi_jax.train.optimizer import sgd
@@ -143,6 +145,10 @@ def test_smoke_is_judged_by_the_files_it_writes(workdir, settings, tiny_boxes, c
     assert other['boxes'] == 'boxes' and other['counts']['test']['boxes'] == asked.mask.sum()
     assert len(ava.read_boxes(workdir / 'eval' / 'detector' / 'detections.csv').score) == 8 * asked.mask.sum()
     assert read_metrics(folder / 'run') == rows and not (workdir / 'eval' / 'detector' / 'run').exists()
+
+    page.run(report_config.get_config(), str(workdir))
+    text = (workdir / 'report' / 'index.html').read_text()
+    assert 'Action detection' in text and f'{100 * metrics["joined"]["frame_mAP"]:.1f}' in text
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(workdir, settings, tmp_path, capsys):

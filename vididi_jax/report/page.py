@@ -67,6 +67,24 @@ def result_section(name: str, result: dict, folder: Path) -> str:
     return f'<h3>{html.escape(name)}</h3>' + table(rows, ('features', *ks)) + table(facts) + matrix
 
 
+def detection_section(name: str, result: dict, folder: Path) -> str:
+    """Frame-mAP and AP per class, with everything that says what they are, and some keyframes."""
+    counts = [f'{side}: {count["videos"]:,} of {count["listed"]:,} listed keyframes, {count["boxes"]:,} boxes'
+              for side, count in result['counts'].items()]
+    frozen = ', frozen' if result['frozen'] else ''
+    facts = [('protocol', result['protocol']), ('boxes', result['boxes']),
+             ('encoder', f'{result["encoder"]}, step {result["checkpoint_step"]}{frozen}'),
+             ('keyframes', '; '.join(counts)), ('seed', result['seed']), ('commit', result['commit']),
+             ('device', result['device']), ('date', result['date'])]
+    kinds = list(result['metrics'])
+    classes = list(result['per_class'][kinds[-1]])
+    rows = [('frame-mAP@0.5', *(f'{100 * result["metrics"][kind]["frame_mAP"]:.1f}' for kind in kinds)),
+            *((label, *(f'{100 * result["per_class"][kind][label]:.1f}' for kind in kinds)) for label in classes)]
+    keyframes = picture((folder / 'keyframes.png').read_bytes(), 'Some test keyframes: ground truth (dashed) and the '
+                        'boxes that were judged, each with its top class.')
+    return f'<h3>{html.escape(name)}</h3>' + table(rows, ('percent', *kinds)) + table(facts) + keyframes
+
+
 def run(config, workdir: str) -> None:
     """Write the page, and print the line that sums up a run that was evaluated before and after training."""
     training = workdir_config(workdir)
@@ -87,8 +105,11 @@ def run(config, workdir: str) -> None:
         text = ('Share of test videos with a video of their class among the k nearest; the dotted line is chance at '
                 'k = 1.')
         parts += ['<h2>Retrieval</h2>', picture(plots.recall_bars(encoders, chance), text)]
-    for task, title in (('retrieval', ''), ('linear', '<h2>Linear probe</h2>'), ('finetune', '<h2>Fine-tuning</h2>')):
-        found = [result_section(name, result, Path(workdir) / 'eval' / name) for name, result in results.items()
+    for task, title, section in (
+            ('retrieval', '', result_section), ('linear', '<h2>Linear probe</h2>', result_section),
+            ('finetune', '<h2>Fine-tuning</h2>', result_section),
+            ('detection', '<h2>Action detection</h2>', detection_section)):
+        found = [section(name, result, Path(workdir) / 'eval' / name) for name, result in results.items()
                  if result['task'] == task]
         parts += [title, *found] if found else []
     parts += ['<h2>Config</h2>', table(sorted(flatten(to_dict(training)).items()), ('field', 'value'))]
