@@ -4,9 +4,10 @@ Command:  python main.py --config=configs/weizmann_vicreg.py --workdir=DIR
 Variants: :smoke
 Data:     python -m data_prep folder --videos=weizmann --group='^([a-z]+)_' --short_side=64 --out=data/weizmann
 Hardware: 2 CPU cores
-Time:     not timed yet
-Expected: not measured yet
-Status:   not run
+Time:     300 epochs of 3 steps; 15 to 18 minutes on one of the cores, another run on the other
+Expected: leave one person out, R@1 of V, dV, d2V and joined 46.7, 62.2, 65.6, 60.0 (seed 0), 64.4, 76.7, 85.6, 80.0
+          (seed 1); --config.schedule=base 33.3, 42.2, 47.8, 34.4 and 33.3, 55.6, 33.3, 34.4
+Status:   measured by us
 """
 
 from configs import default
