@@ -28,8 +28,8 @@ def get_config(variant: str = ''):
     config.detection.dropout = 0.0
     # A flip would turn one class into another, and a crop would change speeds; gain and tint are the pretraining's.
     config.augment.update({'size': 64, 'crop': 'none', 'flip': 0.0, 'jitter': 0.0})
-    config.epochs = 2 if variant == 'smoke' else 20
+    config.epochs = 2 if variant == 'smoke' else 12
     config.batch_size = 8 if variant == 'smoke' else 32
-    config.optimizer.milestones = (1,) if variant == 'smoke' else (12, 17)
+    config.optimizer.milestones = (1,) if variant == 'smoke' else (8, 10)
     config.optimizer.base_rate = 1.0
     return config
