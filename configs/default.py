@@ -60,6 +60,7 @@ def get_config(framework: str = 'vicreg') -> ConfigDict:
     config.optimizer.momentum = 0.9
     config.optimizer.weight_decay = 1e-6
     config.optimizer.trust_coefficient = 0.001
+    config.optimizer.predictor_rate = 1.0  # factor on the rate of BYOL's predictor
     config.optimizer.warmup_fraction = 0.025  # of all steps: 10 of 400 epochs
     config.optimizer.final_fraction = 0.001  # of the peak rate, at the end
     config.optimizer.clip_norm = 0.0  # 0: no clipping

@@ -4,9 +4,9 @@ Command:  python main.py --config=configs/motion_detection.py --workdir=DIR
 Variants: :frozen, :smoke
 Data:     python -m data_prep motion --boxes --out=data/motion_boxes
 Hardware: 2 CPU cores
-Time:     12 epochs of 24 steps; 13 minutes on one of the cores, other work on the other; both cores: not measured yet
-Expected: frame-mAP at IoU 0.5, ground-truth boxes, mean of both heads, seed 0: 0.863 after motion_vicreg.py, 0.740 after
-          it with --config.schedule=base, 0.440 from scratch, 0.164 :frozen and untrained; jittered boxes 0.737
+Time:     12 epochs of 24 steps; 13 minutes on one of the cores, with other work on the other
+Expected: frame-mAP at IoU 0.5, ground-truth boxes, mean of both heads, seed 0: 0.863 after motion_vicreg.py, 0.740
+          after it with --config.schedule=base, 0.440 from scratch, 0.164 :frozen and untrained; jittered boxes 0.737
 Status:   measured by us
 
 DIR is the workdir of a pretraining such as configs/motion_vicreg.py's, whose encoder and colours are taken. From

@@ -13,7 +13,8 @@ from vididi_jax.train.optimizer import build_optimizer, lars, layer_rates, learn
 
 def config(**changes):
     optimizer = dict(name='lars', base_rate=4.8, momentum=0.9, weight_decay=1e-6, trust_coefficient=0.001,
-                     warmup_fraction=0.0, final_fraction=0.001, clip_norm=0.0, accumulate=1) | changes
+                     warmup_fraction=0.0, final_fraction=0.001, clip_norm=0.0, accumulate=1,
+                     predictor_rate=1.0) | changes
     return ConfigDict({'batch_size': 64, 'epochs': 10, 'optimizer': optimizer})
 
 
@@ -124,9 +125,21 @@ def test_adamw_moves_every_parameter():
     np.testing.assert_allclose(got['bias'], params['bias'] - 0.1 * np.sign(gradients[0]['bias']), atol=1e-5)
 
 
+@pytest.mark.parametrize('name', ['lars', 'adamw'])
+def test_the_predictor_has_a_rate_of_its_own(name):
+    rng = np.random.default_rng(3)
+    start = {part: {'kernel': jnp.asarray(rng.normal(size=(3, 2)), jnp.float32)} for part in ('encoder', 'predictor')}
+    gradient = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), p.dtype), start)
+    optimizers = (build_optimizer(config(name=name, predictor_rate=factor), 10) for factor in (1.0, 10.0))
+    one, ten = (optimizer.update(gradient, optimizer.init(start), start)[0] for optimizer in optimizers)
+    np.testing.assert_array_equal(one['encoder']['kernel'], ten['encoder']['kernel'])
+    np.testing.assert_allclose(10 * one['predictor']['kernel'], ten['predictor']['kernel'], rtol=1e-6)  # float32
+
+
 @pytest.mark.parametrize(('changes', 'message'), [
     (dict(name='sgd'), 'lars or adamw'), (dict(warmup_fraction=1.0), 'warm'), (dict(warmup_fraction=-0.1), 'warm'),
-    (dict(accumulate=0), 'accumulate'), (dict(accumulate=3), 'divides'), (dict(clip_norm=-1.0), 'clip_norm')])
+    (dict(accumulate=0), 'accumulate'), (dict(accumulate=3), 'divides'), (dict(clip_norm=-1.0), 'clip_norm'),
+    (dict(predictor_rate=0.0), 'predictor_rate')])
 def test_wrong_settings_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         build_optimizer(config(**changes), 100)

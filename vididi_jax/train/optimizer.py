@@ -71,17 +71,25 @@ def lars(
     )
 
 
+def scale_part(name: str, factor: float) -> optax.GradientTransformation:
+    """Updates of the part `name` of the parameters times `factor`; the others as they are."""
+    return optax.stateless(lambda updates, _: {
+        part: jax.tree.map(lambda u: factor * u, tree) if part == name else tree for part, tree in updates.items()})
+
+
 def build_optimizer(config, total_steps: int) -> optax.GradientTransformation:
     """The optimiser that `config.optimizer` describes.
 
     Args:
       config: of the run; reads `batch_size` and `optimizer`: `name` is 'lars' or 'adamw' (which has no use for
-        `momentum` and `trust_coefficient`); `accumulate` steps average their gradients into one update; `clip_norm`
-        bounds the global norm of what an update gets, 0 for no bound; the rest as in `learning_rate`.
+        `momentum` and `trust_coefficient`); `predictor_rate` is a factor on the rate of BYOL's predictor; `accumulate`
+        steps average their gradients into one update; `clip_norm` bounds the global norm of what an update gets, 0 for
+        no bound; the rest as in `learning_rate`.
       total_steps: of the run.
 
     Raises:
-      UserError: an unknown name, a negative bound, or accumulation that leaves the run's last steps without effect.
+      UserError: an unknown name, a negative bound or factor, or accumulation that leaves the run's last steps without
+        effect.
     """
     settings = config.optimizer
     if settings.accumulate < 1 or total_steps % settings.accumulate:
@@ -89,6 +97,8 @@ def build_optimizer(config, total_steps: int) -> optax.GradientTransformation:
                         'number that divides them, so that no gradient is lost at the end.')
     if settings.clip_norm < 0:
         raise UserError(f'optimizer.clip_norm is {settings.clip_norm}: it must be above 0, or 0 for no clipping.')
+    if settings.predictor_rate <= 0:
+        raise UserError(f'optimizer.predictor_rate is {settings.predictor_rate}: it must be above 0.')
     schedule = learning_rate(config, total_steps)
 
     def rate(update):  # the optimiser counts updates, the schedule steps
@@ -101,6 +111,7 @@ def build_optimizer(config, total_steps: int) -> optax.GradientTransformation:
         optimizer = optax.adamw(rate, weight_decay=settings.weight_decay, mask=_rank_above_one)
     else:
         raise UserError(f'optimizer.name is {settings.name!r}: choose lars or adamw.')
+    optimizer = optax.chain(optimizer, scale_part('predictor', settings.predictor_rate))
     if settings.clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
     if settings.accumulate > 1:
