@@ -44,7 +44,7 @@ weizmann ut_interaction: $(VENV)/installed
 	done
 
 test: $(VENV)/installed-test
-	VIDIDI_DATA="$(VIDIDI_DATA)" $(BIN)/python -m pytest
+	VIDIDI_DATA="$(VIDIDI_DATA)" $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -18,8 +18,10 @@ from configs import default
 
 def get_config(variant: str = ''):
     config = default.evaluation('detection', variant, ('frozen',))
+    config.eval.name = 'detection_frozen' if variant else 'detection'
     for name in ('protocol', 'folds', 'clips', 'crops'):  # one clip around each keyframe, its whole frames
         del config.eval[name]
+    config.eval.frames, config.eval.stride = 16, 2  # the 32 frames of data_prep's records, about two seconds
     config.eval.run = ''  # another evaluation of DIR whose detector is asked; '' trains one
     config.epochs = 20
     config.batch_size = 64

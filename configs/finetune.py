@@ -28,6 +28,7 @@ def get_config(variant: str = ''):
     config.checkpoint = {'keep': 1, 'every_steps': 0}  # latest ones, besides the best; also within epochs
     config.log = {'every_steps': 10}
     if variant == 'linear':
+        config.eval.name = 'finetune_linear'
         config.finetune.update({'orders': (0, 1), 'dropout': 0.0, 'encoder_rate': 0.0})
         config.optimizer.weight_decay = 0.0
     elif variant:

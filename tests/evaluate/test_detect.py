@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import motion_detection
+from configs import ava_detection, finetune, motion_detection
 from configs import report as report_config
+from data_prep.__main__ import build_parser
 from main import TASKS
 from vididi_jax.augment import Augmentation
 from vididi_jax.data import ava
+from vididi_jax.data.clips import centre_frames_needed
 from vididi_jax.data.keyframes import open_keyframes
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
@@ -181,3 +183,22 @@ def test_wrong_settings_are_refused(workdir, settings, changes, message):
 def test_a_data_set_without_boxes_is_refused(workdir, settings, tiny_motion):
     with pytest.raises(UserError, match=r'annotations_train.csv'):
         detect.run(settings(**{'data.dir': str(tiny_motion)}), str(workdir))
+
+
+def test_boxes_of_a_detector_that_are_not_there_are_named(workdir, settings, tiny_boxes, tmp_path):
+    data = shutil.copytree(tiny_boxes, tmp_path / 'data')
+    (data / 'boxes_test.csv').unlink()
+    with pytest.raises(UserError, match=r'boxes_test.csv does not exist: .*boxes=annotations'):
+        detect.run(settings(**{'data.dir': str(data), 'detection.boxes': 'boxes'}), str(workdir))
+
+
+def test_the_clips_of_ava_are_as_long_as_data_prep_writes_them():
+    config = ava_detection.get_config()
+    required = ('videos', 'train', 'test', 'label_map', 'out')
+    given = build_parser().parse_args(['ava', *(f'--{name}=x' for name in required)])
+    assert centre_frames_needed(config.eval.frames, config.eval.stride) == given.frames
+
+
+def test_variants_keep_their_runs_apart():
+    assert motion_detection.get_config('frozen').eval.name != motion_detection.get_config().eval.name
+    assert finetune.get_config('linear').eval.name != finetune.get_config().eval.name

@@ -144,7 +144,7 @@ BAD = [
     ({'model.dtype': 'float8'}, 'bfloat16'),
     ({'optimizer.name': 'sgd'}, 'lars or adamw'),
     ({'augment.size': 32}, 'augment.size'),
-    ({'init_from': 'nowhere'}, 'no checkpoint'),
+    ({'init_from': 'nowhere'}, 'no checkpoint'), ({'optimizer.predictor_rate': 2.0}, 'no predictor'),
     ({'framework.loss': 'simclr'}, 'info_nce'),
     ({'framework.loss': 'info_nce'}, 'temperature'),
     ({'framework.scope': 'local'}, 'per_device'),

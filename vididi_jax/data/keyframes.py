@@ -75,6 +75,9 @@ def open_keyframes(source, kind: str = ava.ANNOTATIONS) -> Keyframes:
       UserError: a file is missing or malformed, or the annotations do not list the keyframe of a record.
     """
     path = Path(source.directory) / ava.file_name(kind, source.split)
+    if kind == ava.DETECTOR and not path.is_file():
+        raise UserError(f'{path} does not exist: give data_prep --boxes_{source.split}, or ask for the ground truth '
+                        'with --config.detection.boxes=annotations.')
     boxes = ava.read_boxes(path, outside=kind == ava.DETECTOR)
     ids = [row['id'] for row in source.rows]
     listed = {ava.keyframe_id(*key) for key in boxes.keyframes}

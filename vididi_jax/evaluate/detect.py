@@ -108,11 +108,13 @@ def open_detection(config, workdir: str) -> Detection:
 def training_config(detection: Detection) -> ml_collections.ConfigDict:
     """The config of the training run: which boxes are asked at the end is no part of it; those learned from are."""
     config = detection.config
-    annotations = hashlib.sha256(detection.file(ava.ANNOTATIONS, 'train').read_bytes()).hexdigest()[:16]
+    source = detection.data.train.source
+    learned = [Path(source.directory) / name for name in (ava.file_name(ava.ANNOTATIONS, source.split), ava.LABEL_MAP)]
+    annotations = hashlib.sha256(b'\0'.join(path.read_bytes() for path in learned)).hexdigest()[:16]
     recipe = {name: value for name, value in to_dict(config.detection).items() if name != 'boxes'}
     return run_config(
         detection, 'detection', detection=recipe, protocol=detection.data.name,
-        data={'dir': str(detection.data.train.source.directory), 'workers': config.data.workers,
+        data={'dir': str(source.directory), 'workers': config.data.workers,
               'annotations': annotations},
         clip={'frames': config.eval.frames, 'stride': config.eval.stride})
 

@@ -98,6 +98,10 @@ def untrained_encoder(config) -> Encoder:
     clip = jnp.zeros((1, config.clip.frames, augment.size, augment.size, 3), module.dtype)
     key = jax.random.fold_in(jax.random.key(config.seed), INIT)
     variables = jax.jit(module.init)(jax.random.split(key, 3)[0], clip)  # as in `init_state`
+    if config.init_from:
+        given, _ = load_encoder_variables(config.init_from)
+        check_same_shapes(variables['params'], given['params'], config.init_from)
+        variables = given
     return Encoder(module, variables, augment, 0)
 
 

@@ -1,4 +1,4 @@
-"""Frame-mAP of action detection, by the rules of AVA's official evaluator (METHOD.md, section 8).
+"""Frame-mAP of action detection, by the rules of AVA's official evaluator.
 
 A detection of a class is right if, of the keyframe's ground-truth boxes of that class, the one with the highest
 intersection over union reaches 0.5 and no detection with a higher score has it. AP is the area under the curve of

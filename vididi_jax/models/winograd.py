@@ -90,8 +90,6 @@ def _inverse(m: jax.Array, height: int, width: int) -> jax.Array:
     return along(rows, 2, height)
 
 
-
-
 def _shifted(x: jax.Array, axis: int, offset: int, length: int) -> jax.Array:
     """`length` entries of `x` along `axis` from `offset`, zeros outside."""
     padding = [(0, 0)] * x.ndim

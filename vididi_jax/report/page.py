@@ -99,7 +99,8 @@ def run(config, workdir: str) -> None:
                 'compare.')
         parts += ['<h2>Training</h2>', picture(plots.curves(rows, CURVES), text)]
     if retrieval:
-        encoders = {result['encoder'] if len(retrieval) == 2 else name: result['metrics']
+        kinds = {result['encoder'] for result in retrieval.values()}
+        encoders = {result['encoder'] if len(kinds) == len(retrieval) else name: result['metrics']
                     for name, result in retrieval.items()}
         chance = next(iter(retrieval.values()))['chance']
         text = ('Share of test videos with a video of their class among the k nearest; the dotted line is chance at '

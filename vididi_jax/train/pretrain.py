@@ -39,6 +39,9 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
     """
     meshes.check_batch_size(config.batch_size, mesh)
     check_framework(config.framework)
+    if config.optimizer.predictor_rate != 1 and not config.framework.predictor:
+        raise UserError(f'optimizer.predictor_rate is {config.optimizer.predictor_rate}, and framework.loss '
+                        f'{config.framework.loss!r} has no predictor: set it to 1.')
     schedule = schedules.resolve(config.schedule)
     if config.clip.length not in ('shrink', 'constant'):
         raise UserError(f'clip.length is {config.clip.length!r}: choose shrink or constant.')
