@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from vididi_jax import augment as A
+from vididi_jax.crops import centre_crop
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError
 
@@ -165,6 +166,33 @@ def test_per_frame_colour_breaks_that(operation):
     assert np.abs(time_derivative(normalised)).max() > 0.01
 
 
+PER_FRAME = {'crop': {}, 'flip': dict(flip=0.5), 'blur': dict(blur=0.5), 'jitter': dict(jitter=1.0),
+             'gray': dict(gray=0.5)}
+
+
+@pytest.mark.parametrize('varying', PER_FRAME)
+@pytest.mark.parametrize('operation', PER_FRAME)
+def test_each_operation_may_be_drawn_anew_for_each_frame(operation, varying):
+    """Frames of a static clip differ if the one operation that is on varies, and stay equal if another one does."""
+    clips = np.repeat(random_clips(6, (4, 1, 20, 20, 3)), 6, axis=1)
+    off = dict(size=20, crop='none', flip=0, blur=0, jitter=0, gray=0)
+    on = off | ({'crop': 'random_resized'} if operation == 'crop' else PER_FRAME[operation])
+    spec = A.Augmentation(**on, frame_consistent=False, per_frame=(varying,))
+    change = np.abs(time_derivative(A.augment(jax.random.key(1), clips, full_sizes(clips), spec))).max()
+    assert change > 0.01 if operation == varying else change == 0
+
+
+def test_flips_of_each_frame_go_with_the_crop_of_the_clip():
+    """Each frame is that of the clip whose crop is drawn once, as it is or flipped."""
+    clips = random_clips(9, (3, 8, 20, 27, 3))
+    spec = dict(size=12, blur=0, jitter=0, gray=0)
+    plain = np.asarray(A.augment(jax.random.key(2), clips, full_sizes(clips), A.Augmentation(**spec, flip=0)))
+    varied = np.asarray(A.augment(jax.random.key(2), clips, full_sizes(clips), A.Augmentation(
+        **spec, frame_consistent=False, per_frame=('flip',))))
+    same, turned = (np.isclose(varied, x, atol=1e-5).all((2, 3, 4)) for x in (plain, plain[:, :, :, ::-1]))
+    assert (same | turned).all() and same.any() and turned.any()
+
+
 def test_precision_changes_rounding_only():
     """The same key draws the same parameters in float32 and float64."""
     clips = random_clips(15)
@@ -176,7 +204,7 @@ def test_precision_changes_rounding_only():
     np.testing.assert_allclose(single, double, atol=1e-3)  # the hue of nearly gray pixels multiplies float32 rounding
 
 
-@pytest.mark.parametrize('function', ['augment', 'centre_crop'])
+@pytest.mark.parametrize('function', [A.augment, centre_crop])
 def test_padding_never_reaches_the_output(function):
     clips = random_clips(7, (6, 2, 30, 40, 3))
     sizes = np.array([[30, 40], [20, 40], [30, 24], [18, 18], [25, 31], [30, 40]], np.int32)
@@ -186,8 +214,8 @@ def test_padding_never_reaches_the_output(function):
         for clip, (height, width) in zip(padded, sizes, strict=True):
             clip[:, height:], clip[:, :, width:] = filler, filler
         spec = A.Augmentation(size=16)
-        key = (jax.random.key(2),) if function == 'augment' else ()
-        outputs.append(np.asarray(getattr(A, function)(*key, padded, sizes, spec)))
+        key = (jax.random.key(2),) if function is A.augment else ()
+        outputs.append(np.asarray(function(*key, padded, sizes, spec)))
     assert np.isfinite(outputs[0]).all()
     np.testing.assert_array_equal(*outputs)
 
@@ -291,13 +319,13 @@ def test_probabilities_are_probabilities(name):
 
 def test_centre_crop_of_stored_frames_is_not_resampled():
     clips = random_clips(13, (2, 2, 128, 171, 3))
-    got = A.centre_crop(clips, full_sizes(clips), A.Augmentation())
+    got = centre_crop(clips, full_sizes(clips), A.Augmentation())
     expected = (clips[:, :, 8:120, 29:141] / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(got, expected, atol=1e-5)  # float32
 
 
 @pytest.mark.parametrize('fields', [
-    dict(crop='center'), dict(gray_mode='red'), dict(flip=1.5), dict(gray=-0.1), dict(area=(0.5, 0.1)),
+    dict(crop='center'), dict(gray_mode='red'), dict(per_frame=('tint',)), dict(flip=1.5), dict(gray=-0.1), dict(area=(0.5, 0.1)),
     dict(area=(0.1, 2)), dict(blur_kernel=4), dict(blur_sigma=(0, 1)), dict(hue=0.6), dict(std=(1, 1, 0)),
     dict(mean=(0, 0)), dict(size=0), dict(shift=200), dict(centre_fraction=0), dict(gain=(1,))])
 def test_wrong_fields_are_refused(fields):

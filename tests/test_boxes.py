@@ -90,8 +90,10 @@ def test_frames_of_the_views_size_are_not_resampled():
     np.testing.assert_array_equal(moved, boxes)
 
 
-def test_wrapped_shifts_are_refused():
-    spec = Augmentation(size=16, crop='none', shift=2, **PLAIN)
-    with pytest.raises(UserError, match='augment.shift is 2'):
+@pytest.mark.parametrize(('fields', 'message'), [
+    (dict(shift=2), 'augment.shift is 2'), (dict(frame_consistent=False, per_frame=('flip',)), 'augment.per_frame')])
+def test_what_tears_boxes_off_their_pixels_is_refused(fields, message):
+    spec = Augmentation(size=16, crop='none', **PLAIN | fields)
+    with pytest.raises(UserError, match=message):
         augment_with_boxes(jax.random.key(0), jnp.zeros((1, 1, 16, 16, 3), jnp.uint8), jnp.full((1, 2), 16),
                            jnp.zeros((1, 1, 4)), jnp.ones((1, 1), bool), spec)

@@ -27,7 +27,7 @@ from vididi_jax.pixels import (
     to_gray,
 )
 
-CROPS = {'centre': 1, 'three': 3, 'random': 1}  # views of a clip in evaluation
+PER_FRAME = ('crop', 'flip', 'blur', 'jitter', 'gray')  # what can be drawn anew for each frame
 CROP_ATTEMPTS = 10  # as torchvision: tries to fit a crop into the frame before taking the centre
 
 
@@ -49,9 +49,10 @@ class Augmentation:
         sum.
       gain: range of a factor on all channels; tint: range of one factor per channel. (1, 1) for none. Not clamped.
       mean, std: of the final normalisation, per channel, on [0, 1].
-      frame_consistent: whether jitter and gray are drawn once a clip, and contrast is around the mean of the clip
-        (True), or all that for each frame, as in the authors' code (False). Per frame, what stands still no longer has
-        a derivative of zero.
+      frame_consistent: whether every operation is drawn once a clip, and contrast is around the mean of the clip. If
+        not, those of `per_frame` are drawn anew for each frame, and what stands still has a derivative.
+      per_frame: some of 'crop', 'flip', 'blur', 'jitter' and 'gray'; read where `frame_consistent` is False. The
+        default is what the authors' code did.
       centre_fraction: side of evaluation's centre crop, as a share of the frame's shorter side.
     """
 
@@ -76,6 +77,7 @@ class Augmentation:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     frame_consistent: bool = True
+    per_frame: tuple[str, ...] = ('jitter', 'gray')
     centre_fraction: float = 0.875
 
     def __post_init__(self):
@@ -89,6 +91,7 @@ class Augmentation:
 
         need('crop', self.crop in ('random_resized', 'none'), 'random_resized or none')
         need('gray_mode', self.gray_mode in ('channel', 'luminance'), 'channel or luminance')
+        need('per_frame', set(self.per_frame) <= set(PER_FRAME), f'some of {", ".join(PER_FRAME)}')
         need('size', self.size >= 1, 'at least 1')
         need('shift', 0 <= self.shift <= self.size, f'from 0 to size, which is {self.size}')
         need('blur_kernel', self.blur_kernel > 0 and self.blur_kernel % 2 == 1, 'odd')
@@ -115,6 +118,11 @@ class Augmentation:
             height, width = wrong[0]
             raise UserError(f"frames are {height} x {width} and augment.crop is 'none' with size {self.size}: set "
                             'augment.size to that of all frames, or augment.crop to random_resized.')
+
+
+    def varies(self, operation: str) -> bool:
+        """Whether an operation is drawn anew for each frame."""
+        return not self.frame_consistent and operation in self.per_frame
 
 
 class Crop(NamedTuple):
@@ -164,47 +172,73 @@ def random_box(key: jax.Array, height, width, area: tuple, aspect: tuple) -> tup
     return top, left, h, w
 
 
-def _colour(key: jax.Array, frames: jax.Array, spec: Augmentation) -> jax.Array:
-    """Jitter and gray of one clip (T, H, W, 3), or of one frame (H, W, 3)."""
-    brightness, contrast, saturation, hue, jitter, gray, channel = _numbers(key, 7)
+def _jitter(numbers: jax.Array, frames: jax.Array, spec: Augmentation) -> jax.Array:
+    brightness, contrast, saturation, hue, jitter = numbers[:5]
 
     def around(centre, number, amount):
         return _between(number, (centre - amount, centre + amount)).astype(frames.dtype)
 
-    if spec.jitter:
-        out = adjust_brightness(frames, around(1, brightness, spec.brightness)) if spec.brightness else frames
-        out = adjust_contrast(out, around(1, contrast, spec.contrast), luminance(out).mean()) if spec.contrast else out
-        out = adjust_saturation(out, around(1, saturation, spec.saturation)) if spec.saturation else out
-        out = adjust_hue(out, around(0, hue, spec.hue)) if spec.hue else out
-        frames = jnp.where(jitter < spec.jitter, out, frames)
-    if spec.gray:
-        grayed = to_gray(frames, _below(channel, 3) if spec.gray_mode == 'channel' else None)
-        frames = jnp.where(gray < spec.gray, grayed, frames)
-    return frames
+    out = adjust_brightness(frames, around(1, brightness, spec.brightness)) if spec.brightness else frames
+    out = adjust_contrast(out, around(1, contrast, spec.contrast), luminance(out).mean()) if spec.contrast else out
+    out = adjust_saturation(out, around(1, saturation, spec.saturation)) if spec.saturation else out
+    out = adjust_hue(out, around(0, hue, spec.hue)) if spec.hue else out
+    return jnp.where(jitter < spec.jitter, out, frames)
+
+
+def _gray(numbers: jax.Array, frames: jax.Array, spec: Augmentation) -> jax.Array:
+    gray, channel = numbers[5:7]
+    grayed = to_gray(frames, _below(channel, 3) if spec.gray_mode == 'channel' else None)
+    return jnp.where(gray < spec.gray, grayed, frames)
+
+
+def _blur(numbers: jax.Array, frames: jax.Array, spec: Augmentation) -> jax.Array:
+    blur, sigma = numbers[3:5]
+    blurred = gaussian_blur(frames, _between(sigma, spec.blur_sigma).astype(frames.dtype), spec.blur_kernel)
+    return jnp.where(blur < spec.blur, blurred, frames)
+
+
+def _crop(key: jax.Array, flip: jax.Array, clip: jax.Array, size: jax.Array, spec: Augmentation) -> tuple:
+    """Clip and `Crop` after crop and flip; of a crop or flip that varies, the one of each frame."""
+    box = partial(random_box, height=size[0], width=size[1], area=spec.area, aspect=spec.aspect)
+    if spec.crop == 'none':
+        whole = Crop(0 * size[0], 0 * size[1], *size, flip)
+        flip = flip[..., None, None, None]
+        clip = jnp.where(flip, clip[:, :, ::-1], clip) if spec.flip else clip
+        return jnp.where((size == spec.size).all(), clip, jnp.nan), whole  # rather than showing the padding
+    if not (spec.varies('crop') or spec.varies('flip')):
+        crop = Crop(*box(key), flip)
+        return resized_crop(clip, *crop[:4], spec.size, flip), crop
+    frames = len(clip)
+    boxes = jax.vmap(box)(jax.random.split(key, frames)) if spec.varies('crop') else box(key)
+    crop = Crop(*(jnp.broadcast_to(value, (frames,)) for value in (*boxes, flip)))
+    return jax.vmap(lambda frame, c: resized_crop(frame, *c[:4], spec.size, c.flip))(clip, crop), crop
 
 
 def _augment_clip(key: jax.Array, clip: jax.Array, size: jax.Array, spec: Augmentation) -> tuple[jax.Array, Crop]:
     """One clip (T, H, W, 3) in [0, 1], of which the top left `size` are pixels."""
     key, crop_key, colour_key = jax.random.split(key, 3)
-    flip, down, right, blur, sigma, gain, *tint = _numbers(key, 9)
-    flip = flip < spec.flip
-    if spec.crop == 'random_resized':
-        crop = Crop(*random_box(crop_key, size[0], size[1], spec.area, spec.aspect), flip)
-        clip = resized_crop(clip, *crop[:4], spec.size, flip)
-    else:
-        crop = Crop(0 * size[0], 0 * size[1], *size, flip)
-        clip = jnp.where(flip, clip[:, :, ::-1], clip) if spec.flip else clip
-        clip = jnp.where((size == spec.size).all(), clip, jnp.nan)  # rather than showing the padding
+    numbers = _numbers(key, 9)
+    _, down, right, _, _, gain, *tint = numbers
+
+    def each(key: jax.Array, count: int) -> jax.Array:
+        """The numbers of each frame (T, count)."""
+        return jax.vmap(partial(_numbers, count=count))(jax.random.split(key, clip.shape[0]))
+
+    def apply(operation, name: str, clip: jax.Array, key: jax.Array, once: jax.Array) -> jax.Array:
+        operation = partial(operation, spec=spec)
+        return jax.vmap(operation)(each(key, len(once)), clip) if spec.varies(name) else operation(once, clip)
+
+    flips = each(key, len(numbers))[:, 0] if spec.varies('flip') else numbers[0]
+    clip, crop = _crop(crop_key, flips < spec.flip, clip, size, spec)
     if spec.shift:
         shifts = [_below(number, 2 * spec.shift + 1) - spec.shift for number in (down, right)]
         clip = jnp.roll(clip, shifts, axis=(1, 2))
     if spec.blur:
-        blurred = gaussian_blur(clip, _between(sigma, spec.blur_sigma).astype(clip.dtype), spec.blur_kernel)
-        clip = jnp.where(blur < spec.blur, blurred, clip)
-    if (spec.jitter or spec.gray) and spec.frame_consistent:
-        clip = _colour(colour_key, clip, spec)
-    elif spec.jitter or spec.gray:
-        clip = jax.vmap(partial(_colour, spec=spec))(jax.random.split(colour_key, clip.shape[0]), clip)
+        clip = apply(_blur, 'blur', clip, key, numbers)
+    if spec.jitter or spec.gray:
+        colours = _numbers(colour_key, 7)
+        clip = apply(_jitter, 'jitter', clip, colour_key, colours) if spec.jitter else clip
+        clip = apply(_gray, 'gray', clip, colour_key, colours) if spec.gray else clip
     if spec.gain != (1, 1):
         clip = clip * _between(gain, spec.gain).astype(clip.dtype)
     if spec.tint != (1, 1):
@@ -238,58 +272,13 @@ def augment(key: jax.Array, clips: jax.Array, sizes: jax.Array, spec: Augmentati
 def augment_and_crop(
     key: jax.Array, clips: jax.Array, sizes: jax.Array, spec: Augmentation, dtype=jnp.float32,
 ) -> tuple[jax.Array, Crop]:
-    """As `augment`, and the crop of each clip (before it is shifted)."""
+    """As `augment`, and the crop of each clip (before it is shifted), or of each of its frames where it varies."""
     check_clips(clips, dtype)
     spec.check_frames(clips.shape[2:3], clips.shape[3:4])
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(clips.shape[0]))
     pixels = clips.astype(dtype) / 255
     pixels, crops = jax.vmap(partial(_augment_clip, spec=spec))(keys, pixels, sizes)
     return normalise(pixels, spec.mean, spec.std), crops
-
-
-@partial(jax.jit, static_argnames=('spec', 'dtype'))
-def centre_crop(clips: jax.Array, sizes: jax.Array, spec: Augmentation, dtype=jnp.float32) -> jax.Array:
-    """Evaluation's view: the centred square of `spec.centre_fraction` of the shorter side, resized and normalised.
-
-    Args and result as `augment`, without randomness. With frames of short side 128, a fraction of 0.875 and a size of
-    112 the pixels are those of the frame, not resampled.
-    """
-    return evaluation_crops(None, clips, sizes, spec, 'centre', dtype)[:, 0]
-
-
-@partial(jax.jit, static_argnames=('spec', 'crops', 'dtype'))
-def evaluation_crops(
-    keys: jax.Array | None, clips: jax.Array, sizes: jax.Array, spec: Augmentation, crops: str, dtype=jnp.float32,
-) -> jax.Array:
-    """The squares that `crops` names, of `spec.centre_fraction` of the shorter side, resized and normalised.
-
-    'centre': the centred one. 'three': at the start, the middle and the end of the longer side. 'random': one at a
-    uniformly drawn place, the same for all frames of a clip.
-
-    Args:
-      keys: (B,), of each clip, for 'random' only.
-      crops: one of `CROPS`, static under jit.
-      clips, sizes, spec, dtype: as in `augment`.
-
-    Returns:
-      (B, CROPS[crops], T, size, size, 3), normalised.
-    """
-    check_clips(clips, dtype)
-
-    def one(clip, size, key):
-        side = jnp.round(spec.centre_fraction * size.min()).astype(jnp.int32)
-        room, middle = size - side, (size - side) // 2
-        if crops == 'random':
-            corners = [jnp.floor(jax.random.uniform(key, (2,), jnp.float32) * (room + 1)).astype(jnp.int32)]
-        else:
-            longer = jnp.arange(2) == jnp.where(size[0] > size[1], 0, 1)
-            places = (middle,) if crops == 'centre' else (0 * room, middle, room)
-            corners = [jnp.where(longer, place, middle) for place in places]
-        return jnp.stack([resized_crop(clip, *corner, side, side, spec.size) for corner in corners])
-
-    if keys is None:
-        keys = jnp.zeros(len(clips))  # not read
-    return normalise(jax.vmap(one)(clips.astype(dtype) / 255, sizes, keys), spec.mean, spec.std)
 
 
 def check_clips(clips: jax.Array, dtype) -> None:

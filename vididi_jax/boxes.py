@@ -53,8 +53,11 @@ def augment_with_boxes(
       Clips (B, T, size, size, 3), float32 and normalised; boxes (B, M, 4), shares of them; mask.
 
     Raises:
-      UserError: a wrapped shift, which tears boxes apart; see also `augment`.
+      UserError: a wrapped shift, which tears boxes apart, or another crop or flip for each frame; see also `augment`.
     """
+    if spec.varies('crop') or spec.varies('flip'):
+        raise UserError(f'augment.per_frame is {spec.per_frame}: a box has one place in a clip: leave crop and flip '
+                        'out, or set augment.frame_consistent to True.')
     if spec.shift:
         raise UserError(f'augment.shift is {spec.shift}: shifts wrap around, and a box cannot: set it to 0.')
     pixels, crops = augment_and_crop(key, clips, sizes, spec)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from configs import features as features_config
-from vididi_jax.augment import Augmentation, evaluation_crops
+from vididi_jax.augment import Augmentation
 from vididi_jax.config import workdir_config
+from vididi_jax.crops import evaluation_crops
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import extract, features

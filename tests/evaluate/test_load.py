@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from vididi_jax import load_encoder
-from vididi_jax.augment import Augmentation, centre_crop
+from vididi_jax.augment import Augmentation
 from vididi_jax.config import workdir_config
+from vididi_jax.crops import centre_crop
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.features import trained_encoder

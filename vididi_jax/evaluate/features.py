@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from vididi_jax.augment import CROPS, Augmentation, evaluation_crops
+from vididi_jax.augment import Augmentation
+from vididi_jax.crops import CROPS, evaluation_crops
 from vididi_jax.data import pipeline
 from vididi_jax.data.source import RecordSource
 from vididi_jax.derivatives import time_derivative

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vididi_jax.augment import Augmentation, centre_crop
+from vididi_jax.augment import Augmentation
 from vididi_jax.config import workdir_config
+from vididi_jax.crops import centre_crop
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.features import Encoder, trained_encoder

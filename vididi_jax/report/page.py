@@ -8,8 +8,9 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from vididi_jax.augment import Augmentation, centre_crop
+from vididi_jax.augment import Augmentation
 from vididi_jax.config import flatten, to_dict, workdir_config
+from vididi_jax.crops import centre_crop
 from vididi_jax.data import clips, pipeline
 from vididi_jax.data.source import RecordSource
 from vididi_jax.derivatives import derivative_stack

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vididi_jax.augment import Augmentation, centre_crop
+from vididi_jax.augment import Augmentation
+from vididi_jax.crops import centre_crop
 from vididi_jax.data import pipeline
 from vididi_jax.data.source import RecordSource
 from vididi_jax.derivatives import derivative_stack

@@ -134,6 +134,7 @@ def train(config, task: Task, state: TrainState, meta: dict, checkpoints: Checkp
     probe = task.make_probe() if task.probe_every else None
     first = meta['step']
     cycle = len(task.phases)
+    first_process = jax.process_index() == 0
     losses = list(meta.get('losses', []))  # of the steps of an epoch that a checkpoint cut in two
     epoch_losses = list(meta['epoch_losses'])
     reader = pipeline.iterate(task.batches[first:], workers=config.data.workers)
@@ -156,10 +157,13 @@ def train(config, task: Task, state: TrainState, meta: dict, checkpoints: Checkp
             bar.set_postfix_str(f'loss {losses[-1]:.4f}')
             ends_epoch = (step + 1) % task.steps_per_epoch == 0
             checked = probe is not None and (step + 1) % task.probe_every == 0
+            measured = probe(state) if checked else {}
+            if measured and first_process:
+                tqdm.write(describe_measures(step + 1, measured))
             if ends_epoch or checked or (step + 1) % config.log.every_steps == 0:
                 writer.write({'step': step + 1, 'epoch': epoch, 'phase': epoch % cycle, 'orders': list(orders),
                               **{name: float(value) for name, value in metrics.items() if name != 'finite'},
-                              **(probe(state) if checked else {})})
+                              **measured})
             if ends_epoch:
                 bar.close()
                 bar = None
@@ -182,6 +186,17 @@ def start_epoch(config, task: Task, epoch: int, step: int) -> tqdm:
         print(' '.join((f'epoch {epoch + 1}/{config.epochs}', phase)).rstrip(), flush=True)
     done = step - epoch * task.steps_per_epoch
     return tqdm(total=task.steps_per_epoch, initial=done, unit='step', leave=False, disable=quiet, dynamic_ncols=True)
+
+
+def describe_measures(step: int, measured: dict[str, float]) -> str:
+    """One line for people.
+
+    Example:
+      >>> describe_measures(600, {'health/effective_rank': 12.345, 'health/knn_accuracy': 40.0})
+      'step 600: effective rank 12.3, knn accuracy 40'
+    """
+    parts = (f'{name.removeprefix("health/").replace("_", " ")} {value:.3g}' for name, value in measured.items())
+    return f'step {step}: ' + ', '.join(parts)
 
 
 def stop(
