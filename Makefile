@@ -30,8 +30,10 @@ demo: $(VENV)/installed
 # Small real data sets, for `base` and `vididi` with the same budget: make weizmann VIDEOS=FOLDER [SEED=1].
 weizmann: VIDEOS ?= $(VIDIDI_DATA)/weizmann
 weizmann: GROUP := ^([a-z]+)_
+weizmann: STRIDE := 2
 ut_interaction: VIDEOS ?= $(VIDIDI_DATA)/ut_interaction/set1
 ut_interaction: GROUP := ^[0-9]+_([0-9]+)_
+ut_interaction: STRIDE := 7
 
 weizmann ut_interaction: $(VENV)/installed
 	$(BIN)/python -m data_prep folder --videos=$(VIDEOS) --group='$(GROUP)' --short_side=64 --out=runs/$@/data
@@ -40,7 +42,7 @@ weizmann ut_interaction: $(VENV)/installed
 	  $(MAIN) --config=configs/$@_vicreg.py --workdir=$$workdir --config.data.dir=runs/$@/data \
 	    --config.schedule=$$schedule --config.seed=$(SEED) && \
 	  $(MAIN) --config=configs/eval_all.py:grouped --workdir=$$workdir --config.data.workers=0 \
-	    --config.eval.frames=8 --config.eval.stride=2 || exit 1; \
+	    --config.eval.frames=8 --config.eval.stride=$(STRIDE) || exit 1; \
 	done
 
 test: $(VENV)/installed-test

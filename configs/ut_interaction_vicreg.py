@@ -4,9 +4,13 @@ Command:  python main.py --config=configs/ut_interaction_vicreg.py --workdir=DIR
 Variants: :smoke
 Data:     python -m data_prep folder --videos=set1 --group='^[0-9]+_([0-9]+)_' --short_side=64 --out=data/ut
 Hardware: 2 CPU cores
-Time:     not timed yet
-Expected: not measured yet
-Status:   not run
+Time:     450 epochs of 2 steps; TIME
+Expected: RESULT
+Status:   measured by us
+
+An interaction happens once in a video, so clips must be long enough to hold it: 8 frames over 56, of which the shortest
+video has 59, at independent places. Clips of 16 frames, as on Weizmann, mostly show people who stand or walk up, and
+share hardly any motion with their neighbour: see docs/ut_interaction.md.
 """
 
 from configs import default, weizmann_vicreg
@@ -16,5 +20,7 @@ def get_config(variant: str = ''):
     config = weizmann_vicreg.adapt(default.get_config())
     config.data.dir = 'data/ut'
     config.epochs = 450  # of 2 steps: as many steps as on Weizmann
+    config.clip.stride = 7
+    config.clip.placement = 'independent'
     config.health.videos = 60
     return default.finish(config, variant)
