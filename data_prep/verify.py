@@ -37,8 +37,8 @@ def _verify_shard(path: Path, expected: np.ndarray) -> None:
             try:
                 found.extend(records.scan(buffer))
             except ValueError as error:
-                end = sum(found[-1]) + records.record_size(0) if found else 0
+                end = found[-1][0] + records.record_size(found[-1][1]) if found else 0
                 raise UserError(f'{path}, offset {end}: {error}: copy the shard again, '
                                 'or prepare the data set again.') from error
-    if not np.array_equal(np.array(found).reshape(-1, 2), expected):
+    if not np.array_equal(np.array(found).reshape(-1, records.INDEX_COLUMNS - 1), expected):
         raise UserError(f'the index of {path} does not fit its records: prepare the data set again.')

@@ -72,8 +72,8 @@ class Plan:
     files: dict[str, str] = field(default_factory=dict)
 
     def described(self) -> dict:
-        """The plan as json, with the sha256 of the other files in place of their text."""
-        described = json.loads(json.dumps(asdict(self)))
+        """The plan as json, with the format and the sha256 of the other files in place of their text."""
+        described = {'format': records.FORMAT, **json.loads(json.dumps(asdict(self)))}
         hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in described.pop('files').items()}
         return described | ({'files': hashes} if hashes else {})
 
@@ -134,7 +134,8 @@ def _already_complete(out: Path, incomplete: Path, described: dict) -> bool:
             raise UserError(f'{out} is a file: choose another --out.')
         return False
     if json.loads(plan_path.read_text()) != described:
-        raise UserError(f'{out} holds a data set of other videos or other options: choose another --out, or delete it.')
+        raise UserError(f'{out} holds a data set of other videos, other options or an older version: choose another '
+                        '--out, or delete it.')
     return complete
 
 
@@ -210,8 +211,10 @@ def _write_shard(plan: Plan, shard: tuple, stream: Iterator[Decoded], out: Path,
             data = records.serialise(decoded.frames, plan.encoding, {
                 'id': video.id, 'group': video.group, 'label': plan.label_names.index(video.label), 'fps': decoded.fps,
                 'num_frames': len(decoded.frames), 'height': decoded.height, 'width': decoded.width})
-            file.write(records.frame_record(data))
-            rows.append(_row(video, 'ok', decoded, decoded.reason) | {'_record': [number, offset, len(data)]})
+            record = records.frame_record(data)
+            file.write(record)
+            rows.append(_row(video, 'ok', decoded, decoded.reason) | {
+                '_record': [number, offset, len(data), records.data_crc(record)]})
             offset += records.record_size(len(data))
     os.replace(temporary, path)
     rows_path = _rows_path(incomplete, shard)
@@ -238,7 +241,8 @@ def _finish(plan: Plan, shards: list[tuple], out: Path, incomplete: Path, descri
         raise UserError(f'none of the {len(rows)} videos can be decoded{reason}.')
     for split in dict.fromkeys(row['split'] for row in rows):
         index = [row['_record'] for row in rows if row['split'] == split and row['status'] == 'ok']
-        np.save(out / records.index_name(plan.name, split), np.array(index, np.int64).reshape(-1, 3))
+        index = np.array(index, np.int64).reshape(-1, records.INDEX_COLUMNS)
+        np.save(out / records.index_name(plan.name, split), index)
     manifest = [{key: value for key, value in row.items() if key != '_record'} for row in rows]
     manifest += [_row(video, 'missing', reason='listed, and not in the folder of videos') for video in plan.missing]
     (out / records.MANIFEST).write_text(_lines(manifest))

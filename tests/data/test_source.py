@@ -5,11 +5,13 @@ import os
 import pickle
 import resource
 import shutil
+from argparse import Namespace
 
 import numpy as np
 import pytest
 
-from data_prep import verify
+from data_prep import motion, verify
+from data_prep.writer import write_dataset
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 
@@ -37,6 +39,20 @@ def test_the_fingerprint_follows_the_data(tiny_motion, copy):
     assert RecordSource(copy, 'train').fingerprint != RecordSource(tiny_motion, 'train').fingerprint
 
 
+def test_other_pixels_are_other_data(tmp_path):
+    """Raw records of two seeds differ in nothing but their pixels: neither index nor manifest has them."""
+    one, two = (tmp_path / str(seed) for seed in (0, 1))
+    for seed, out in enumerate((one, two)):
+        arguments = Namespace(train=4, test=4, frames=4, size=8, seed=seed)
+        write_dataset(*motion.plan(arguments), out, workers=1)
+    sources = [RecordSource(out, 'train') for out in (one, two)]
+    assert sources[0].rows == sources[1].rows and sources[0].fingerprint != sources[1].fingerprint
+    shutil.copy(shard(two), one)
+    for check in (lambda: sources[0][2], lambda: verify.verify(str(one))):
+        with pytest.raises(UserError, match='index'):
+            check()
+
+
 def truncate(directory):
     path = shard(directory)
     os.truncate(path, path.stat().st_size - 1)
@@ -47,9 +63,9 @@ def edit_manifest(directory):
     path.write_text(path.read_text().split('\n', 1)[1])
 
 
-def edit_index(directory):
+def edit_index(directory, rows=slice(-1), columns=slice(None)):
     path = directory / 'motion-train.index.npy'
-    np.save(path, np.load(path)[:-1])
+    np.save(path, np.load(path)[rows, columns])
 
 
 DAMAGE = {
@@ -59,6 +75,7 @@ DAMAGE = {
     'manifest cut': (lambda d: (d / 'manifest.jsonl').write_text('{"id": '), 'manifest.jsonl cannot be read'),
     'missing manifest': (lambda d: (d / 'manifest.jsonl').unlink(), 'manifest.jsonl cannot be read'),
     'index without a row': (edit_index, '47 records'),
+    'index of an older version': (lambda d: edit_index(d, slice(None), slice(3)), r'\(48, 3\).* set again'),
     'missing index': (lambda d: (d / 'motion-train.index.npy').unlink(), 'index.npy cannot be read'),
     'missing labels': (lambda d: (d / 'label.labels.txt').unlink(), 'label.labels.txt cannot be read'),
     'broken description': (lambda d: (d / 'dataset_info.json').write_text('{}'), 'dataset_info.json cannot be read'),
@@ -77,7 +94,7 @@ def test_damage_is_named_on_opening(copy, damage):
 
 def test_a_flipped_bit_is_named_on_reading_and_by_verify(copy):
     data = bytearray(shard(copy).read_bytes())
-    offset, length = np.load(copy / 'motion-train.index.npy')[7, 1:]
+    offset, length = np.load(copy / 'motion-train.index.npy')[7, 1:3]
     data[offset + length // 2] ^= 1
     shard(copy).write_bytes(data)
     source = RecordSource(copy, 'train')

@@ -72,7 +72,7 @@ def test_tfds_reads_what_is_written(videos, tiny_motion, tmp_path):
     info = tfds.builder_from_directory(str(tiny_motion)).info
     assert {name: split.num_examples for name, split in info.splits.items()} == {'train': 48, 'test': 16}
     shard = (tiny_motion / 'motion-test.tfrecord-00000-of-00001').read_bytes()
-    offset, _ = list(records.scan(shard))[3]
+    offset, *_ = list(records.scan(shard))[3]
     example = info.features.deserialize_example_np(records.read_record(shard, offset))
     mine = RecordSource(tiny_motion, 'test')[3]
     np.testing.assert_array_equal(example['frames'], mine.frames(range(24)))

@@ -3,8 +3,8 @@
 A prepared data set is a TFDS data set directory. Shards `NAME-SPLIT.tfrecord-00000-of-00002` hold one TFRecord a video:
   uint64 length | uint32 masked crc32c(length) | data | uint32 masked crc32c(data), little-endian,
 with data a serialised tf.train.Example. Beside them: features.json, dataset_info.json and label.labels.txt (TFDS),
-`NAME-SPLIT.index.npy` (int64 (N, 3): shard, offset of the record, length of its data), manifest.jsonl, one line a
-listed video, and plan.json, what data_prep was asked for.
+`NAME-SPLIT.index.npy` (int64 (N, 4): shard, offset of the record, length of its data, masked crc32c of its data),
+manifest.jsonl, one line a listed video, and plan.json, what data_prep was asked for.
 
 Features of an example: `frames` (a list of jpeg images, or of raw uint8 frames), `id`, `label`, `group`, `fps` (0 if
 the file does not say), `num_frames`, `height`, `width`. Each frame is an element of its own, so that a reader decodes
@@ -23,6 +23,8 @@ ENCODINGS = ('jpeg', 'raw')
 JPEG_QUALITY = 95
 MANIFEST = 'manifest.jsonl'
 PLAN = 'plan.json'
+FORMAT = 2  # of the index; part of the plan, so that a data set of another one is not taken for complete
+INDEX_COLUMNS = 4
 LABELS = 'label.labels.txt'  # TFDS's file of class names
 NO_LABEL = '.'  # what stands there for the label '', which TFDS does not read back
 HEADER, FOOTER = struct.Struct('<QI'), struct.Struct('<I')
@@ -60,13 +62,19 @@ def read_record(buffer, offset: int = 0) -> bytes:
     return data
 
 
-def scan(buffer) -> Iterator[tuple[int, int]]:
-    """(offset, length of the data) of each record of a shard, every checksum verified; raises as `read_record`."""
+def data_crc(record) -> int:
+    """The checksum of the data of a whole record as it stands in a file; it is not verified here."""
+    return FOOTER.unpack_from(record, len(record) - FOOTER.size)[0]
+
+
+def scan(buffer) -> Iterator[tuple[int, int, int]]:
+    """(offset, length of the data, its checksum) of each record of a shard, all verified; raises as `read_record`."""
     offset = 0
     while offset < len(buffer):
         length = len(read_record(buffer, offset))
-        yield offset, length
-        offset += record_size(length)
+        end = offset + record_size(length)
+        yield offset, length, data_crc(buffer[offset:end])
+        offset = end
 
 
 def record_size(length):

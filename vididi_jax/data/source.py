@@ -57,7 +57,7 @@ class RecordSource:
       label_names: class names, in order of the label numbers.
       rows: the manifest's rows of the videos of this split, in record order.
       counts: how many videos of the split are 'listed', and 'ok', 'missing' and 'broken' of them.
-      fingerprint: hash of the index and the manifest: changes when the data does.
+      fingerprint: hash of the index, which has the records' checksums, and the manifest: changes when the data does.
     """
 
     def __init__(self, directory: str | Path, split: str):
@@ -90,6 +90,9 @@ class RecordSource:
     def _read_index(self, lengths: list[int]) -> np.ndarray:
         path = self.directory / records.index_name(self.name, self.split)
         index = read(path, np.load)
+        if index.ndim != 2 or index.shape[1] != records.INDEX_COLUMNS:
+            raise UserError(f'the index {path} has the shape {index.shape} and not (records, {records.INDEX_COLUMNS}), '
+                            'as that of an older version has: prepare the data set again.')
         for shard, (shard_path, count) in enumerate(zip(self._paths, lengths, strict=True)):
             mine = index[index[:, 0] == shard]
             if len(mine) != count:
@@ -106,12 +109,16 @@ class RecordSource:
         return len(self._index)
 
     def __getitem__(self, i: int) -> records.Record:
-        """Raises `UserError` if the record's checksum is wrong."""
-        shard, offset, length = (int(value) for value in self._index[i])
+        """Raises `UserError` if the record's checksum is wrong, or not the one of the index."""
+        shard, offset, length, crc = (int(value) for value in self._index[i])
         try:
             with self._paths[shard].open('rb') as file:  # a large set has more shards than a process may hold open
                 file.seek(offset)
-                return records.Record(records.read_record(file.read(records.record_size(length))))
+                record = file.read(records.record_size(length))
+            data = records.read_record(record)
+            if records.data_crc(record) != crc:
+                raise ValueError('the record is not the one that the index was written for')
+            return records.Record(data)
         except (OSError, ValueError) as error:
             raise UserError(f'{self._paths[shard]}, offset {offset}: {error}; '
                             f'run `python -m data_prep verify {self.directory}`.') from error
