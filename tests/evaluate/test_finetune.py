@@ -14,11 +14,12 @@ from data_prep import folder
 from data_prep.writer import write_dataset
 from vididi_jax.augment import Augmentation
 from vididi_jax.config import write_config
+from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import finetune
 from vididi_jax.evaluate.evaluation import open_evaluation
 from vididi_jax.evaluate.finetune import Classifier
-from vididi_jax.evaluate.protocol import Fold, Side
+from vididi_jax.evaluate.protocol import Fold, Side, whole
 from vididi_jax.models import create_encoder
 from vididi_jax.train.checkpoint import load_encoder_variables
 from vididi_jax.train.metrics import read_metrics
@@ -152,6 +153,17 @@ def test_dropout_draws_from_the_steps_key_and_only_in_training():
         np.testing.assert_array_equal(probabilities[order], plain[order])
 
 
+def test_a_class_without_training_videos_cannot_be_chosen(tiny_motion):
+    """Not even by heads that are sure of it, nor among the five best."""
+    train, test = (whole(RecordSource(tiny_motion, split)) for split in ('train', 'test'))
+    train = train._replace(videos=np.flatnonzero(train.labels % 4))  # six of the eight classes
+    sure = np.where(np.arange(8) == test.labels[:, None], 0.93, 0.01)
+    outcome = finetune.judge(Fold('fold', train, test), {0: sure, 1: sure}, steps=3)
+    assert set(outcome.metrics) == {'V', 'dV', 'joined'}
+    assert all(row == {'top-1': 75.0, 'top-5': 75.0} for row in outcome.metrics.values())
+    assert outcome.confusion.sum() == 16 and not outcome.confusion[:, [0, 4]].any()
+
+
 @pytest.mark.parametrize(('changes', 'message'), [
     ({'finetune.orders': ()}, 'finetune.orders'), ({'finetune.orders': (0, 0)}, 'each once'),
     ({'finetune.orders': (3,)}, 'finetune.orders'), ({'finetune.dropout': 1.0}, 'dropout'),
@@ -172,5 +184,5 @@ def test_encoders_that_do_not_fit_their_config_are_refused(workdir, field, value
     training = workdir_config(workdir)
     training.model[field] = value
     write_config(training, workdir)
-    with pytest.raises(UserError, match=f'does not fit this config .*{message}'):
+    with pytest.raises(UserError, match=f'does not fit this config .*({message})'):
         finetune.run(settings(), str(workdir))

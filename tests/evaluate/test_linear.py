@@ -69,6 +69,9 @@ def test_accuracies_and_confusion_are_scikit_learns():
     tied = np.zeros((3, 4))  # the lower class counts as the higher score
     assert top_k(tied, np.array([0, 1, 3]), (1, 2, 4)) == pytest.approx(
         {'top-1': 100 / 3, 'top-2': 200 / 3, 'top-4': 100})
+    lacking = np.where(np.arange(4) == 3, -np.inf, tied)  # of a class that was not trained
+    assert top_k(lacking, np.array([0, 1, 3]), (3, 4, 9)) == pytest.approx(dict.fromkeys(('top-3', 'top-4', 'top-9'),
+                                                                                        200 / 3))
 
 
 def test_folds_are_summed_up_by_mean_and_standard_deviation():

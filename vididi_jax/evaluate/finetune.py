@@ -228,24 +228,38 @@ def supervised_task(
     )
 
 
+def judge(fold: Fold, probabilities: dict[int, np.ndarray], steps: int) -> Outcome:
+    """The figures of a fold: of each head and of 'joined', their mean, where there are several.
+
+    A head has an output for every class; one without a training video cannot be chosen, so its test videos are misses.
+
+    Args:
+      fold: of the N test videos.
+      probabilities: {order: (N, classes)}.
+      steps: of the training.
+    """
+    kinds = {NAMES[order]: value for order, value in probabilities.items()}
+    if len(kinds) > 1:
+        kinds['joined'] = np.mean(list(kinds.values()), axis=0)
+    labels, classes = fold.test.labels, len(fold.test.source.label_names)
+    scores = {kind: np.where(np.isin(np.arange(classes), fold.train.labels), value, -np.inf)
+              for kind, value in kinds.items()}
+    return Outcome({kind: top_k(value, labels) for kind, value in scores.items()}, 100 / classes,
+                   confusion(labels, list(scores.values())[-1].argmax(1), classes), {'steps': steps})
+
+
 def train_and_test(evaluation: Evaluation, number: int, fold: Fold) -> Outcome:
     """One fold: its run is in `eval/NAME/fold_NUMBER`, and goes on if it was stopped; the last epoch is tested."""
     config = fold_config(evaluation, fold)
-    classes = len(fold.test.source.label_names)
-    model = Classifier(evaluation.encoder.module, tuple(config.finetune.orders), classes, config.finetune.dropout,
-                       frozen=config.finetune.encoder_rate == 0)
+    model = Classifier(evaluation.encoder.module, tuple(config.finetune.orders), len(fold.test.source.label_names),
+                       config.finetune.dropout, frozen=config.finetune.encoder_rate == 0)
     state = loop.run(config, evaluation.folder / f'fold_{number}', partial(
         supervised_task, model=model, side=fold.train, recipe=config.finetune, name=fold.name, placement='single',
         inputs=('clips', 'size', 'label'), make_step=make_step))
     probabilities = average_over_views(
         model, {'params': state.params, 'batch_stats': state.batch_stats}, fold.test.source, fold.test.videos,
         augment=evaluation.encoder.augment, views=evaluation.views, workers=config.data.workers)
-    kinds = {NAMES[order]: value for order, value in probabilities.items()}
-    if len(kinds) > 1:
-        kinds['joined'] = np.mean(list(kinds.values()), axis=0)
-    labels = fold.test.labels
-    return Outcome({kind: top_k(value, labels) for kind, value in kinds.items()}, 100 / classes,
-                   confusion(labels, list(kinds.values())[-1].argmax(1), classes), {'steps': int(state.step)})
+    return judge(fold, probabilities, int(state.step))
 
 
 def run(config, workdir: str) -> dict:

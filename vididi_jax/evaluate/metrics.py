@@ -7,7 +7,7 @@ def top_k(scores: np.ndarray, labels: np.ndarray, ks: tuple[int, ...] = (1, 5)) 
     """Percentage of rows whose class is among the k with the highest scores; of equal scores the lower class counts.
 
     Args:
-      scores: (N, classes).
+      scores: (N, classes); minus infinity for a class that cannot be chosen: it is never a hit, whatever k is.
       labels: (N,) ints.
       ks: the k to report.
 
@@ -15,7 +15,7 @@ def top_k(scores: np.ndarray, labels: np.ndarray, ks: tuple[int, ...] = (1, 5)) 
       {'top-1': percent, ...}.
     """
     order = np.argsort(-scores, axis=1, kind='stable')
-    hits = order == labels[:, None]
+    hits = (order == labels[:, None]) & np.isfinite(np.take_along_axis(scores, order, axis=1))
     return {f'top-{k}': 100 * float(hits[:, :k].any(1).mean()) for k in ks}
 
 
