@@ -41,6 +41,15 @@ def test_recall_equals_brute_force(ties):
         assert got[f'R@{k}'] == pytest.approx(brute_force(query, query_labels, gallery, gallery_labels, k))
 
 
+def test_ties_keep_the_gallerys_order_in_float32():
+    """Equal rows in columns that a matrix product works on differently: 183 are no multiple of a vector's length."""
+    rng = np.random.default_rng(0)
+    query, gallery = (rng.normal(size=(n, 512)).astype(np.float32) for n in (40, 61))
+    order = neighbours(query, np.repeat(gallery, 3, axis=0)).reshape(40, 61, 3)
+    np.testing.assert_array_equal(order, order[..., :1] + np.arange(3))
+    np.testing.assert_array_equal(order[..., 0], 3 * neighbours(query, gallery))
+
+
 def test_a_class_that_the_gallery_lacks_is_a_miss():
     x = np.eye(3)
     found = recall_at(neighbours(x, x), np.array([0, 1, 7]), np.array([0, 1, 2]), (1, 3))

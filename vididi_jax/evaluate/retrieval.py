@@ -7,10 +7,12 @@ from vididi_jax.evaluate.evaluation import Outcome, features_of, finish, open_ev
 from vididi_jax.evaluate.metrics import confusion
 
 ORDERS = (0, 1, 2)
+DECIMALS = 12  # of similarities that are told apart
 
 
 def normalise(x: np.ndarray) -> np.ndarray:
-    """Rows to unit Euclidean length; a row of zeros stays."""
+    """Rows to unit Euclidean length, in float64; a row of zeros stays."""
+    x = np.asarray(x, np.float64)
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(x.dtype).tiny)
 
 
@@ -27,6 +29,8 @@ def kinds(features: dict[int, np.ndarray]) -> dict[str, np.ndarray]:
 def neighbours(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     """The gallery in order of cosine similarity to each query; ties keep the gallery's order.
 
+    Similarities are computed in float64 and rounded to DECIMALS: a matrix product may round equal rows differently.
+
     Args:
       query: (Q, D).
       gallery: (G, D).
@@ -34,7 +38,7 @@ def neighbours(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     Returns:
       (Q, G) int indices into the gallery.
     """
-    return np.argsort(-(normalise(query) @ normalise(gallery).T), axis=1, kind='stable')
+    return np.argsort(-np.round(normalise(query) @ normalise(gallery).T, DECIMALS), axis=1, kind='stable')
 
 
 def recall_at(order: np.ndarray, query_labels: np.ndarray, gallery_labels: np.ndarray, ks: tuple[int, ...]) -> dict:
