@@ -105,6 +105,21 @@ def test_a_class_without_training_videos_is_refused_unless_allowed(tiny_motion, 
     assert fold.absent().sum() == 2
 
 
+def test_a_split_without_a_single_video_is_refused_even_if_missing_ones_are_allowed(tiny_motion, tmp_path):
+    data = edit(tiny_motion, tmp_path / 'data', lambda i, row: row | (
+        {'status': 'broken', 'frames': None} if row['split'] == 'test' else {}))
+    index, info = tmp_path / 'data' / 'motion-test.index.npy', tmp_path / 'data' / 'dataset_info.json'
+    np.save(index, np.load(index)[:0])
+    described = json.loads(info.read_text())
+    next(split for split in described['splits'] if split['name'] == 'test')['shardLengths'] = ['0']
+    info.write_text(json.dumps(described))
+    (tmp_path / 'data' / 'motion-test.tfrecord-00000-of-00001').write_bytes(b'')
+    settings = config()
+    settings.allow_missing = True
+    with pytest.raises(UserError, match=r"'test' .* none of its 16 listed videos \(0 missing, 16 broken\)"):
+        open_protocol(settings, data)
+
+
 def test_labels_that_are_all_the_same_are_refused(tiny_motion, tmp_path):
     one = edit(tiny_motion, tmp_path / 'one', lambda i, row: row | {'label': 'left'})
     (tmp_path / 'one' / 'label.labels.txt').write_text('left\n')

@@ -62,9 +62,17 @@ class Protocol(NamedTuple):
 
 
 def open_complete(directory: str, split: str, allow_missing: bool) -> RecordSource:
-    """The records of a split; raises `UserError` if videos of it are missing or broken, unless that is allowed."""
+    """The records of a split.
+
+    Raises:
+      UserError: videos of it are missing or broken, unless that is allowed; or all of them are.
+    """
     source = RecordSource(directory, split)
     counts = source.counts
+    if not len(source):
+        raise UserError(f'split {split!r} of {directory} has none of its {counts["listed"]:,} listed videos '
+                        f'({counts["missing"]:,} missing, {counts["broken"]:,} broken): there is nothing to evaluate; '
+                        'complete it and prepare the data again.')
     if counts['ok'] < counts['listed'] and not allow_missing:
         raise UserError(
             f'split {split!r} of {directory} has {counts["ok"]:,} of its {counts["listed"]:,} listed videos '
