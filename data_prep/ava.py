@@ -1,8 +1,9 @@
 """AVA: one clip around each keyframe, cut by time, with its boxes (Gu et al., CVPR 2018; v2.1 and v2.2).
 
 A record is a keyframe, its id 'VIDEO,0902', its group the video. Beside the shards stand the annotations and the
-excluded keyframes as they were given, the label map, and the person detector's boxes with a score of at least
---min_score, under the names of `data_prep motion --boxes`. A keyframe outside its video is broken, with its reason.
+excluded keyframes as they were given, the label maps, and the person detector's boxes with an area and a score of at
+least --min_score, under the names of `data_prep motion --boxes`. A keyframe outside its video is broken, with its
+reason.
 """
 
 import argparse
@@ -26,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for split in SPLITS:
         parser.add_argument(f'--{split}', required=True, metavar='CSV', help=f'annotations of the {split} split')
     parser.add_argument('--label_map', required=True, metavar='FILE', help='of the classes, .pbtxt or lines `1: name`')
+    parser.add_argument('--evaluated_label_map', metavar='FILE',
+                        help="of the classes that count in evaluation, if not all: AVA's 60 of 80")
     for split in SPLITS:
         parser.add_argument(f'--excluded_{split}', metavar='CSV', help=f'excluded timestamps of the {split} split')
     for split in SPLITS:
@@ -44,6 +47,20 @@ def decode(video: Video, *, root: str, starts_at: float, **clip) -> Decoded:
     if timestamp < starts_at:
         return broken(f'the keyframe at {timestamp} s is outside its video, which starts at {starts_at:g} s')
     return cut_clip(Path(root) / video.path, timestamp - starts_at, **clip)
+
+
+def read_label_maps(label_map: str, evaluated: str | None) -> tuple[dict[int, str], dict[str, str]]:
+    """The classes, and the label maps as they are stored."""
+    names = formats.read_label_map(label_map)
+    files = {formats.LABEL_MAP: formats.format_label_map(names)}
+    if evaluated:
+        counting = formats.read_label_map(evaluated)
+        if unknown := sorted(set(counting) - set(names)):
+            raise UserError(f'{evaluated} has the class {unknown[0]} ({len(unknown):,} in all) that {label_map} lacks: '
+                            'give --label_map all classes, and --evaluated_label_map some of them.')
+        files[formats.EVALUATED_LABEL_MAP] = formats.format_label_map(counting)
+        print(f'{len(counting):,} of {len(names):,} classes count in evaluation')
+    return names, files
 
 
 def _find_videos(root: Path) -> dict[str, str]:
@@ -80,17 +97,19 @@ def read_annotations(
 
 
 def read_detections(path: str, split: str, keyframes: list[formats.Keyframe], min_score: float) -> dict[str, str]:
-    """The file of a person detector's boxes with a score of at least `min_score`; prints the counts."""
-    boxes = formats.read_boxes(path, outside=True)
+    """The file of a person detector's boxes with an area and a score of at least `min_score`; prints the counts."""
+    boxes = formats.read_boxes(path, detected=True)
     if np.isnan(boxes.score).any():
         first = formats.keyframe_id(*boxes.of_row()[int(np.isnan(boxes.score).argmax())])
         raise UserError(f'{path} has boxes without a score (the first: {first}): rows must be '
                         'video,timestamp,x1,y1,x2,y2,,score.')
-    kept = boxes.select(boxes.score >= min_score)
+    high, flat = boxes.score >= min_score, boxes.flat()
+    kept = boxes.select(high & ~flat)
     with_boxes, listed = set(kept.of_row()), set(keyframes)
-    print(f'{split}: {len(kept.score):,} of {len(boxes.score):,} detected boxes have a score of at least '
-          f'{min_score:g}; {len(with_boxes & listed):,} of {len(keyframes):,} keyframes have one, and '
-          f'{sum(key not in listed for key in kept.of_row()):,} boxes are of keyframes that are not listed')
+    print(f'{split}: {high.sum():,} of {len(boxes.score):,} detected boxes have a score of at least {min_score:g}, '
+          f'{(high & flat).sum():,} of them have no area and are left out; {len(with_boxes & listed):,} of '
+          f'{len(keyframes):,} keyframes have one, and {sum(key not in listed for key in kept.of_row()):,} boxes are '
+          'of keyframes that are not listed')
     return {formats.file_name(formats.DETECTOR, split): formats.format_boxes(kept)}
 
 
@@ -103,8 +122,8 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     if arguments.fps <= 0 or arguments.frames < 1 or arguments.starts_at < 0:
         raise UserError('ava needs --fps above 0, --frames of at least 1 and --starts_at of at least 0.')
     root = check_folder(arguments.videos, '--videos')
-    names = formats.read_label_map(arguments.label_map)
-    files, listed, side = {formats.LABEL_MAP: formats.format_label_map(names)}, [], {}
+    names, files = read_label_maps(arguments.label_map, arguments.evaluated_label_map)
+    listed, side = [], {}
     for split in SPLITS:
         keyframes, mine = read_annotations(
             getattr(arguments, split), getattr(arguments, f'excluded_{split}'), split, names)

@@ -52,6 +52,7 @@ def test_every_form_of_label_map(tmp_path, text):
     ('name: "a"', 'line 1: .* not expected'),
     ('1: a\n2 b\n', "line 2: '2 b' has no colon"),
     ('1: a\n0: b\n', 'line 2: .* no number from 1 on'),
+    ('1: a\n99999999999999999999: b\n', 'line 2: .* at most 9 digits'),
     ('', 'has no classes'),
 ])
 def test_a_wrong_label_map_is_refused(tmp_path, text, message):
@@ -63,6 +64,7 @@ def test_a_wrong_label_map_is_refused(tmp_path, text, message):
     ('v,0902,0.1,0.2,0.3,0.4', 'it has 6 columns'),
     ('v,0902,0.1,0.2,0.3,0.4,1,0.5,7', 'it has 9 columns'),
     ('v,902.5', 'not a whole number of seconds'),
+    ('v,99999999999999999999,0.1,0.2,0.3,0.4,1,0.5', 'not a whole number of seconds of at most 9 digits'),
     (',0902', 'the video has no name'),
     ('v,0902,0.1,a,0.3,0.4,1,0.5', "y1 'a' is not a number"),
     ('v,0902,0.1,0.2,nan,0.4,1,0.5', 'not finite'),
@@ -70,6 +72,8 @@ def test_a_wrong_label_map_is_refused(tmp_path, text, message):
     ('v,0902,0.1,0.4,0.3,0.2,1,0.5', 'y1 less than y2'),
     ('v,0902,0.1,0.2,0.3,1.01,1,0.5', 'from 0 to 1'),
     ('v,0902,0.1,0.2,0.3,0.4,-1,0.5', "the action '-1' is not a number of a class"),
+    ('v,0902,0.1,0.2,0.3,0.4,99999999999999999999,0.5', 'not a number of a class of at most 9 digits'),
+    ('v,0902,0.1,0.2,0.3,0.4,,0.5', 'the action is empty'),
     ('v,0902,0.1,0.2,0.3,0.4,1,high', "the score 'high' is not a number"),
 ])
 def test_a_malformed_row_is_named_with_file_and_line(tmp_path, row, message):
@@ -83,10 +87,13 @@ def test_boxes_beyond_the_frame_are_for_detectors(tmp_path):
     path = written(tmp_path, 'v,0902,-0.1,0.2,0.3,1.4,,0.5\n')
     with pytest.raises(UserError, match='from 0 to 1'):
         ava.read_boxes(path)
-    boxes = ava.read_boxes(path, outside=True)
+    boxes = ava.read_boxes(path, detected=True)
     assert boxes.action.tolist() == [ava.NO_ACTION] and boxes.box.min() == -0.1  # not clipped
-    with pytest.raises(UserError, match='are these pixels'):
-        ava.read_boxes(written(tmp_path, 'v,0902,12,20,40,60,,0.5\n'), outside=True)
+    path = written(tmp_path, 'v,0902,1.1,1.2,1.3,1.3,,0.5\nv,0902,0.4,0.2,0.4,0.3,,0.5\n')
+    assert ava.read_boxes(path, detected=True).flat().tolist() == [False, True]
+    for row, message in (('v,0902,12,20,40,60,,0.5', 'are these pixels'), ('v,0902,0.5,0.1,0.4,0.2,,0.5', 'x1 must')):
+        with pytest.raises(UserError, match=f'line 2.*{message}'):
+            ava.read_boxes(written(tmp_path, f'v,0902,0.1,0.2,0.3,0.4,,0.5\n{row}\n'), detected=True)
 
 
 @pytest.mark.parametrize('row', ['v', 'v,0902,1', 'v,x'])
@@ -109,7 +116,7 @@ def test_what_is_written_is_read_back(tmp_path):
     rows = [(f'a,{i % 3}', 902 + i % 5, box[i], i % 4 or ava.NO_ACTION, score[i]) for i in range(50)]
     boxes = ava.make_boxes(rows, [('empty', 7)])
     ava.write_boxes(tmp_path / 'out.csv', boxes)
-    again = ava.read_boxes(tmp_path / 'out.csv')
+    again = ava.read_boxes(tmp_path / 'out.csv', detected=True)
     for name in ('video', 'timestamp', 'action'):
         np.testing.assert_array_equal(getattr(again, name), getattr(boxes, name))
     np.testing.assert_array_equal(again.score.astype(np.float32), score)

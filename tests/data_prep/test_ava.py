@@ -97,12 +97,14 @@ def command(videos, tmp_path):
 
 def test_the_data_set_has_a_clip_for_each_keyframe(command, tmp_path, capsys):
     prepare(*command(excluded_train='slow,0906\n', boxes_train=f'slow,0903,{BOX},,0.9\nslow,0903,0,0,1,1.1,,0.7\n'
-                                                               f'slow,0906,{BOX},,0.95\n'))
+                                                               f'slow,0906,{BOX},,0.95\nslow,0905,0.1,0,0.1,1,,0.9\n',
+                     evaluated_label_map='5: stand\n'))
     printed = capsys.readouterr().out
     assert 'train: 3 keyframes of 1 videos listed, 1 of them excluded, 1 without boxes; 2 boxes with 3 act' in printed
     assert 'test: 2 keyframes of 1 videos listed, 0 of them excluded, 0 without boxes; 3 boxes with 3 act' in printed
     assert '1 of them not in the label map' in printed and '2 of 2 listed videos found' in printed
-    assert '2 of 3 detected boxes have a score of at least 0.8; 1 of 2 keyframes have one, and 1 boxes' in printed
+    assert '3 of 4 detected boxes have a score of at least 0.8, 1 of them have no area and are left out' in printed
+    assert '1 of 2 keyframes have one, and 1 boxes' in printed and '1 of 2 classes count in evaluation' in printed
     out = tmp_path / 'out'
     train, test = (RecordSource(out, split) for split in ('train', 'test'))
     assert [row['id'] for row in train.rows] == ['slow,0903', 'slow,0905']
@@ -117,6 +119,7 @@ def test_the_data_set_has_a_clip_for_each_keyframe(command, tmp_path, capsys):
     assert truth.labels[:, 0].tolist() == [[True, True], [False, False]] and truth.mask.tolist() == [[True], [False]]
     detected = open_keyframes(train, 'boxes')
     assert detected.mask.tolist() == [[True], [False]] and detected.score[0, 0] == np.float32(0.9)
+    assert ava.read_label_map(out / 'label_map_evaluated.pbtxt') == {5: 'stand'}
     assert ava.read_exclusions(out / 'excluded_train.csv') == {('slow', 906)}
     assert open_keyframes(test).counts['keyframes_without_record'] == 1
 
@@ -139,6 +142,8 @@ def test_another_label_map_is_another_data_set(command):
     ({'test': f'gone,0903,{BOX},2,0\n'}, '1 of 2 listed videos are missing .* .the first: gone'),
     ({'boxes_test': f'fast,0904,{BOX},,\n'}, 'boxes without a score .the first: fast,0904'),
     ({'excluded_test': 'fast,0904\nfast,0915'}, 'no keyframe that is not excluded'),
+    ({'train': f'slow,0903,{BOX},,0\n'}, 'train, line 1: .*the action is empty'),
+    ({'evaluated_label_map': '5: stand\n6: run\n'}, 'has the class 6 .1 in all. that .* lacks'),
 ])
 def test_wrong_input_is_refused_before_anything_is_decoded(command, tmp_path, files, message):
     with pytest.raises(UserError, match=message):

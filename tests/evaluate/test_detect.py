@@ -117,9 +117,10 @@ def test_probabilities_are_of_the_largest_features_in_each_box():
     np.testing.assert_allclose(got, 1 / (1 + np.exp(-logits)), rtol=1e-4)  # float32
 
 
-def test_smoke_is_judged_by_the_files_it_writes(workdir, settings, tiny_boxes, capsys):
+def test_smoke_is_judged_by_the_files_it_writes(workdir, settings, tiny_boxes, tmp_path, capsys):
     assert TASKS['detection'] == detect.__name__
-    config = settings()
+    data = shutil.copytree(tiny_boxes, tmp_path / 'data')
+    config = settings(**{'data.dir': str(data)})
     metrics = detect.run(config, str(workdir))
     folder = workdir / 'eval' / 'detection'
     result = json.loads((folder / 'results.json').read_text())
@@ -141,11 +142,17 @@ def test_smoke_is_judged_by_the_files_it_writes(workdir, settings, tiny_boxes, c
 
     rows = read_metrics(folder / 'run')
     config.detection.boxes, config.eval.run, config.eval.name = 'boxes', 'detection', 'detector'
+    names = ava.read_label_map(label_map)
+    (data / 'label_map_evaluated.pbtxt').write_text(ava.format_label_map({3: names[3], 8: names[8]}))
     detect.run(config, str(workdir))
     other = json.loads((workdir / 'eval' / 'detector' / 'results.json').read_text())
     asked = open_keyframes(RecordSource(tiny_boxes, 'test'), 'boxes')
     assert other['boxes'] == 'boxes' and other['counts']['test']['boxes'] == asked.mask.sum()
-    assert len(ava.read_boxes(workdir / 'eval' / 'detector' / 'detections.csv').score) == 8 * asked.mask.sum()
+    submitted = ava.read_boxes(workdir / 'eval' / 'detector' / 'detections.csv', detected=True)
+    assert len(submitted.score) == 8 * asked.mask.sum()  # the head has all classes,
+    assert set(other['per_class']['joined']) <= {names[3], names[8]}  # and two of them count
+    assert other['evaluator_counts']['joined']['detections_outside_label_map'] == 6 * asked.mask.sum()
+    assert (result['label_map'], other['label_map']) == ('label_map.pbtxt', 'label_map_evaluated.pbtxt')
     assert read_metrics(folder / 'run') == rows and not (workdir / 'eval' / 'detector' / 'run').exists()
 
     page.run(report_config.get_config(), str(workdir))
@@ -183,6 +190,13 @@ def test_wrong_settings_are_refused(workdir, settings, changes, message):
 def test_a_data_set_without_boxes_is_refused(workdir, settings, tiny_motion):
     with pytest.raises(UserError, match=r'annotations_train.csv'):
         detect.run(settings(**{'data.dir': str(tiny_motion)}), str(workdir))
+
+
+def test_labels_of_other_classes_are_refused(workdir, settings, tiny_boxes, tmp_path):
+    data = shutil.copytree(tiny_boxes, tmp_path / 'data')
+    (data / 'label_map.pbtxt').write_text(ava.format_label_map({11: 'sit', 12: 'stand'}))
+    with pytest.raises(UserError, match=r'no action of the annotations of train .* is of a class of label_map.pbtxt'):
+        detect.run(settings(**{'data.dir': str(data)}), str(workdir))
 
 
 def test_boxes_of_a_detector_that_are_not_there_are_named(workdir, settings, tiny_boxes, tmp_path):

@@ -30,6 +30,7 @@ def reference(truth_rows, detection_rows, classes, exclusions):
         for _, label in truth.get(key, []):
             positives[label] += 1
         kept = sorted(detected.get(key, []), key=lambda row: -row[2])[:50]  # stable
+        kept = [row for row in kept if row[0][0] < row[0][2] and row[0][1] < row[0][3]]
         for label in classes:
             boxes = [box for box, action in truth.get(key, []) if action == label]
             used = set()
@@ -65,7 +66,10 @@ def overlap(a, b):
 
 
 def random_files(seed):
-    """Rows of ground truth and detections: duplicates, ties, crowded keyframes, classes and keyframes of one side."""
+    """Rows of ground truth and detections: duplicates, ties, crowded keyframes, classes and keyframes of one side.
+
+    Of the detections some have no area, and some lie outside the frame.
+    """
     rng = np.random.default_rng(seed)
     truth, detections = [], []
     for video, time in itertools.product(('b', 'a', 'a-c'), range(902, 912)):
@@ -82,12 +86,14 @@ def random_files(seed):
             if len(people) and rng.uniform() < 0.7:
                 box = people[rng.integers(len(people))]
                 box = box + 0.12 * rng.normal(size=4) * np.tile(box[2:] - box[:2], 2)  # may leave the frame
+            elif rng.uniform() < 0.3:
+                box = box * (1, 1, 0, 1) + (0, 0, box[0], 0) if rng.uniform() < 0.5 else box * 0.2 + 1.1
             score = round(rng.uniform(), 1)  # many ties
             detections.append((video, time, *box, int(rng.choice((1, 3, 4, 7, 9))), score))
         detections += detections[-3:]
     order = rng.permutation(len(detections))
-    return truth, [detections[i] for i in order if detections[i][2] < detections[i][4] and
-                   detections[i][3] < detections[i][5]]
+    return truth, [detections[i] for i in order if detections[i][2] <= detections[i][4] and
+                   detections[i][3] <= detections[i][5]]
 
 
 @pytest.fixture
@@ -120,8 +126,9 @@ def test_it_equals_the_official_protocol_written_plainly(files, seed):
     counts = result['counts']
     assert sum(counts[name] for name in counts if name.startswith('detections')) == len(detections)
     assert sum(counts[name] for name in counts if name.startswith('boxes')) == sum(len(row) > 2 for row in truth)
-    assert all(counts[name] for name in ('detections_over_50', 'detections_unlisted', 'detections_outside_label_map',
-                                         'keyframes_without_boxes', 'boxes_outside_label_map', 'classes_without_boxes'))
+    assert all(counts[name] for name in (
+        'detections_over_50', 'detections_without_area', 'detections_unlisted', 'detections_outside_label_map',
+        'keyframes_without_boxes', 'boxes_outside_label_map', 'classes_without_boxes'))
     assert counts['keyframes_excluded'] == (2 if exclusions else 0)
 
 
@@ -144,6 +151,9 @@ TRUTH = [('v', 902, *BOX, 1, 0), ('v', 903, *BOX, 1, 0)]
     ([('v', 902, *FAR, 1, .5), ('v', 902, *BOX, 1, .5)], 1 / 4),  # a tie: the row comes first
     ([('v', 902, *FAR, 3, .9)] * 50 + [('v', 902, *BOX, 1, .8)], 0),  # the cap is over all classes of the map
     ([('v', 902, *FAR, 9, .9)] * 50 + [('v', 902, *BOX, 1, .8)], 1 / 2),  # after others are dropped
+    ([('v', 902, .1, .1, .1, .3, 1, .9), ('v', 902, *BOX, 1, .8), ('v', 903, *BOX, 1, .7)], 1),  # no area: removed,
+    ([('v', 902, .1, .1, .3, .1, 1, .9)] * 50 + [('v', 902, *BOX, 1, .8)], 0),  # but after the cap
+    ([('v', 902, 1.1, 1.1, 1.2, 1.2, 1, .9), ('v', 902, *BOX, 1, .8), ('v', 903, *BOX, 1, .7)], 2 / 3),  # outside
 ])
 def test_each_rule_by_hand(files, detections, value):
     result = evaluate_csv(**files([*TRUTH, ('w', 902)], detections))
@@ -163,6 +173,8 @@ def test_excluded_keyframes_are_removed_on_both_sides(files):
     (TRUTH, [('v', 902, *BOX, 1)], '1 detections have no score .the first: v,0902'),
     ([('v', 902)], [('v', 902, *BOX, 1, .5)], 'nothing to evaluate'),
     (TRUTH, [('v', 902, *BOX, 1, .5), ('v', 902, *BOX, 1, 'x')], 'detections.csv, line 2'),
+    (TRUTH, [('v', 902, *BOX, 1, .5), ('v', 902, .3, .1, .1, .3, 1, .5)], 'detections.csv, line 2.*x1 must be less'),
+    (TRUTH, [('v', 902, *BOX, 1, .5), ('v', 902, 31, 10, 99, 80, 1, .5)], 'detections.csv, line 2.*pixels'),
 ])
 def test_what_cannot_be_evaluated_is_refused(files, truth, detections, message):
     with pytest.raises(UserError, match=message):

@@ -8,7 +8,8 @@ Boxes are CSV rows without a header, coordinates as shares of the frame's width 
 Excluded keyframes are rows `video,timestamp`. Label maps are protocol buffers in text, or lines `1: name`.
 
 A data set directory for detection has, beside its shards, `annotations_SPLIT.csv`, `label_map.pbtxt` and, if there are
-any, `boxes_SPLIT.csv` (of a person detector) and `excluded_SPLIT.csv`; a record's id is its `keyframe_id`.
+any, `boxes_SPLIT.csv` (of a person detector), `excluded_SPLIT.csv` and `label_map_evaluated.pbtxt` (the classes that
+count, of those that are learned); a record's id is its `keyframe_id`.
 """
 
 import csv
@@ -23,9 +24,10 @@ import numpy as np
 
 from vididi_jax.errors import UserError
 
-LABEL_MAP = 'label_map.pbtxt'
+LABEL_MAP, EVALUATED_LABEL_MAP = 'label_map.pbtxt', 'label_map_evaluated.pbtxt'
 ANNOTATIONS, DETECTOR, EXCLUDED = 'annotations', 'boxes', 'excluded'  # files KIND_SPLIT.csv
 NO_ACTION = -1  # where the column is empty
+DIGITS = 9  # of a timestamp or the number of a class, at most
 NAME = r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\''
 TOKEN = re.compile(rf'\s*(?:#.*|(?P<open>\w+)\s*:?\s*\{{|(?P<close>\}})|(?P<key>\w+)\s*:\s*(?P<value>{NAME}|[\w.+-]+))')
 
@@ -54,6 +56,10 @@ class Boxes(NamedTuple):
     def of_row(self) -> list[Keyframe]:
         """The keyframe of each row."""
         return list(zip(self.video.tolist(), self.timestamp.tolist(), strict=True))
+
+    def flat(self) -> np.ndarray:
+        """(N,) bool, which boxes have no area."""
+        return (self.box[:, 2:] <= self.box[:, :2]).any(1)
 
     def select(self, rows: np.ndarray) -> 'Boxes':
         """Some rows, by mask or index; the list of keyframes stays."""
@@ -121,14 +127,14 @@ def _fail(path: str | Path, line: int, row: list[str], problem: object, form: st
 
 
 def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+    return text.isascii() and text.isdigit() and len(text) <= DIGITS
 
 
 def _keyframe(row: list[str]) -> Keyframe:
     if not row[0]:
         raise ValueError('the video has no name')
     if not _is_count(row[1]):
-        raise ValueError(f'the timestamp {row[1]!r} is not a whole number of seconds')
+        raise ValueError(f'the timestamp {row[1]!r} is not a whole number of seconds of at most {DIGITS} digits')
     return row[0], int(row[1])
 
 
@@ -142,31 +148,34 @@ def _number(text: str, name: str) -> float:
     return number
 
 
-def _box(row: list[str], outside: bool) -> tuple:
+def _box(row: list[str], detected: bool) -> tuple:
     """(box, action, score) of a row; raises `ValueError` with what is wrong."""
     box = x1, y1, x2, y2 = tuple(map(_number, row[2:6], ('x1', 'y1', 'x2', 'y2')))
-    if x1 >= x2 or y1 >= y2:
+    if x1 > x2 or y1 > y2 or (not detected and (x1 == x2 or y1 == y2)):
         raise ValueError('x1 must be less than x2 and y1 less than y2')
-    if not outside and (min(box) < 0 or max(box) > 1):
+    if not detected and (min(box) < 0 or max(box) > 1):
         raise ValueError('coordinates must be from 0 to 1')
-    if x1 >= 1 or y1 >= 1 or x2 <= 0 or y2 <= 0:
-        raise ValueError('the box lies outside the frame (are these pixels?)')
+    if min(box) < -1 or max(box) > 2:
+        raise ValueError('the box reaches beyond the frame by more than its size (are these pixels?)')
+    if not row[6] and not detected:
+        raise ValueError('the action is empty')
     if row[6] and not _is_count(row[6]):
-        raise ValueError(f'the action {row[6]!r} is not a number of a class')
+        raise ValueError(f'the action {row[6]!r} is not a number of a class of at most {DIGITS} digits')
     score = _number(row[7], 'the score') if len(row) == 8 and row[7] else np.nan
     return box, int(row[6] or NO_ACTION), score
 
 
-def read_boxes(path: str | Path, *, outside: bool = False) -> Boxes:
+def read_boxes(path: str | Path, *, detected: bool = False) -> Boxes:
     """Read ground truth, detections, or boxes of a person detector.
 
     Args:
       path: CSV file with 8, 7 (no score) or 2 (a keyframe without boxes) columns.
-      outside: whether boxes may reach beyond the frame, as detectors' do (kept as they are); ground truth may not.
+      detected: whether these are a detector's: boxes may reach beyond the frame by up to its size, may have no area
+        and no action (all kept as they are); ground truth may not.
 
     Raises:
-      UserError: the file cannot be read, or a row is malformed: a wrong number of columns, not a number, an empty box,
-        one that is beyond the frame. The message names file, line and row.
+      UserError: the file cannot be read, or a row is malformed: a wrong number of columns, not a number, a box whose
+        corners are in the wrong order, or what `detected` forbids. The message names file, line and row.
     """
     rows, listed = [], {}
     for line, row in _rows(path):
@@ -176,7 +185,7 @@ def read_boxes(path: str | Path, *, outside: bool = False) -> Boxes:
             keyframe = _keyframe(row)
             listed[keyframe] = None
             if len(row) > 2:
-                rows.append((*keyframe, *_box(row, outside)))
+                rows.append((*keyframe, *_box(row, detected)))
         except ValueError as error:
             raise _fail(path, line, row, error, 'video,timestamp,x1,y1,x2,y2,action,score') from error
     return make_boxes(rows, listed)
@@ -233,8 +242,9 @@ def read_label_map(path: str | Path) -> dict[int, str]:
     names = {}
     try:
         for line, number, name in entries(text):
-            if number is None or not number.isascii() or not number.isdigit() or not int(number) or not name:
-                raise ValueError(line, f'the class {name!r} has no name, or no number from 1 on ({number!r})')
+            if number is None or not _is_count(number) or not int(number) or not name:
+                raise ValueError(line, f'the class {name!r} has no name, or no number from 1 on of at most {DIGITS} '
+                                       f'digits ({number!r})')
             if int(number) in names:
                 raise ValueError(line, f'the class {number} is listed a second time')
             names[int(number)] = name

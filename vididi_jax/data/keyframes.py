@@ -78,7 +78,7 @@ def open_keyframes(source, kind: str = ava.ANNOTATIONS) -> Keyframes:
     if kind == ava.DETECTOR and not path.is_file():
         raise UserError(f'{path} does not exist: give data_prep --boxes_{source.split}, or ask for the ground truth '
                         'with --config.detection.boxes=annotations.')
-    boxes = ava.read_boxes(path, outside=kind == ava.DETECTOR)
+    boxes = ava.read_boxes(path, detected=kind == ava.DETECTOR)
     ids = [row['id'] for row in source.rows]
     listed = {ava.keyframe_id(*key) for key in boxes.keyframes}
     unlisted = [name for name in ids if name not in listed]

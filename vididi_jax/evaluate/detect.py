@@ -100,6 +100,10 @@ def open_detection(config, workdir: str) -> Detection:
                                                                                f'{settings.test}')):
         if not keyframes.mask.any():
             raise UserError(f'{what} in {config.data.dir} have no box of any record: prepare the data set again.')
+    if not train.labels.any():
+        raise UserError(f'no action of the annotations of {settings.train} in {config.data.dir} is of a class of '
+                        f'{ava.LABEL_MAP}, so there is nothing to learn: prepare the data set again, with the label '
+                        'map of its annotations.')
     encoder = untrained_encoder(training) if settings.untrained else trained_encoder(training, workdir)
     encoder = encoder._replace(module=build_encoder(training.model, last_stride=1))
     return Detection(config, Path(workdir), training, encoder, data, (train, asked, truth))
@@ -190,8 +194,9 @@ def run(config, workdir: str) -> dict:
     """
     detection = open_detection(config, workdir)
     source = detection.data.test.source
-    label_map = Path(source.directory) / ava.LABEL_MAP
-    names = ava.read_label_map(label_map)
+    names = ava.read_label_map(Path(source.directory) / ava.LABEL_MAP)
+    counting = Path(source.directory) / ava.EVALUATED_LABEL_MAP
+    counting = counting if counting.is_file() else Path(source.directory) / ava.LABEL_MAP
     recipe = config.detection
     model = Detector(
         detection.encoder.module, tuple(recipe.orders), len(names), recipe.dropout, recipe.encoder_rate == 0,
@@ -205,11 +210,11 @@ def run(config, workdir: str) -> dict:
     for kind, scores in found.items():
         path = detection.folder / ('detections.csv' if kind == list(found)[-1] else f'detections_{kind}.csv')
         ava.write_boxes(path, submission(ids, detection.boxes[1], scores, list(names)))
-        judged[kind] = evaluate_csv(detection.file(ava.ANNOTATIONS), path, label_map,
+        judged[kind] = evaluate_csv(detection.file(ava.ANNOTATIONS), path, counting,
                                     exclusions if exclusions.is_file() else None)
     picture = keyframes_shown(detection, list(found.values())[-1], list(names.values()))
     (detection.folder / 'keyframes.png').write_bytes(picture)
-    return finish(detection, judged, int(state.step))
+    return finish(detection, judged, int(state.step), counting.name)
 
 
 def keyframes_shown(detection: Detection, scores: np.ndarray, names: list[str]) -> bytes:
@@ -226,7 +231,7 @@ def keyframes_shown(detection: Detection, scores: np.ndarray, names: list[str]) 
     return keyframe_picture(panels)
 
 
-def finish(detection: Detection, judged: dict[str, dict], steps: int) -> dict:
+def finish(detection: Detection, judged: dict[str, dict], steps: int, label_map: str) -> dict:
     """Write `results.json` and print a table; returns {kind: {'frame_mAP'}}, from 0 to 1."""
     config, training, data = detection.config, detection.training, detection.data
     counts = {side: {**getattr(data, side).source.counts, 'videos': len(getattr(data, side).videos), **boxes.counts}
@@ -239,8 +244,8 @@ def finish(detection: Detection, judged: dict[str, dict], steps: int) -> dict:
         detection.workdir, config.eval.name, task='detection', metrics=metrics, config=config, iou=0.5,
         per_class={kind: result['per_class'] for kind, result in judged.items()},
         evaluator_counts={kind: result['counts'] for kind, result in judged.items()}, counts=counts,
-        boxes=config.detection.boxes, protocol=data.name, split=config.eval.test, data=config.data.dir,
-        clips_x_crops='1 x 1 (whole frames)', encoder=encoder, frozen=frozen, steps=steps,
+        boxes=config.detection.boxes, label_map=label_map, protocol=data.name, split=config.eval.test,
+        data=config.data.dir, clips_x_crops='1 x 1 (whole frames)', encoder=encoder, frozen=frozen, steps=steps,
         epoch=f'the last one, {config.epochs}', checkpoint_step=detection.encoder.step, seed=training.seed,
         evaluation_seed=config.seed, training_config=training.to_dict())
     used = '; '.join(f'{side} {count["videos"]:,} of {count["listed"]:,} keyframes with {count["boxes"]:,} boxes'

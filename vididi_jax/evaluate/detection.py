@@ -19,7 +19,8 @@ def evaluate_csv(
     """Frame-mAP at an intersection over union of 0.5, by the rules of AVA's official evaluator (`frame_map`).
 
     Args:
-      ground_truth, detections: CSV files of boxes (`vididi_jax.data.ava`); detections may reach beyond the frame.
+      ground_truth, detections: CSV files of boxes (`vididi_jax.data.ava`); detections may reach beyond the frame by
+        up to its size, and those without an area are removed.
       label_map: the evaluated classes.
       exclusions: CSV file of excluded keyframes; None for none.
 
@@ -33,7 +34,7 @@ def evaluate_csv(
     """
     names = read_label_map(label_map)
     excluded = set() if exclusions is None else read_exclusions(exclusions)
-    result = frame_map(read_boxes(ground_truth), read_boxes(detections, outside=True), names, excluded)
+    result = frame_map(read_boxes(ground_truth), read_boxes(detections, detected=True), names, excluded)
     times = Counter(names.values())
     titles = {number: name if times[name] == 1 else f'{name} ({number})' for number, name in names.items()}
     return {'frame_mAP': result.mean, 'counts': result.counts,

@@ -28,8 +28,8 @@ class FrameMap(NamedTuple):
       counts: 'keyframes', 'keyframes_without_boxes' (of them), 'keyframes_excluded'; 'boxes' (ground-truth rows that
         count), 'boxes_excluded', 'boxes_outside_label_map'; 'detections' (that count) and those that do not:
         'detections_excluded' (of excluded keyframes), 'detections_unlisted' (of keyframes that the ground truth does
-        not list), 'detections_outside_label_map', 'detections_over_50' of a keyframe; 'classes',
-        'classes_without_boxes'.
+        not list), 'detections_outside_label_map', 'detections_over_50' of a keyframe, 'detections_without_area';
+        'classes', 'classes_without_boxes'.
     """
 
     mean: float
@@ -108,7 +108,8 @@ def frame_map(
 
     Excluded keyframes are removed. Detections of keyframes that `truth` does not list are ignored; those of a listed
     keyframe without boxes are wrong. Detections of classes outside `classes` are dropped, then all but the 50 highest
-    scores of a keyframe. Equal scores stand in the order of keyframes (video, timestamp), then of rows.
+    scores of a keyframe, then those whose box has no area. Equal scores stand in the order of keyframes (video,
+    timestamp), then of rows.
 
     Args:
       truth: ground truth; a row an action of a box.
@@ -131,8 +132,9 @@ def frame_map(
     truth_known, known = (np.isin(boxes.action, classes) for boxes in (truth, detections))
     excluded = np.array([key in exclusions for key in detections.of_row()], bool)
     counted = (frames >= 0) & known
-    kept = counted.copy()
-    kept[counted] = _under_cap(frames[counted], detections.score[counted])
+    under_cap = counted.copy()
+    under_cap[counted] = _under_cap(frames[counted], detections.score[counted])
+    kept = under_cap & ~detections.flat()
     truth_kept = (truth_frames >= 0) & truth_known
     per_class = {}
     for label in classes:
@@ -155,7 +157,7 @@ def frame_map(
         'detections': kept.sum(), 'detections_excluded': excluded.sum(),
         'detections_unlisted': ((frames < 0) & ~excluded).sum(),
         'detections_outside_label_map': ((frames >= 0) & ~known).sum(),
-        f'detections_over_{MOST}': (counted & ~kept).sum(),
+        f'detections_over_{MOST}': (counted & ~under_cap).sum(), 'detections_without_area': (under_cap & ~kept).sum(),
         'classes': len(per_class), 'classes_without_boxes': len(classes) - len(per_class)}
     return FrameMap(float(np.mean(list(per_class.values()))), per_class,
                     {name: int(count) for name, count in counts.items()})
