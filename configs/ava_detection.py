@@ -19,7 +19,8 @@ from configs import default
 def get_config(variant: str = ''):
     config = default.evaluation('detection', variant, ('frozen',))
     config.eval.name = 'detection_frozen' if variant else 'detection'
-    for name in ('protocol', 'folds', 'clips', 'crops'):  # one clip around each keyframe, its whole frames
+    # One clip around each keyframe, its whole frames; a record that is too short for it is refused.
+    for name in ('protocol', 'folds', 'clips', 'short_video', 'crops'):
         del config.eval[name]
     config.eval.frames, config.eval.stride = 16, 2  # the 32 frames of data_prep's records, about two seconds
     config.eval.run = ''  # another evaluation of DIR whose detector is asked; '' trains one

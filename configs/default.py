@@ -130,13 +130,14 @@ def evaluation(task: str, variant: str, variants: tuple[str, ...]) -> ConfigDict
     config.eval = ConfigDict()
     config.eval.name = task  # folder below DIR/eval
     config.eval.untrained = False  # evaluate the run's initial weights instead
-    config.eval.protocol = 'grouped' if variant == 'grouped' else 'split'
+    config.eval.protocol = 'grouped' if variant == 'grouped' else 'split'  # or which one it must be: 'ucf101/split1'
     config.eval.train = 'train'  # split that is learned from; all the videos of 'grouped'
     config.eval.test = 'test'  # split that is asked; 'grouped' has no use for it
     config.eval.folds = 0  # of 'grouped': 0 for each group in turn, or the number of parts of whole groups
     config.eval.clips = 10  # evenly spaced
     config.eval.frames = 16
     config.eval.stride = 4
+    config.eval.short_video = 'loop'  # of videos shorter than a clip: or drop, error
     config.eval.crops = 'centre'  # or three (start, middle and end of the longer side), random
     if variant in ('motion', 'smoke'):
         config.data.workers = 0

@@ -120,13 +120,31 @@ def test_views_that_cannot_be_are_refused():
             features.read_views(config, (0, 2))
 
 
+def test_the_features_task_leaves_out_short_videos_if_asked(finished, tiny_motion, tmp_path, capsys):
+    data = shutil.copytree(tiny_motion, tmp_path / 'data')
+    rows = [json.loads(line) for line in (data / 'manifest.jsonl').read_text().splitlines()]
+    rows[50]['frames'] = 7  # the third of 'test'; a clip has eight
+    (data / 'manifest.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    config = features_config.get_config('smoke')
+    config.eval.split, config.eval.short_video, config.data.dir = 'test', 'drop', str(data)
+    with np.load(extract.run(config, str(shutil.copytree(finished[0], tmp_path / 'work')))) as file:
+        counts = json.loads(str(file['about']))['counts']
+        assert (counts['videos'], counts['looped'], counts['dropped']) == (15, 0, 1)
+        assert list(file['ids']) == [row['id'] for row in rows[48:] if row['frames'] == 24]
+        assert len(file['V']) == len(file['dV']) == 15 and np.isfinite(file['V']).all()
+    assert '0 looped, 1 dropped as too short' in capsys.readouterr().out
+
+
 def test_the_features_task_writes_ids_labels_and_counts(finished, encoder, tiny_motion, tmp_path, capsys):
     workdir = shutil.copytree(finished[0], tmp_path / 'work')
     config = features_config.get_config('smoke')
     config.eval.split = 'test'
     with np.load(extract.run(config, str(workdir))) as file:
         about = json.loads(str(file['about']))
-        assert about['counts'] == {'listed': 16, 'ok': 16, 'missing': 0, 'broken': 0, 'videos': 16, 'looped': 0}
+        assert about['counts'] == {
+            'listed': 16, 'ok': 16, 'missing': 0, 'broken': 0, 'videos': 16, 'looped': 0, 'dropped': 0}
+        assert about['seed'] == about['evaluation_seed'] == 0 and about['config']['eval']['split'] == 'test'
+        assert {'commit', 'device', 'date'} <= set(about) and 'jax' in about['versions']
         assert about['checkpoint_step'] == 24 and about['encoder'] == encoder.fingerprint()
         rows = RecordSource(tiny_motion, 'test').rows
         assert list(file['ids']) == [row['id'] for row in rows]

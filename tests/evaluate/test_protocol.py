@@ -53,6 +53,39 @@ def test_official_splits_have_their_numbers_and_are_folds(tiny_motion, tmp_path)
         open_protocol(config(), f'{paths[0]},{paths[0]}')
 
 
+def test_an_official_split_can_be_asked_for_by_name(tiny_motion, tmp_path):
+    paths = [edit(tiny_motion, tmp_path / str(n), lambda i, row: row, official_split=n) for n in (1, 2)]
+    settings = config(protocol='motion/split2')
+    assert open_protocol(settings, paths[1]).name == 'motion/split2'
+    others = (paths[0], 'motion/split1'), (','.join(paths), r'motion/split1\+'), (str(tiny_motion), 'motion/train-test')
+    for directory, name in others:
+        with pytest.raises(UserError, match=f"eval.protocol is 'motion/split2' and .* is {name}"):
+            open_protocol(settings, directory)
+
+
+def test_short_videos_loop_are_dropped_or_are_an_error_and_are_counted(tiny_motion, tmp_path):
+    """Of seven frames, one less than a clip has: two training videos and one test video."""
+    data = edit(tiny_motion, tmp_path / 'short', lambda i, row: row | ({'frames': 7} if i in (1, 9, 50) else {}))
+    everything = {'listed': 48, 'ok': 48, 'missing': 0, 'broken': 0}
+    for policy, used, looped, dropped in (('loop', 48, 2, 0), ('drop', 46, 0, 2)):
+        settings = config(short_video=policy)
+        (fold,) = open_protocol(settings, data).folds
+        counts = fold.train.counts(settings.eval)
+        assert counts == everything | {'videos': used, 'looped': looped, 'dropped': dropped}
+        assert len(fold.train.rows) == used and (1 in fold.train.videos) == (policy == 'loop')
+        assert len(fold.test.videos) == 16 - (policy == 'drop')
+    with pytest.raises(UserError, match=r"'train' of .*eval.short_video: 2 of 48 videos have fewer than the 8 frames"):
+        open_protocol(config(short_video='error'), data)
+    with pytest.raises(UserError, match='loop, drop, error'):
+        open_protocol(config(short_video='cut'), data)
+
+
+def test_groups_are_left_out_without_their_short_videos(grouped, tmp_path):
+    data = edit(grouped, tmp_path / 'short', lambda i, row: row | ({'frames': 7} if i == 3 else {}))
+    first = open_protocol(config('grouped', frames=8, stride=1, short_video='drop'), data).folds[0]
+    assert first.test.videos.tolist() == [0, 1, 2, 4, 5, 6, 7] and first.train.videos.tolist() == list(range(8, 48))
+
+
 def test_each_group_is_left_out_once(grouped):
     protocol = open_protocol(config('grouped'), grouped)
     assert protocol.name == 'motion/grouped (leave one of 6 groups out)'

@@ -19,12 +19,17 @@ def frames_needed(length: int, stride: int, placement: str) -> int:
     return (2 if placement == 'adjacent' else 1) * length * stride
 
 
+def frames_spanned(length: int, stride: int) -> int:
+    """Frames of the video from the first to the last of one clip, the fewest that it does not loop in."""
+    return (length - 1) * stride + 1
+
+
 def usable_videos(num_frames: np.ndarray, needed: int, policy: str) -> np.ndarray:
     """Indices of the videos to use under a policy for videos of fewer than `needed` frames.
 
     Args:
       num_frames: (N,) decoded frames of each video.
-      needed: see `frames_needed`.
+      needed: see `frames_needed` and `frames_spanned`.
       policy: 'loop' keeps every video (clips run on from its start), 'drop' leaves short ones out, 'error' refuses.
 
     Returns:
@@ -87,7 +92,7 @@ def sample_clip(rng: np.random.Generator, num_frames: int, *, length: int, strid
     Returns:
       (1, length) int64, each in [0, num_frames).
     """
-    room = num_frames - ((length - 1) * stride + 1)
+    room = num_frames - frames_spanned(length, stride)
     start = rng.integers(0, room + 1 if room >= 0 else num_frames)
     return (start + stride * np.arange(length))[None] % num_frames
 
@@ -104,7 +109,7 @@ def even_clips(num_frames: int, *, clips: int, length: int, stride: int) -> np.n
     Returns:
       (clips, length) int64, each in [0, num_frames).
     """
-    room = max(num_frames - ((length - 1) * stride + 1), 0)
+    room = max(num_frames - frames_spanned(length, stride), 0)
     starts = np.round(np.linspace(0, room, clips)) if clips > 1 else np.array([room // 2])
     return (starts.astype(np.int64)[:, None] + stride * np.arange(length)) % num_frames
 

@@ -113,9 +113,8 @@ def describe_fold(fold: Fold, outcome: Outcome) -> dict:
 def counts_of(evaluation: Evaluation) -> dict[str, dict[str, int]]:
     """How many videos are listed, there and used, by what they are for; over all data sets."""
     counts = {}
-    for side, sources in evaluation.protocol.sources.items():
-        rows = [{**source.counts, 'videos': len(source), 'looped': evaluation.views.looped(source)}
-                for source in sources]
+    for side, parts in evaluation.protocol.sides.items():
+        rows = [part.counts(evaluation.config.eval) for part in parts]
         counts[side] = {name: sum(row[name] for row in rows) for name in rows[0]}
     return counts
 
@@ -140,7 +139,8 @@ def finish(evaluation: Evaluation, task: str, outcomes: list[Outcome], **details
     path = write_results(
         evaluation.workdir, config.eval.name, task=task, metrics=metrics, config=config, std=std, folds=folds,
         chance=float(np.mean([outcome.chance for outcome in outcomes])), protocol=protocol.name,
-        data=evaluation.directory, clips_x_crops=evaluation.views.text, counts=counts,
+        split=protocol.folds[0].test.source.split, data=evaluation.directory, clips_x_crops=evaluation.views.text,
+        short_video=config.eval.short_video, counts=counts,
         test_videos_without_their_class_in_train={
             name: sum(entry[name] for entry in without) for name in ('videos', 'classes')},
         transductive=None if seen is None else seen > 0, test_videos_seen_in_pretraining=seen, encoder=encoder,
@@ -148,7 +148,8 @@ def finish(evaluation: Evaluation, task: str, outcomes: list[Outcome], **details
         confusion={'features': list(metrics)[-1], 'classes': classes, 'counts': matrix.tolist()},
         training_config=training.to_dict())
     (path.parent / 'confusion.png').write_bytes(confusion_picture(matrix, classes, f'{task}, {list(metrics)[-1]}'))
-    videos = '; '.join(f'{side} {count["videos"]:,} of {count["listed"]:,} videos' for side, count in counts.items())
+    videos = '; '.join(f'{side} {count["videos"]:,} of {count["listed"]:,} videos ({count["looped"]:,} looped, '
+                       f'{count["dropped"]:,} dropped as too short)' for side, count in counts.items())
     print(f'{task} on {protocol.name}: {encoder} encoder, step {evaluation.encoder.step}, seed {training.seed}; '
           f'{videos}; {evaluation.views.text} views')
     print_table(metrics, std, len(folds))

@@ -66,10 +66,6 @@ class Views(NamedTuple):
         """For results: '10 x 1 (centre)'."""
         return f'{self.clips} x {CROPS[self.crops]} ({self.crops})'
 
-    def looped(self, source: RecordSource) -> int:
-        """How many videos of `source` are too short for a clip, which then runs on from their start."""
-        return sum(row['frames'] < (self.frames - 1) * self.stride + 1 for row in source.rows)
-
 
 def read_views(config, orders: tuple[int, ...]) -> Views:
     """The views that an evaluation's config asks for; raises `UserError` if derivatives of `orders` do not fit."""
@@ -143,7 +139,7 @@ def average_over_views(
       source: the records.
       videos: (N,) indices into them.
       augment: how pixels are cropped and normalised.
-      views: which views; a video that is too short for a clip loops.
+      views: which views; a clip of a video that is too short for it runs on from its start.
       workers: decoding processes.
       dtype: of the pixels and the mean, float32 or float64.
 

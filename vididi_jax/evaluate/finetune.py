@@ -174,7 +174,7 @@ def fold_config(evaluation: Evaluation, fold: Fold) -> ml_collections.ConfigDict
     return run_config(
         evaluation, 'finetune', protocol=evaluation.protocol.name, fold=fold.name,
         data={'dir': str(fold.train.source.directory), 'workers': evaluation.config.data.workers},
-        clip={'frames': evaluation.views.frames, 'stride': evaluation.views.stride})
+        clip={name: evaluation.config.eval[name] for name in ('frames', 'stride', 'short_video')})
 
 
 def supervised_task(

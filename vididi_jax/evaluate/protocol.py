@@ -1,15 +1,18 @@
 """What an evaluation is made on: folds, each with training videos and test videos, and what must hold of them."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from vididi_jax.data.clips import frames_spanned, usable_videos
 from vididi_jax.data.source import RecordSource, official_split
 from vididi_jax.errors import UserError
 
 PROTOCOLS = ('split', 'grouped')
+OFFICIAL = r'[^/]+/split\d+'  # 'split', of a data set and of an official split that must be these
 
 
 class Side(NamedTuple):
@@ -34,6 +37,15 @@ class Side(NamedTuple):
         """(N,) names of the groups; a video without one stands for itself."""
         return np.array([row['group'] or row['id'] for row in self.rows])
 
+    def counts(self, settings) -> dict[str, int]:
+        """How many videos are listed, there and used, and how many of them are too short for a clip of `config.eval`.
+
+        'looped' are used, their clips run on from the start; 'dropped' are not.
+        """
+        short = sum(row['frames'] < frames_spanned(settings.frames, settings.stride) for row in self.rows)
+        return {**self.source.counts, 'videos': len(self.videos), 'looped': short,
+                'dropped': len(self.source) - len(self.videos)}
+
 
 class Fold(NamedTuple):
     """A part of an evaluation: what is learned from (or searched), and what is asked."""
@@ -53,12 +65,12 @@ class Protocol(NamedTuple):
     Attributes:
       name: such as 'ucf101/split1' or 'folder/grouped'.
       folds: one a data set for 'split', one a group or part for 'grouped'.
-      sources: the records behind them, by what they are for.
+      sides: the videos behind them, by what they are for.
     """
 
     name: str
     folds: tuple[Fold, ...]
-    sources: dict[str, tuple[RecordSource, ...]]
+    sides: dict[str, tuple[Side, ...]]
 
 
 def open_complete(directory: str, split: str, allow_missing: bool) -> RecordSource:
@@ -103,23 +115,30 @@ def open_protocol(config, directory: str) -> Protocol:
     """The folds that `config.eval` asks for, checked.
 
     'split': the split `eval.test` against the split `eval.train` of each data set of `directory` (several, such as the
-    three official splits of UCF101, are separated by commas). 'grouped': the videos of split `eval.train`, each group
-    (or each of `eval.folds` parts of whole groups) in turn against all others.
+    three official splits of UCF101, are separated by commas); 'ucf101/split1' is 'split', and the data must be that.
+    'grouped': the videos of split `eval.train`, each group (or each of `eval.folds` parts of whole groups) in turn
+    against all others.
 
     Raises:
-      UserError: an unknown protocol, too few groups, labels that are all the same; videos that are missing or broken
-        and classes without a training video, unless `config.allow_missing`; a video or a group on both sides.
+      UserError: an unknown protocol, data of another one, too few groups, labels that are all the same; videos that are
+        missing or broken and classes without a training video, unless `config.allow_missing`; a video or a group on
+        both sides; short videos that `eval.short_video` does not allow.
     """
     settings = config.eval
-    if settings.protocol not in PROTOCOLS:
-        raise UserError(f'eval.protocol is {settings.protocol!r}: choose one of {", ".join(PROTOCOLS)}.')
+    official = re.fullmatch(OFFICIAL, settings.protocol)
+    if settings.protocol not in PROTOCOLS and not official:
+        raise UserError(f'eval.protocol is {settings.protocol!r}: choose one of {", ".join(PROTOCOLS)}, or name an '
+                        'official split such as ucf101/split1.')
     directories = directory.split(',')
-    if settings.protocol == 'split':
+    if settings.protocol != 'grouped':
         protocol = _split(settings, directories, config.allow_missing)
     elif len(directories) == 1:
         protocol = _grouped(settings, directory, config.allow_missing)
     else:
         raise UserError(f'data.dir names {len(directories)} data sets, and eval.protocol grouped takes one.')
+    if official and protocol.name != settings.protocol:
+        raise UserError(f'eval.protocol is {settings.protocol!r} and {directory} is {protocol.name}: set data.dir to '
+                        'what data_prep wrote of that split.')
     for fold in protocol.folds:
         check(fold, config.allow_missing)
     return protocol
@@ -130,23 +149,33 @@ def whole(source: RecordSource) -> Side:
     return Side(source, np.arange(len(source)))
 
 
+def usable(source: RecordSource, settings) -> Side:
+    """Its videos under the policy `settings.short_video` for those that are shorter than a clip; raises `UserError`."""
+    frames = np.array([row['frames'] for row in source.rows])
+    try:
+        return Side(source, usable_videos(
+            frames, frames_spanned(settings.frames, settings.stride), settings.short_video))
+    except UserError as error:
+        raise UserError(f'split {source.split!r} of {source.directory}, eval.short_video: {error}') from error
+
+
 def _split(settings, directories: list[str], allow_missing: bool) -> Protocol:
     folds = []
     for directory in directories:
         train, test = (open_complete(directory, split, allow_missing) for split in (settings.train, settings.test))
         number = official_split(Path(directory))
         name = f'{train.name}/split{number}' if number else f'{train.name}/{settings.train}-{settings.test}'
-        folds.append(Fold(name, whole(train), whole(test)))
+        folds.append(Fold(name, usable(train, settings), usable(test, settings)))
     repeated = [name for name, times in Counter(fold.name for fold in folds).items() if times > 1]
     if repeated:
         raise UserError(f'two of the data sets of data.dir are {repeated[0]}: give each split once.')
-    sources = {side: tuple(getattr(fold, side).source for fold in folds) for side in ('train', 'test')}
-    return Protocol('+'.join(fold.name for fold in folds), tuple(folds), sources)
+    sides = {side: tuple(getattr(fold, side) for fold in folds) for side in ('train', 'test')}
+    return Protocol('+'.join(fold.name for fold in folds), tuple(folds), sides)
 
 
 def _grouped(settings, directory: str, allow_missing: bool) -> Protocol:
     source = open_complete(directory, settings.train, allow_missing)
-    everything = whole(source)
+    everything = usable(source, settings)
     labels, groups = everything.labels, everything.groups
     number = len(set(groups))
     if number < 2 or settings.folds > number or settings.folds < 0 or settings.folds == 1:
@@ -157,9 +186,9 @@ def _grouped(settings, directory: str, allow_missing: bool) -> Protocol:
     for i in range(part.max() + 1):
         here = part == i
         name = f'{len(set(groups[here]))} groups, part {i + 1}' if settings.folds else str(groups[here][0])
-        folds.append(Fold(name, Side(source, np.flatnonzero(~here)), Side(source, np.flatnonzero(here))))
+        folds.append(Fold(name, *(Side(source, everything.videos[mine]) for mine in (~here, here))))
     kind = f'{settings.folds} folds over {number} groups' if settings.folds else f'leave one of {number} groups out'
-    return Protocol(f'{source.name}/grouped ({kind})', tuple(folds), {'all': (source,)})
+    return Protocol(f'{source.name}/grouped ({kind})', tuple(folds), {'all': (everything,)})
 
 
 def check_apart(fold: Fold) -> None:

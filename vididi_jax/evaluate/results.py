@@ -27,6 +27,18 @@ def commit() -> str:
         return 'unknown'
 
 
+def provenance(config) -> dict:
+    """What made a result: the evaluation's config, the commit, versions, device and date."""
+    return {
+        'config': to_dict(config),
+        'commit': commit(),
+        'versions': {'python': platform.python_version(),
+                     **{package: importlib.metadata.version(package) for package in PACKAGES}},
+        'device': f'{jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})',
+        'date': datetime.now(UTC).isoformat(timespec='seconds'),
+    }
+
+
 def write_results(workdir: str | Path, name: str, *, task: str, metrics: dict, config, **details) -> Path:
     """Write a result.
 
@@ -41,17 +53,7 @@ def write_results(workdir: str | Path, name: str, *, task: str, metrics: dict, c
     Returns:
       The path of results.json.
     """
-    result = {
-        'task': task,
-        'metrics': metrics,
-        **details,
-        'config': to_dict(config),
-        'commit': commit(),
-        'versions': {'python': platform.python_version(),
-                     **{package: importlib.metadata.version(package) for package in PACKAGES}},
-        'device': f'{jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})',
-        'date': datetime.now(UTC).isoformat(timespec='seconds'),
-    }
+    result = {'task': task, 'metrics': metrics, **details, **provenance(config)}
     path = Path(workdir) / 'eval' / name / 'results.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + '\n')
