@@ -111,7 +111,7 @@ def evaluation(task: str, variant: str, variants: tuple[str, ...]) -> ConfigDict
     """What all evaluations of a workdir have in common, as one of `variants` of `task` wants it.
 
     'motion': for videos of 24 frames. 'smoke': the same, to see in seconds that everything fits. 'grouped': each group
-    of the videos (a person, a scene) in turn against all others.
+    of the videos (a person, a scene) in turn against all others. 'KIND_motion' is 'motion' of a kind of the task.
 
     Raises:
       ValueError: an unknown variant.
@@ -139,7 +139,7 @@ def evaluation(task: str, variant: str, variants: tuple[str, ...]) -> ConfigDict
     config.eval.stride = 4
     config.eval.short_video = 'loop'  # of videos shorter than a clip: or drop, error
     config.eval.crops = 'centre'  # or three (start, middle and end of the longer side), random
-    if variant in ('motion', 'smoke'):
+    if variant.endswith(('motion', 'smoke')):
         config.data.workers = 0
         config.eval.clips, config.eval.frames, config.eval.stride = 3, 8, 1
     return config

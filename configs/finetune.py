@@ -1,7 +1,7 @@
 """Fine-tuning of a training run's encoder on the labels of the train videos, tested on the test videos.
 
 Command:  python main.py --config=configs/finetune.py --workdir=DIR
-Variants: :linear, :motion, :smoke
+Variants: :linear, :motion, :linear_motion, :smoke, :linear_smoke
 Hardware: one or more GPUs or TPU cores whose number divides the batch of 128
 Time:     120 epochs of (training videos / 128) steps; not run at full length
 Expected: published: 82.2 % top-1 on UCF101 after ViDiDi-VICReg (Chen et al., CPAL 2025, figure 1)
@@ -16,7 +16,7 @@ from configs import default
 
 
 def get_config(variant: str = ''):
-    config = default.evaluation('finetune', variant, ('linear', 'motion', 'smoke'))
+    config = default.evaluation('finetune', variant, ('linear', 'motion', 'linear_motion', 'smoke', 'linear_smoke'))
     config.epochs = 120
     config.batch_size = 128
     config.finetune = {'orders': (0,),  # derivative orders with a head each
@@ -27,12 +27,12 @@ def get_config(variant: str = ''):
                         'milestones': (60, 80), 'decay': 0.1, 'momentum': 0.9, 'weight_decay': 1e-4, 'clip_norm': 0.0}
     config.checkpoint = {'keep': 1, 'every_steps': 0}  # latest ones, besides the best; also within epochs
     config.log = {'every_steps': 10}
-    if variant == 'linear':
+    if variant.startswith('linear'):
         config.eval.name = 'finetune_linear'
         config.finetune.update({'orders': (0, 1), 'dropout': 0.0, 'encoder_rate': 0.0})
         config.optimizer.weight_decay = 0.0
-    elif variant:
-        config.batch_size = 8 if variant == 'smoke' else 32
-        config.epochs = 2 if variant == 'smoke' else 20
-        config.optimizer.milestones = (1,) if variant == 'smoke' else (10, 15)
+    if variant.endswith('motion'):
+        config.batch_size, config.epochs, config.optimizer.milestones = 32, 20, (10, 15)
+    elif variant.endswith('smoke'):
+        config.batch_size, config.epochs, config.optimizer.milestones = 8, 2, (1,)
     return config

@@ -1,5 +1,6 @@
 """Supervised training: it learns, it resumes exactly, it freezes what it should, and it refuses what does not fit."""
 
+import json
 import shutil
 from argparse import Namespace
 
@@ -84,6 +85,18 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(workdir, tmp_path, caps
     np.testing.assert_allclose(rates, [0.16 * 8 / 128] * 18 + [0.016 * 8 / 128] * 6, rtol=1e-6)
 
 
+def test_the_linear_probe_by_sgd_leaves_the_encoder_as_it_was(workdir):
+    config = settings('linear_smoke', epochs=1)
+    assert config.finetune.to_dict() == finetune_config.get_config('linear').finetune.to_dict()
+    metrics = finetune.run(config, str(workdir))
+    assert set(metrics) == {'V', 'dV', 'joined'}
+    result = json.loads((workdir / 'eval' / 'finetune_linear' / 'results.json').read_text())
+    assert result['metrics'] == metrics and result['folds'][0]['steps'] == 6
+    assert (result['split'], result['short_video']) == ('test', 'loop')
+    before, after = (load_encoder_variables(path)[0] for path in (workdir, workdir / 'eval/finetune_linear/fold_0'))
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+
+
 def test_a_checkpoint_of_other_weights_or_another_recipe_is_refused(workdir):
     finetune.run(settings(epochs=1), str(workdir))
     with pytest.raises(UserError, match='optimizer.momentum'):
@@ -158,7 +171,7 @@ def test_a_class_without_training_videos_cannot_be_chosen(tiny_motion):
     train, test = (whole(RecordSource(tiny_motion, split)) for split in ('train', 'test'))
     train = train._replace(videos=np.flatnonzero(train.labels % 4))  # six of the eight classes
     sure = np.where(np.arange(8) == test.labels[:, None], 0.93, 0.01)
-    outcome = finetune.judge(Fold('fold', train, test), {0: sure, 1: sure}, steps=3)
+    outcome = finetune.judge(Fold('fold', train, test), {0: sure, 1: sure})
     assert set(outcome.metrics) == {'V', 'dV', 'joined'}
     assert all(row == {'top-1': 75.0, 'top-5': 75.0} for row in outcome.metrics.values())
     assert outcome.confusion.sum() == 16 and not outcome.confusion[:, [0, 4]].any()

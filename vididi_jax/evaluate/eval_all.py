@@ -2,39 +2,63 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from vididi_jax.config import field_names
+from vididi_jax.errors import UserError
 from vididi_jax.evaluate.evaluation import print_table
 from vididi_jax.evaluate.results import write_results
 
-MODULES = {name: f'vididi_jax.evaluate.{name}' for name in ('retrieval', 'linear', 'finetune')}
+# In the order of the table; the quick ones first.
+TASKS = {'retrieval': 'retrieval', 'linear': 'linear', 'finetune': 'finetune', 'finetune_linear': 'finetune'}
+
+
+def part_config(config, part: str) -> ConfigDict:
+    """The config of a part: the common fields and its own."""
+    common = {name: value for name, value in config.items() if name != 'parts'}
+    own = ConfigDict({**common, **config.parts[part]}).copy_and_resolve_references()
+    own.task, own.eval.name = TASKS[part], f'{config.eval.name}_{part}'
+    return own.lock()
+
+
+def in_full(message: str, part: str, fields: list[str]) -> str:
+    """A message with the names of a part's fields as the command line has them.
+
+    >>> in_full('batch_size is 7: lower config.batch_size.', 'finetune', ['batch_size'])
+    'parts.finetune.batch_size is 7: lower config.parts.finetune.batch_size.'
+    """
+    names = '|'.join(re.escape(name) for name in sorted(fields, key=len, reverse=True))
+    return re.sub(rf'(?<![\w./-])(config\.)?({names})(?!\w)', rf'\1parts.{part}.\2', message)
 
 
 def run(config, workdir: str) -> dict:
     """Run each evaluation of `config.parts`, which writes its own result, and collect them in `eval/NAME/results.json`.
 
-    The results of the parts stand in `eval/NAME_PART`.
+    The results of the parts stand in `eval/NAME_PART`. All parts are checked before the first one runs.
     """
-    common = {name: value for name, value in config.items() if name != 'parts'}
-    results = {}
-    for part, fields in config.parts.items():
-        own = ConfigDict({**common, **fields}).copy_and_resolve_references()
-        own.task, own.eval.name = part, f'{config.eval.name}_{part}'
-        importlib.import_module(MODULES[part]).run(own.lock(), workdir)
-        results[part] = json.loads((Path(workdir) / 'eval' / own.eval.name / 'results.json').read_text())
+    modules = {part: importlib.import_module(f'vididi_jax.evaluate.{task}') for part, task in TASKS.items()
+               if part in config.parts}
+    checked, results = {}, {}
+    for part, module in modules.items():
+        try:
+            checked[part] = module.prepare(part_config(config, part), workdir)
+        except UserError as error:
+            raise UserError(in_full(str(error), part, field_names(config.parts[part]))) from error
+    for part, module in modules.items():
+        module.evaluate(checked[part])
+        results[part] = json.loads((checked[part].folder / 'results.json').read_text())
     first = next(iter(results.values()))
-    same = ('protocol', 'data', 'clips_x_crops', 'counts', 'test_videos_without_their_class_in_train', 'transductive',
-            'test_videos_seen_in_pretraining', 'encoder', 'checkpoint_step', 'seed', 'evaluation_seed',
-            'training_config')
-    metrics, std = ({part: result[key] for part, result in results.items()} for key in ('metrics', 'std'))
-    path = write_results(workdir, config.eval.name, task='eval_all', metrics=metrics, config=config, std=std,
-                         folds={part: result['folds'] for part, result in results.items()},
-                         **{name: first[name] for name in same})
+    same = ('protocol', 'split', 'data', 'clips_x_crops', 'short_video', 'counts',
+            'test_videos_without_their_class_in_train', 'transductive', 'test_videos_seen_in_pretraining', 'encoder',
+            'checkpoint_step', 'seed', 'evaluation_seed', 'training_config')
+    metrics, std, folds = ({part: result[key] for part, result in results.items()}
+                           for key in ('metrics', 'std', 'folds'))
+    path = write_results(Path(workdir), config.eval.name, task='eval_all', metrics=metrics, config=config, std=std,
+                         folds=folds, **{name: first[name] for name in same})
     print(f'\nall on {first["protocol"]}, {first["encoder"]} encoder, step {first["checkpoint_step"]}')
-    for part, result in results.items():
-        print(part)
-        print_table(result['metrics'], result['std'], len(result['folds']))
+    print_table(metrics, std, len(first['folds']))
     print(f'written to {path}')
     return metrics

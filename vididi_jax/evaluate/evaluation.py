@@ -152,17 +152,29 @@ def finish(evaluation: Evaluation, task: str, outcomes: list[Outcome], **details
                        f'{count["dropped"]:,} dropped as too short)' for side, count in counts.items())
     print(f'{task} on {protocol.name}: {encoder} encoder, step {evaluation.encoder.step}, seed {training.seed}; '
           f'{videos}; {evaluation.views.text} views')
-    print_table(metrics, std, len(folds))
+    print_table({task: metrics}, {task: std}, len(folds))
     print(f'written to {path}')
     return metrics
 
 
 def print_table(metrics: dict, std: dict, folds: int) -> None:
-    """A line a kind of feature; with standard deviations where there are several folds."""
-    width = 14 if folds > 1 else 9
-    print('features ' + ''.join(f'{name:>{width}}' for name in next(iter(metrics.values()))))
-    for kind, row in metrics.items():
-        cells = (f'{value:.1f}' + (f' ± {std[kind][name]:.1f}' if folds > 1 else '') for name, value in row.items())
-        print(f'{kind:9}' + ''.join(f'{cell:>{width}}' for cell in cells))
+    """A line for each evaluation and kind of feature; with standard deviations where there are several folds.
+
+    Args:
+      metrics, std: {evaluation: {kind of feature: {metric: value}}}; a metric that a line lacks is left empty.
+      folds: how many there were.
+    """
+    names = list(dict.fromkeys(name for kinds in metrics.values() for row in kinds.values() for name in row))
+    lines = [('evaluation', 'features', *names)]
+    for evaluation, kinds in metrics.items():
+        for kind, row in kinds.items():
+            spread = std[evaluation][kind]
+            lines.append((evaluation, kind, *(
+                '' if name not in row else f'{row[name]:.1f}' + (f' ± {spread[name]:.1f}' if folds > 1 else '')
+                for name in names)))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for words in lines:
+        cells = zip(words, widths, strict=True)
+        print('  '.join(f'{word:<{width}}' if i < 2 else f'{word:>{width}}' for i, (word, width) in enumerate(cells)))
     if folds > 1:
         print(f'mean ± standard deviation over {folds} folds')

@@ -6,6 +6,8 @@ Reference: Chen et al., CPAL 2025, section 4 (downstream tasks).
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,7 +17,7 @@ import numpy as np
 import optax
 
 from vididi_jax.augment import Augmentation, augment
-from vididi_jax.config import to_dict
+from vididi_jax.config import check_same_run, to_dict
 from vididi_jax.data import pipeline
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError
@@ -228,7 +230,7 @@ def supervised_task(
     )
 
 
-def judge(fold: Fold, probabilities: dict[int, np.ndarray], steps: int) -> Outcome:
+def judge(fold: Fold, probabilities: dict[int, np.ndarray]) -> Outcome:
     """The figures of a fold: of each head and of 'joined', their mean, where there are several.
 
     A head has an output for every class; one without a training video cannot be chosen, so its test videos are misses.
@@ -236,7 +238,6 @@ def judge(fold: Fold, probabilities: dict[int, np.ndarray], steps: int) -> Outco
     Args:
       fold: of the N test videos.
       probabilities: {order: (N, classes)}.
-      steps: of the training.
     """
     kinds = {NAMES[order]: value for order, value in probabilities.items()}
     if len(kinds) > 1:
@@ -245,26 +246,55 @@ def judge(fold: Fold, probabilities: dict[int, np.ndarray], steps: int) -> Outco
     scores = {kind: np.where(np.isin(np.arange(classes), fold.train.labels), value, -np.inf)
               for kind, value in kinds.items()}
     return Outcome({kind: top_k(value, labels) for kind, value in scores.items()}, 100 / classes,
-                   confusion(labels, list(scores.values())[-1].argmax(1), classes), {'steps': steps})
+                   confusion(labels, list(scores.values())[-1].argmax(1), classes))
 
 
-def train_and_test(evaluation: Evaluation, number: int, fold: Fold) -> Outcome:
-    """One fold: its run is in `eval/NAME/fold_NUMBER`, and goes on if it was stopped; the last epoch is tested."""
+class FoldRun(NamedTuple):
+    """The training run of a fold: `loop.run(config, folder, make_task)` of `model`."""
+
+    config: ml_collections.ConfigDict
+    folder: Path
+    make_task: Callable
+    model: Classifier
+
+
+def fold_run(evaluation: Evaluation, number: int, fold: Fold) -> FoldRun:
+    """The run of a fold; it is in `eval/NAME/fold_NUMBER`."""
     config = fold_config(evaluation, fold)
     model = Classifier(evaluation.encoder.module, tuple(config.finetune.orders), len(fold.test.source.label_names),
                        config.finetune.dropout, frozen=config.finetune.encoder_rate == 0)
-    state = loop.run(config, evaluation.folder / f'fold_{number}', partial(
+    return FoldRun(config, evaluation.folder / f'fold_{number}', partial(
         supervised_task, model=model, side=fold.train, recipe=config.finetune, name=fold.name, placement='single',
-        inputs=('clips', 'size', 'label'), make_step=make_step))
+        inputs=('clips', 'size', 'label'), make_step=make_step), model)
+
+
+def train_and_test(evaluation: Evaluation, number: int, fold: Fold) -> Outcome:
+    """One fold; its run goes on if it was stopped, and the last epoch is tested."""
+    config, folder, make_task, model = fold_run(evaluation, number, fold)
+    state = loop.run(config, folder, make_task)
     probabilities = average_over_views(
         model, {'params': state.params, 'batch_stats': state.batch_stats}, fold.test.source, fold.test.videos,
         augment=evaluation.encoder.augment, views=evaluation.views, workers=config.data.workers)
-    return judge(fold, probabilities, int(state.step))
+    return judge(fold, probabilities)._replace(details={'steps': int(state.step)})
+
+
+def prepare(config, workdir: str) -> Evaluation:
+    """Check the config, the data and the run of each fold, and load the encoder."""
+    evaluation = open_evaluation(config, workdir, tuple(config.finetune.orders) or (0,))
+    check(config.finetune, 'finetune')
+    for number, fold in enumerate(evaluation.protocol.folds):
+        training = fold_run(evaluation, number, fold)
+        check_same_run(training.config, training.folder)
+        training.make_task(training.config, meshes.make_mesh())
+    return evaluation
+
+
+def evaluate(evaluation: Evaluation) -> dict:
+    """What `run` does after `prepare`."""
+    outcomes = [train_and_test(evaluation, number, fold) for number, fold in enumerate(evaluation.protocol.folds)]
+    return finish(evaluation, 'finetune', outcomes, epoch=f'the last one, {evaluation.config.epochs}')
 
 
 def run(config, workdir: str) -> dict:
     """Fine-tune the encoder of `workdir` on each fold; prints a table and writes `eval/NAME/results.json`."""
-    evaluation = open_evaluation(config, workdir, tuple(config.finetune.orders) or (0,))
-    check(config.finetune, 'finetune')
-    outcomes = [train_and_test(evaluation, number, fold) for number, fold in enumerate(evaluation.protocol.folds)]
-    return finish(evaluation, 'finetune', outcomes, epoch=f'the last one, {config.epochs}')
+    return evaluate(prepare(config, workdir))

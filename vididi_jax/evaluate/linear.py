@@ -9,7 +9,7 @@ import scipy.special
 from tqdm import tqdm
 
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate.evaluation import Outcome, features_of, finish, open_evaluation
+from vididi_jax.evaluate.evaluation import Evaluation, Outcome, features_of, finish, open_evaluation
 from vididi_jax.evaluate.metrics import confusion, top_k
 from vididi_jax.evaluate.protocol import Fold, deal
 
@@ -114,12 +114,21 @@ def probe(evaluation, fold: Fold, strengths: tuple[float, ...]) -> Outcome:
     return Outcome(metrics, 100 / classes, confusion(asked, scores.argmax(1), classes), {'strength': chosen})
 
 
-def run(config, workdir: str) -> dict:
-    """Linear probe of the encoder of `workdir`; prints a table and writes `eval/NAME/results.json`."""
+def prepare(config, workdir: str) -> Evaluation:
+    """Check the config and the data, and load the encoder."""
     strengths = tuple(config.linear.strengths)
     if not strengths or min(strengths) <= 0:
         raise UserError(f'linear.strengths is {strengths}: give numbers above 0.')
-    evaluation = open_evaluation(config, workdir, ORDERS)
+    return open_evaluation(config, workdir, ORDERS)
+
+
+def evaluate(evaluation: Evaluation) -> dict:
+    """What `run` does after `prepare`."""
     folds = tqdm(evaluation.protocol.folds, unit='fold', leave=False, disable=len(evaluation.protocol.folds) == 1)
-    outcomes = [probe(evaluation, fold, strengths) for fold in folds]
+    outcomes = [probe(evaluation, fold, tuple(evaluation.config.linear.strengths)) for fold in folds]
     return finish(evaluation, 'linear', outcomes, features='standardised over the training videos of each fold')
+
+
+def run(config, workdir: str) -> dict:
+    """Linear probe of the encoder of `workdir`; prints a table and writes `eval/NAME/results.json`."""
+    return evaluate(prepare(config, workdir))

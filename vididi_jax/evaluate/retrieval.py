@@ -3,7 +3,7 @@
 import numpy as np
 
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate.evaluation import Outcome, features_of, finish, open_evaluation
+from vididi_jax.evaluate.evaluation import Evaluation, Outcome, features_of, finish, open_evaluation
 from vididi_jax.evaluate.metrics import confusion
 
 ORDERS = (0, 1, 2)
@@ -61,18 +61,27 @@ def chance_recall(query_labels: np.ndarray, gallery_labels: np.ndarray) -> float
     return 100 * float((query_labels[:, None] == gallery_labels[None]).mean())
 
 
-def run(config, workdir: str) -> dict:
-    """Retrieval with the encoder of `workdir`; prints a table and writes `eval/NAME/results.json`."""
+def prepare(config, workdir: str) -> Evaluation:
+    """Check the config and the data, and load the encoder."""
     if not config.retrieval.ks or min(config.retrieval.ks) < 1:
         raise UserError(f'retrieval.ks is {tuple(config.retrieval.ks)}: give numbers from 1 up.')
-    evaluation = open_evaluation(config, workdir, ORDERS)
+    return open_evaluation(config, workdir, ORDERS)
+
+
+def evaluate(evaluation: Evaluation) -> dict:
+    """What `run` does after `prepare`."""
     outcomes = []
     for fold in evaluation.protocol.folds:
         query, gallery = (kinds(features_of(evaluation, side, ORDERS)) for side in (fold.test, fold.train))
         asked, known = fold.test.labels, fold.train.labels
         order = {kind: neighbours(query[kind], gallery[kind]) for kind in query}
         outcomes.append(Outcome(
-            {kind: recall_at(near, asked, known, config.retrieval.ks) for kind, near in order.items()},
+            {kind: recall_at(near, asked, known, evaluation.config.retrieval.ks) for kind, near in order.items()},
             chance_recall(asked, known),
             confusion(asked, known[order['joined'][:, 0]], len(fold.test.source.label_names))))
     return finish(evaluation, 'retrieval', outcomes)
+
+
+def run(config, workdir: str) -> dict:
+    """Retrieval with the encoder of `workdir`; prints a table and writes `eval/NAME/results.json`."""
+    return evaluate(prepare(config, workdir))

@@ -1,0 +1,43 @@
+"""All evaluations in one go: what is checked before the first one, and the one table."""
+
+import shutil
+
+import pytest
+
+from configs import eval_all as eval_all_config
+from vididi_jax.errors import UserError
+from vididi_jax.evaluate import eval_all
+from vididi_jax.evaluate.evaluation import print_table
+
+
+@pytest.mark.parametrize(('field', 'value', 'message'), [
+    ('finetune_linear.batch_size', 64, r'parts.finetune_linear.batch_size is 64 and .* 48 usable videos: '
+                                       r'lower config.parts.finetune_linear.batch_size'),
+    ('finetune.finetune.dropout', 1.0, r'parts.finetune.finetune.dropout is 1.0'),
+    ('retrieval.retrieval.ks', (0,), r'parts.retrieval.retrieval.ks is')])
+def test_every_part_is_checked_before_the_first_one_runs(finished, tmp_path, field, value, message):
+    workdir = shutil.copytree(finished[0], tmp_path / 'work')
+    config = eval_all_config.get_config('smoke')
+    config.update_from_flattened_dict({f'parts.{field}': value})
+    with pytest.raises(UserError, match=f'^{message}'):
+        eval_all.run(config, str(workdir))
+    assert not (workdir / 'eval').exists()
+
+
+def test_all_figures_are_one_table(capsys):
+    metrics = {'retrieval': {'V': {'R@1': 9.96, 'R@5': 50.0}}, 'linear': {'V': {'top-1': 60.0}, 'dV': {'top-1': 100.0}}}
+    std = {'retrieval': {'V': {'R@1': 1.0, 'R@5': 2.0}}, 'linear': {'V': {'top-1': 3.0}, 'dV': {'top-1': 0.0}}}
+    print_table(metrics, std, 3)
+    assert capsys.readouterr().out.splitlines() == [
+        'evaluation  features         R@1         R@5        top-1',
+        'retrieval   V         10.0 ± 1.0  50.0 ± 2.0             ',
+        'linear      V                                  60.0 ± 3.0',
+        'linear      dV                                100.0 ± 0.0',
+        'mean ± standard deviation over 3 folds']
+    print_table({'linear': metrics['linear']}, std, 1)
+    assert capsys.readouterr().out.splitlines()[1:] == ['linear      V          60.0', 'linear      dV        100.0']
+
+
+def test_the_parts_of_a_run():
+    assert set(eval_all_config.get_config().parts) == set(eval_all.TASKS)
+    assert set(eval_all_config.get_config('grouped').parts) == {'retrieval', 'linear'}
