@@ -2,11 +2,15 @@
 
 from argparse import Namespace
 
+import numpy as np
 import pytest
 
+from configs import retrieval
 from data_prep import hmdb51
 from data_prep.writer import write_dataset
+from vididi_jax.data import pipeline
 from vididi_jax.errors import UserError
+from vididi_jax.evaluate.protocol import open_protocol
 
 
 def arguments(videos, splits, split=1, allow_missing=False):
@@ -43,10 +47,24 @@ def test_real_files_decode_with_their_odd_names_and_metadata(vididi_data, tmp_pa
     with pytest.raises(UserError, match='listed videos are missing'):
         hmdb51.plan(arguments(vididi_data / 'hmdb51', lists))
     plan, decode = hmdb51.plan(arguments(vididi_data / 'hmdb51', lists, allow_missing=True))
-    assert plan.videos and len(plan.videos) + len(plan.missing) == 5100
+    assert len(plan.videos) + len(plan.missing) == 5100
     rows = write_dataset(plan, decode, tmp_path / 'out', workers=1)
-    found = [row for row in rows if row['status'] != 'missing']
-    assert all(row['status'] == 'ok' and row['frames'] >= 40 for row in found)
+    assert {row['id']: (row['split'], row['status'], row['frames']) for row in rows if row['status'] != 'missing'} == {
+        'Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6': ('train', 'ok', 83),  # its metadata are not UTF-8
+        'RATRACE_wave_f_nm_np1_fr_goo_37': ('train', 'ok', 72),
+        'KOREAN_TEA_CEREMONY_-_Simple_Demo_pour_u_nm_np1_fr_med_0': ('test', 'ok', 430),
+        'TrumanShow_wave_f_nm_np1_fr_med_26': ('test', 'ok', 48)}
+
+    config = retrieval.get_config()
+    config.eval.protocol, config.allow_missing = 'hmdb51/split1', True
+    (fold,) = open_protocol(config, str(tmp_path / 'out')).folds
+    counts = fold.test.counts(config.eval)
+    assert counts == {'listed': 1530, 'ok': 2, 'missing': 1528, 'broken': 0, 'videos': 2, 'looped': 1, 'dropped': 0}
+    batch = pipeline.evaluation_batches(
+        fold.test.source, clips_per_video=10, length=16, stride=4, videos_per_batch=2)[0]
+    clips = dict(zip((row['id'][:6] for row in fold.test.rows), batch['clips'], strict=True))
+    np.testing.assert_array_equal(clips['Truman'][0, 12:], clips['Truman'][0, :4])  # 48 frames, from the start again
+    assert (clips['KOREAN'][0] != clips['KOREAN'][9]).any() and batch['clips'].shape[:3] == (2, 10, 16)
 
 
 @pytest.mark.parametrize('line', ['a_wave_u_cm_np1_fr_med_0.avi 3', 'a_walk_u_cm_np1_fr_med_0.avi 1', 'a.avi 1'])
