@@ -1,7 +1,7 @@
 """Action detection on AVA with a training run's encoder: trained on annotated boxes, tested on a detector's.
 
 Command:  python main.py --config=configs/ava_detection.py --workdir=DIR --config.data.dir=data/ava
-Variants: :frozen
+Variants: :frozen, :smoke
 Hardware: one or more GPUs or TPU cores whose number divides the batch of 64
 Time:     20 epochs of (training keyframes / 64) steps; not run
 Expected: not measured yet; the paper's figures are of its own pretraining on Kinetics-400
@@ -17,12 +17,13 @@ from configs import default
 
 
 def get_config(variant: str = ''):
-    config = default.evaluation('detection', variant, ('frozen',))
-    config.eval.name = 'detection_frozen' if variant else 'detection'
+    config = default.evaluation('detection', variant, ('frozen', 'smoke'))
+    config.eval.name = 'detection_frozen' if variant == 'frozen' else 'detection'
     # One clip around each keyframe, its whole frames; a record that is too short for it is refused.
     for name in ('protocol', 'folds', 'clips', 'short_video', 'crops'):
         del config.eval[name]
     config.eval.frames, config.eval.stride = 16, 2  # the 32 frames of data_prep's records, about two seconds
+    config.eval.size = 384  # side of the square for whole frames: people are about as large as in training
     config.eval.run = ''  # another evaluation of DIR whose detector is asked; '' trains one
     config.epochs = 20
     config.batch_size = 64
@@ -39,4 +40,7 @@ def get_config(variant: str = ''):
                         'milestones': (10, 15), 'decay': 0.1, 'momentum': 0.9, 'weight_decay': 1e-4, 'clip_norm': 0.0}
     config.checkpoint = {'keep': 1, 'every_steps': 0}  # latest ones, besides the best; also within epochs
     config.log = {'every_steps': 10}
+    if variant == 'smoke':
+        config.batch_size, config.epochs, config.optimizer.milestones = 8, 2, (1,)
+        config.eval.frames, config.eval.stride, config.eval.size, config.augment.size = 8, 1, 48, 32
     return config

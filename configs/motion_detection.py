@@ -20,17 +20,16 @@ from configs import ava_detection
 def get_config(variant: str = ''):
     if variant not in ('', 'frozen', 'smoke'):
         raise ValueError(f'there is no variant {variant!r}, only frozen, smoke')
-    config = ava_detection.get_config('' if variant == 'smoke' else variant)
+    config = ava_detection.get_config(variant)
     config.data.dir = 'data/motion_boxes'
     config.data.workers = 0  # raw frames of 64x64: nothing to decode
-    config.eval.frames, config.eval.stride = 8, 1
+    config.eval.frames, config.eval.stride, config.eval.size = 8, 1, 64
     config.detection.boxes = 'annotations'
     config.detection.orders = (0, 1)
     config.detection.dropout = 0.0
     # A flip would turn one class into another, and a crop would change speeds; gain and tint are the pretraining's.
     config.augment.update({'size': 64, 'crop': 'none', 'flip': 0.0, 'jitter': 0.0})
-    config.epochs = 2 if variant == 'smoke' else 12
-    config.batch_size = 8 if variant == 'smoke' else 32
-    config.optimizer.milestones = (1,) if variant == 'smoke' else (8, 10)
     config.optimizer.base_rate = 1.0
+    if variant != 'smoke':
+        config.batch_size, config.epochs, config.optimizer.milestones = 32, 12, (8, 10)
     return config

@@ -39,7 +39,7 @@ def workdir(finished, tmp_path):
 def settings(tiny_boxes):
     def make(variant='smoke', **changes):
         config = motion_detection.get_config(variant)
-        config.data.dir, config.augment.size, config.eval.frames = str(tiny_boxes), 32, 4
+        config.data.dir, config.augment.size, config.eval.size, config.eval.frames = str(tiny_boxes), 32, 32, 4
         config.batch_size, config.log.every_steps = 8, 1
         config.update_from_flattened_dict(changes)
         return config
@@ -173,10 +173,33 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(workdir, settings, tmp_
     assert read_metrics(runs[0]) == read_metrics(runs[1]) and len(read_metrics(runs[0])) == 6
 
 
+def test_a_frozen_detector_judges_frames_of_evaluations_own_size(workdir, settings):
+    config = settings('frozen', **{'epochs': 1, 'optimizer.milestones': (), 'eval.size': 48, 'detection.orders': (0,)})
+    metrics = detect.run(config, str(workdir))
+    result = json.loads((workdir / 'eval' / 'detection_frozen' / 'results.json').read_text())
+    assert result['metrics'] == metrics and result['frozen'] and 'in 48 pixels' in result['clips_x_crops']
+    before, after = (load_encoder_variables(path)[0] for path in (workdir, workdir / 'eval/detection_frozen/run'))
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+
+    config.eval.size, config.eval.run, config.eval.name = 32, 'detection_frozen', 'smaller'
+    detect.run(config, str(workdir))
+    one, two = (ava.read_boxes(workdir / 'eval' / name / 'detections.csv') for name in ('detection_frozen', 'smaller'))
+    np.testing.assert_array_equal(one.box, two.box)  # shares of the frame
+    assert np.abs(one.score - two.score).max() > 1e-4
+
+
+def test_avas_smoke_fits_the_tiny_data(workdir, tiny_boxes):
+    config = ava_detection.get_config('smoke')
+    config.data.dir = str(tiny_boxes)
+    detection = detect.open_detection(config, str(workdir))
+    assert detection.training.augment.size == 32 and config.batch_size <= len(detection.data.train.videos)
+
+
 @pytest.mark.parametrize(('changes', 'message'), [
     ({'detection.orders': (0, 0)}, 'detection.orders'), ({'detection.dropout': 1.0}, 'detection.dropout'),
     ({'detection.boxes': 'guessed'}, 'annotations'), ({'detection.sampling_ratio': -1}, 'sampling_ratio'),
-    ({'detection.roi_size': 0}, 'roi_size'), ({'eval.frames': 1}, 'eval.frames is 1'), ({'eval.stride': 0}, 'stride'),
+    ({'detection.roi_size': 0}, 'roi_size'), ({'eval.size': 8}, 'eval.size is 8'),
+    ({'eval.frames': 1}, 'eval.frames is 1'), ({'eval.stride': 0}, 'stride'),
     ({'eval.frames': 16, 'eval.stride': 2}, r'32 records .* fewer than the 32 frames'),
     ({'augment.shift': 4}, 'augment.shift is 4'), ({'augment.size': 48}, "augment.crop is 'none'"),
     ({'eval.test': 'validation'}, 'validation'), ({'eval.test': 'train'}, 'is in train and in test'),

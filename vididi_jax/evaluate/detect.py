@@ -3,6 +3,7 @@
 Reference: Gu et al., AVA, CVPR 2018.
 """
 
+import dataclasses
 import hashlib
 from functools import partial
 from pathlib import Path
@@ -77,6 +78,9 @@ def open_detection(config, workdir: str) -> Detection:
     if settings.stride < 1 or settings.frames <= max(recipe.orders):
         raise UserError(f'eval.frames is {settings.frames} and eval.stride {settings.stride}: there must be more '
                         f'frames than the highest derivative order, {max(recipe.orders)}, and a stride of at least 1.')
+    if settings.size < 16:
+        raise UserError(f'eval.size is {settings.size}: the square that frames are fitted into must have at least 16 '
+                        'pixels a side.')
     training = workdir_config(workdir)
     training = ml_collections.ConfigDict(to_dict(training) | {'augment': to_dict(training.augment) | to_dict(
         config.augment)})
@@ -146,8 +150,9 @@ def _probabilities(model: Detector, variables, batch: dict[str, jax.Array], spec
 def probabilities(detection: Detection, model: Detector, state: TrainState) -> dict[str, np.ndarray]:
     """{'V', 'dV', 'd2V', and 'joined', their mean, where there are several: (N, M, C)} of the boxes to be judged."""
     config, source, keyframes = detection.config, detection.data.test.source, detection.boxes[1]
+    spec = dataclasses.replace(Augmentation(**detection.training.augment), size=config.eval.size)
     mesh = meshes.make_mesh()
-    size = mesh.size * max(1, 32 // mesh.size)  # the same number on each device
+    size = mesh.size * max(1, 16 // mesh.size)  # large frames; the same number on each device
     batches = pipeline.keyframe_batches(
         source, length=config.eval.frames, stride=config.eval.stride, videos_per_batch=size)
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
@@ -160,7 +165,7 @@ def probabilities(detection: Detection, model: Detector, state: TrainState) -> d
             placed = meshes.to_devices(mesh, {  # the last batch keeps the shape; what fills it is cut off below
                 name: np.pad(batch[name], [(0, size - count)] + [(0, 0)] * (batch[name].ndim - 1), mode='edge')
                 for name in ('clips', 'size', 'boxes')})
-            values = _probabilities(model, variables, placed, Augmentation(**detection.training.augment))
+            values = _probabilities(model, variables, placed, spec)
             for order, value in jax.device_get(values).items():
                 found[order].append(value[:count])
             bar.update(count)
@@ -245,9 +250,9 @@ def finish(detection: Detection, judged: dict[str, dict], steps: int, label_map:
         per_class={kind: result['per_class'] for kind, result in judged.items()},
         evaluator_counts={kind: result['counts'] for kind, result in judged.items()}, counts=counts,
         boxes=config.detection.boxes, label_map=label_map, protocol=data.name, split=config.eval.test,
-        data=config.data.dir, clips_x_crops='1 x 1 (whole frames)', encoder=encoder, frozen=frozen, steps=steps,
-        epoch=f'the last one, {config.epochs}', checkpoint_step=detection.encoder.step, seed=training.seed,
-        evaluation_seed=config.seed, training_config=training.to_dict())
+        data=config.data.dir, clips_x_crops=f'1 x 1 (whole frames in {config.eval.size} pixels)', encoder=encoder,
+        frozen=frozen, steps=steps, epoch=f'the last one, {config.epochs}', checkpoint_step=detection.encoder.step,
+        seed=training.seed, evaluation_seed=config.seed, training_config=training.to_dict())
     used = '; '.join(f'{side} {count["videos"]:,} of {count["listed"]:,} keyframes with {count["boxes"]:,} boxes'
                      for side, count in counts.items())
     print(f'detection on {data.name}: {encoder} encoder{", frozen" if frozen else ""}, step {detection.encoder.step}, '
