@@ -72,9 +72,8 @@ def scan(buffer) -> Iterator[tuple[int, int, int]]:
     offset = 0
     while offset < len(buffer):
         length = len(read_record(buffer, offset))
-        end = offset + record_size(length)
-        yield offset, length, data_crc(buffer[offset:end])
-        offset = end
+        yield offset, length, data_crc(buffer[offset : offset + record_size(length)])
+        offset += record_size(length)
 
 
 def record_size(length):

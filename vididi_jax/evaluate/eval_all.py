@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from vididi_jax.config import field_names
+from vididi_jax.config import flatten, to_dict
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.evaluation import print_table
 from vididi_jax.evaluate.results import write_results
@@ -46,7 +46,7 @@ def run(config, workdir: str) -> dict:
         try:
             checked[part] = module.prepare(part_config(config, part), workdir)
         except UserError as error:
-            raise UserError(in_full(str(error), part, field_names(config.parts[part]))) from error
+            raise UserError(in_full(str(error), part, list(flatten(to_dict(config.parts[part]))))) from error
     for part, module in modules.items():
         module.evaluate(checked[part])
         results[part] = json.loads((checked[part].folder / 'results.json').read_text())
