@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from vididi_jax.errors import UserError
-from vididi_jax.models import winograd
 from vididi_jax.models.conv3d import IMPLEMENTATIONS, conv3d
 
 # (kernel, stride): those of the four encoders, and a few that no encoder has
@@ -25,44 +24,68 @@ def numpy_conv3d(x, w, stride, padding):
     return np.einsum('btijcduv,duvco->btijo', windows, w, optimize=True)
 
 
-def problem(kernel, channels, frames=5, outputs=4):
+def numpy_gradients(x, w, cotangent, stride, padding):
+    """Of `(numpy_conv3d(x, w) * cotangent).sum()` by x and w, tap by tap."""
+    padded = np.pad(x, [(0, 0), *[(p, p) for p in padding], (0, 0)])
+    dx, dw = np.zeros_like(padded), np.zeros_like(w)
+    for tap in np.ndindex(*w.shape[:3]):
+        seen = (slice(None), *(slice(t, t + (n - 1) * s + 1, s)
+                               for t, n, s in zip(tap, cotangent.shape[1:4], stride, strict=True)))
+        dx[seen] += cotangent @ w[tap].T
+        dw[tap] = np.tensordot(padded[seen], cotangent, ((0, 1, 2, 3),) * 2)
+    inside = (slice(None), *(slice(p, p + n) for p, n in zip(padding, x.shape[1:4], strict=True)))
+    return dx[inside], dw
+
+
+def check(cases, stride, impl, dtype):
+    """Value and both gradients of (input, kernel, padding) cases, every element, relative to the largest."""
     rng = np.random.default_rng(0)
-    return rng.normal(size=(2, frames, 8, 7, channels)), rng.normal(size=(*kernel, channels, outputs))
+    inputs, expected = [], []
+    for shape, kernel, padding in cases:
+        x, w = rng.normal(size=shape), rng.normal(size=kernel)
+        y = numpy_conv3d(x, w, stride, padding)
+        cotangent = rng.normal(size=y.shape)
+        inputs.append([a.astype(dtype) for a in (x, w, cotangent)])
+        expected.append((y, *numpy_gradients(x, w, cotangent, stride, padding)))
+
+    @jax.jit  # of all cases at once: compiling is what takes time here
+    def run(inputs):
+        found = []
+        for (_, _, padding), (x, w, cotangent) in zip(cases, inputs, strict=True):
+            y, back = jax.vjp(lambda x, w, padding=padding: conv3d(x, w, stride, padding, impl), x, w)
+            found.append((y, *back(cotangent)))
+        return found
+
+    with jax.enable_x64(dtype == np.float64):
+        found = run(inputs)
+    for case, arrays, truth in zip(cases, found, expected, strict=True):
+        for what, a, b in zip(('value', 'gradient by x', 'gradient by w'), arrays, truth, strict=True):
+            assert a.dtype == dtype
+            tolerance = (1e-10 if dtype == np.float64 else 1e-4) * np.abs(b).max()
+            np.testing.assert_allclose(a, b, rtol=0, atol=tolerance, err_msg=f'{what} of {case}')
 
 
-@pytest.mark.parametrize('impl', IMPLEMENTATIONS)
+@pytest.mark.parametrize('impl', ['xla', 'taps'])
 @pytest.mark.parametrize(('kernel', 'stride'), SHAPES)
-def test_values_equal_numpys(impl, kernel, stride):
-    padding = tuple(k // 2 for k in kernel)
-    for channels, frames, outputs in ((3, 5, 4), (6, 4, 20), (6, 1, 4)):  # few and many channels take different ways
-        x, w = problem(kernel, channels, frames, outputs)
-        with jax.enable_x64(True):
-            y = jax.jit(partial(conv3d, stride=stride, padding=padding, impl=impl))(x, w)
-        np.testing.assert_allclose(y, numpy_conv3d(x, w, stride, padding), atol=1e-10)
+@pytest.mark.parametrize('dtype', [np.float64, np.float32])
+def test_values_and_gradients_equal_numpys(impl, kernel, stride, dtype):
+    """Few and many channels take different ways, and so do single frames and the padding of the encoders."""
+    half = tuple(k // 2 for k in kernel)
+    cases = [(half, 5, 6, 20), ((2, 2, 2), 6, 6, 20), ((1, 2, 0), 5, 6, 4)]  # padding, frames, channels, outputs
+    if dtype == np.float64:
+        cases += [(half, 5, 3, 4), (half, 1, 6, 4), ((0, 0, 0), 5, 6, 4), ((0, 0, 0), 6, 6, 20), ((2, 2, 2), 5, 6, 4),
+                  ((1, 2, 0), 6, 6, 20)]
+    check([((2, frames, 8, 7, channels), (*kernel, channels, outputs), padding)
+           for padding, frames, channels, outputs in cases], stride, impl, dtype)
 
 
-@pytest.mark.parametrize('impl', ['xla', 'taps', 'winograd'])
-@pytest.mark.parametrize(('kernel', 'stride'), SHAPES)
-@pytest.mark.parametrize('outputs', [4, 20])
-def test_gradients_are_equal(kernel, stride, impl, outputs):
-    """The convolution is linear in each argument, so <gradient, v> = <conv(v), cotangent> for every v."""
-    padding = tuple(k // 2 for k in kernel)
-    x, w = problem(kernel, 6, outputs=outputs)
-    rng = np.random.default_rng(1)
-    vx, vw = rng.normal(size=x.shape), rng.normal(size=w.shape)
-    along_x, along_w = (numpy_conv3d(*pair, stride, padding) for pair in ((vx, w), (x, vw)))
-    cotangent = rng.normal(size=along_x.shape)
-    for dtype, tolerance in ((np.float64, 1e-10), (np.float32, 1e-4)):
-        c = cotangent.astype(dtype)
-
-        def loss(x, w, c=c):
-            return (conv3d(x, w, stride, padding, impl) * c).sum()
-
-        with jax.enable_x64(dtype == np.float64):
-            gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))(x.astype(dtype), w.astype(dtype))
-        for gradient, v, along in zip(gradients, (vx, vw), (along_x, along_w), strict=True):
-            scale = np.linalg.norm(gradient) * np.linalg.norm(v)
-            assert abs((np.asarray(gradient, np.float64) * v).sum() - (along * cotangent).sum()) <= tolerance * scale
+@pytest.mark.parametrize('dtype', [np.float64, np.float32])
+@pytest.mark.parametrize(('taps', 'height', 'width'), [(3, 3, 9), (1, 12, 5), (2, 4, 8)])
+def test_winograds_filtering_takes_any_time_padding_and_image_size(taps, height, width, dtype):
+    """Also more padding in time than the kernel has taps besides its first, and a single frame."""
+    cases = [((2, frames, height, width, 5), (taps, 3, 3, 5, 6), (padding, 1, 1))
+             for frames, padding in ((4, 0), (1, 1), (4, 2))]
+    check(cases, (1, 1, 1), 'winograd', dtype)
 
 
 def test_an_unknown_formulation_is_refused():
@@ -70,11 +93,27 @@ def test_an_unknown_formulation_is_refused():
         conv3d(jnp.zeros((1, 2, 2, 2, 1)), jnp.zeros((1, 1, 1, 1, 1)), (1, 1, 1), (0, 0, 0), 'cudnn')
 
 
-@pytest.mark.parametrize('time_padding', [0, 1, 2])
-def test_winograds_filtering_takes_any_time_padding_and_image_size(time_padding):
-    rng = np.random.default_rng(0)
-    for height, width, taps in ((3, 9, 3), (12, 5, 1), (4, 8, 2)):
-        x, w = rng.normal(size=(2, 4, height, width, 5)), rng.normal(size=(taps, 3, 3, 5, 6))
-        with jax.enable_x64(True):
-            y = winograd.convolve(jnp.asarray(x), jnp.asarray(w), time_padding)
-        np.testing.assert_allclose(y, numpy_conv3d(x, w, (1, 1, 1), (time_padding, 1, 1)), atol=1e-10)
+@pytest.mark.parametrize('impl', ['xla', 'taps', 'winograd'])
+def test_output_frames_that_see_padding_alone_are_zero(impl):
+    x, w = jnp.ones((2, 1, 3, 4, 5)), jnp.ones((1, 1, 1, 5, 6))
+    y, back = jax.vjp(lambda x, w: conv3d(x, w, (2, 1, 1), (1, 0, 0), impl), x, w)
+    assert y.shape == (2, 2, 3, 4, 6) and y.dtype == x.dtype
+    assert not y.any()
+    assert not any(gradient.any() for gradient in back(jnp.ones(y.shape)))
+
+
+@pytest.mark.parametrize('impl', IMPLEMENTATIONS)
+@pytest.mark.parametrize('shape', [(1, 2, 8, 8, 1), (1, 3, 2, 8, 1), (1, 3, 8, 2, 1)])
+def test_a_kernel_larger_than_the_clip_is_refused(impl, shape):
+    with pytest.raises(UserError, match='3 x 3 x 3 does not fit'):
+        conv3d(jnp.zeros(shape), jnp.zeros((3, 3, 3, 1, 1)), (1, 1, 1), (0, 0, 0), impl)
+
+
+def test_the_automatic_choice_on_a_cpu_is_winograds_filtering_for_layers_of_many_pixels():
+    for frames, dtype, stride, named in (
+            (4, jnp.float32, 1, 'winograd'), (1, jnp.float32, 1, 'taps'), (4, jnp.bfloat16, 1, 'taps'),
+            (4, jnp.float32, 2, 'taps')):
+        x, w = jnp.zeros((1, frames, 32, 32, 32), dtype), jnp.zeros((1, 3, 3, 32, 32), dtype)
+        program = {impl: str(jax.make_jaxpr(partial(
+            conv3d, stride=(1, stride, stride), padding=(0, 1, 1), impl=impl))(x, w)) for impl in IMPLEMENTATIONS}
+        assert program['auto'] == program[named] != program['taps' if named == 'winograd' else 'xla']

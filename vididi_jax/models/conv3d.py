@@ -1,5 +1,6 @@
 """3-D convolution in several formulations, equal in value and gradient; which one is fast depends on the backend."""
 
+from collections.abc import Sequence
 from functools import cache, partial
 
 import jax
@@ -39,9 +40,17 @@ def conv3d(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple, impl: st
         'auto' is 'xla' but on a CPU, where it is 'winograd' for layers of many pixels and 'taps' for the others.
 
     Returns:
-      (B, T', H', W', O).
+      (B, T', H', W', O), dtype of `x`, with `T' = (T + 2 p_t - kt) // s_t + 1` and H', W' likewise.
+
+    Raises:
+      UserError: an unknown `impl`, or a kernel larger than the padded input.
+
+    Reference: torch.nn.functional.conv3d, without bias, dilation and groups.
     """
     check_implementation(impl)
+    if min(_output_size(x, w, stride, padding)) < 1:
+        raise UserError(f'a kernel of {_text(w.shape[:3])} does not fit into clips of {_text(x.shape[1:4])} padded by '
+                        f'{_text(padding)} (frames x height x width): give longer or larger clips.')
     if impl == 'auto':
         impl = _best_on_cpu(x, w) if jax.default_backend() == 'cpu' else 'xla'
     if impl == 'xla':
@@ -50,6 +59,16 @@ def conv3d(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple, impl: st
     if impl == 'winograd' and w.shape[1:3] == (3, 3) and stride == (1, 1, 1) and padding[1:] == (1, 1):
         return winograd.convolve(x, w, padding[0])
     return _taps(x, w, stride, padding)
+
+
+def _output_size(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple) -> list[int]:
+    """[T', H', W']."""
+    sizes = zip(x.shape[1:4], w.shape[:3], stride, padding, strict=True)
+    return [(size + 2 * p - k) // s + 1 for size, k, s, p in sizes]
+
+
+def _text(sizes: Sequence[int]) -> str:
+    return ' x '.join(map(str, sizes))
 
 
 def _best_on_cpu(x: jax.Array, w: jax.Array) -> str:
@@ -78,8 +97,8 @@ def compiler_options() -> dict[str, str]:
 def _taps(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple) -> jax.Array:
     """3-D convolution as 2-D convolutions on (batch x time), or matrix products where the kernel is 1 x 1 in space."""
     taps, (time_stride, *space_stride), (time_padding, *space_padding) = w.shape[0], stride, padding
-    batch, time = x.shape[:2]
-    out_time = (time + 2 * time_padding - taps) // time_stride + 1
+    time = x.shape[1]
+    out_time, *out_space = _output_size(x, w, stride, padding)
 
     def frames(tap: int) -> tuple[jax.Array, int, int] | None:
         """The input frames that this tap sees, and how many output frames before and after them it does not reach."""
@@ -99,6 +118,8 @@ def _taps(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple) -> jax.Ar
         y = _per_frame(part, w[tap], space_stride, space_padding)
         y = jnp.pad(y, [(0, 0), (before, after), (0, 0), (0, 0), (0, 0)]) if before or after else y
         total = y if total is None else total + y
+    if total is None:  # every output frame sees padding alone
+        return jnp.zeros((x.shape[0], out_time, *out_space, w.shape[-1]), x.dtype)
     return total
 
 
@@ -111,7 +132,7 @@ def _folded(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple) -> jax.
     taps, height, width, channels, outputs = w.shape
     batch, time = x.shape[:2]
     step = stride[0]
-    out_time = (time + 2 * padding[0] - taps) // step + 1
+    out_time = _output_size(x, w, stride, padding)[0]
     wanted = (2 if channels <= 3 else 1) * MIN_OUTPUTS
     block = min(-(-wanted // outputs), out_time)
     span = (block - 1) * step + taps
