@@ -1,5 +1,8 @@
 """`load_encoder`: the same features as evaluation, for any number of clips."""
 
+from contextlib import contextmanager
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,33 +21,104 @@ from vididi_jax.models.torchvision import to_state_dict, write_weights
 
 @pytest.fixture(scope='module')
 def clips():
-    return np.random.default_rng(0).integers(0, 256, (5, 8, 16, 16, 3), dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (7, 8, 16, 16, 3), dtype=np.uint8)
+
+
+def write_encoder(path, name):
+    """A file of a narrow encoder's weights, all ones."""
+    encoder = create_encoder(name, width=2)
+    abstract = jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((1, 5, 32, 32, 3)))
+    write_weights(path, to_state_dict(name, jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), abstract)))
+    return path
+
+
+@contextmanager
+def pixels_seen():
+    """The shapes of what encoders get, which then compute nothing: zeros are their features."""
+    shapes = []
+
+    def note(call, args, kwargs, context):
+        if context.method_name != '__call__' or not hasattr(context.module, 'feature_dim'):
+            return call(*args, **kwargs)
+        shapes.append(args[0].shape)
+        return jnp.zeros((len(args[0]), context.module.feature_dim))
+
+    with nn.intercept_methods(note):
+        yield shapes
 
 
 def test_a_workdirs_features_are_those_of_evaluation(finished, clips):
     """Of whole batches and of one that is filled up; uint8 and normalised clips alike."""
     config = workdir_config(finished[0])
     encoder = trained_encoder(config, str(finished[0]))
-    pixels = centre_crop(jnp.asarray(clips), jnp.full((5, 2), 16), Augmentation(**config.augment), jnp.float32)
-    encode = load_encoder(finished[0], batch_size=3)
-    for order in (0, 1):
+    pixels = centre_crop(jnp.asarray(clips), jnp.full((7, 2), 16), Augmentation(**config.augment), jnp.float32)
+    encode = load_encoder(finished[0], batch_size=4)
+    features = []
+    for order in (0, 1, 2):
         view = time_derivative(pixels, order)
         expected = jax.jit(lambda x, e=encoder: e.module.apply(e.variables, x, train=False))(view)
-        np.testing.assert_allclose(encode(clips, order=order), expected, rtol=1e-4, atol=1e-5)  # float32
-        np.testing.assert_allclose(encode(np.asarray(pixels), order=order), expected, rtol=1e-4, atol=1e-5)
+        features.append(encode(clips, order=order))
+        np.testing.assert_allclose(features[-1], expected, rtol=1e-4, atol=1e-5)  # float32
+        np.testing.assert_allclose(encode(np.asarray(pixels), order=np.int64(order)), expected, rtol=1e-4, atol=1e-5)
     assert encode(clips[:0]).shape == (0, 16)
-    assert (encode(clips) != encode(clips, order=1)).any()
+    assert (features[0] != features[1]).any() and (features[1] != features[2]).any()
 
 
-def test_a_files_weights_are_the_encoders(tmp_path, clips):
+def test_few_clips_cost_little(tmp_path, clips):
+    """A batch is filled up to a power of two, not to `batch_size`, so that few programs do for clips of any number."""
+    for number, batch_size, batches in ((1, 32, [1]), (3, 32, [4]), (7, 5, [5, 2]), (7, 7, [7])):
+        encode = load_encoder(write_encoder(tmp_path / 'weights.npz', 'r3d_18'), batch_size=batch_size)
+        with pixels_seen() as shapes:
+            assert encode(clips[:number]).shape == (number, 16)
+        assert [shape[0] for shape in shapes] == batches
+
+
+def test_a_files_weights_are_the_encoders(tmp_path):
     encoder = create_encoder('r3d_18', width=2)
     normalised = np.random.default_rng(1).normal(size=(2, 4, 16, 16, 3)).astype(np.float32)
     variables = jax.jit(encoder.init)(jax.random.key(0), normalised)
     write_weights(tmp_path / 'weights.npz', to_state_dict('r3d_18', variables))
     expected = jax.jit(lambda x: encoder.apply(variables, x, train=False))(normalised)
     np.testing.assert_allclose(load_encoder(tmp_path / 'weights.npz')(normalised), expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(UserError, match='not those of a mc3_18'):
-        load_encoder(tmp_path / 'weights.npz', name='mc3_18')
+
+
+VIDEO = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)  # of torchvision's KINETICS400_V1 weights
+
+
+@pytest.mark.parametrize(('options', 'side', 'mean', 'std'), [
+    (dict(size=14), 16, *VIDEO), (dict(), 128, *VIDEO),
+    (dict(size=28, mean=[0.5] * 3, std=(0.1, 0.2, 0.3)), 32, (0.5, 0.5, 0.5), (0.1, 0.2, 0.3))])
+def test_a_file_wants_its_pixels_normalised_as_torchvision_does_unless_told_otherwise(
+        options, side, mean, std, tmp_path):
+    """uint8 gives what the centre, 7/8 of the side and so not resampled, gives when normalised by hand."""
+    clips = np.random.default_rng(0).integers(0, 256, (1, 2, side, side, 3), dtype=np.uint8)
+    edge = side // 16
+    by_hand = (clips[:, :, edge:-edge, edge:-edge] / 255 - np.array(mean)) / np.array(std)
+    encoder = create_encoder('r3d_18', width=2)
+    variables = jax.jit(encoder.init)(jax.random.key(0), jnp.zeros((1, 2, 16, 16, 3)))
+    write_weights(tmp_path / 'weights.npz', to_state_dict('r3d_18', variables))
+    encode = load_encoder(tmp_path / 'weights.npz', **options)
+    np.testing.assert_allclose(encode(clips), encode(by_hand.astype(np.float32)), rtol=1e-3, atol=1e-5)  # float32
+
+
+@pytest.mark.parametrize(('name', 'size'), [('mc3_18', 112), ('s3d', 224)])
+def test_a_file_wants_clips_of_torchvisions_size(name, size, tmp_path):
+    encode = load_encoder(write_encoder(tmp_path / 'weights.npz', name), name=name)
+    with pixels_seen() as shapes:
+        encode(np.zeros((1, 5, 30, 40, 3), np.uint8))
+    assert shapes == [(1, 5, size, size, 3)]
+
+
+def test_weights_of_another_encoder_hint_at_its_name(tmp_path):
+    with pytest.raises(UserError, match='those of s3d, not those of r3d_18: give name=s3d'):
+        load_encoder(write_encoder(tmp_path / 'weights.npz', 's3d'))
+
+
+def test_a_workdir_knows_what_a_file_must_be_told(finished):
+    for options, message in ((dict(name='r3d_18'), 'name .* leave it out'),
+                             (dict(size=16, std=(1, 1, 1)), 'size and std .* leave them out')):
+        with pytest.raises(UserError, match=message):
+            load_encoder(finished[0], **options)
 
 
 def test_what_cannot_be_encoded_is_refused(finished, clips):
@@ -52,8 +126,9 @@ def test_what_cannot_be_encoded_is_refused(finished, clips):
     for wrong, message in ((clips.astype(np.int32), 'int32'), (clips[0], 'shape'), (clips[..., :1], 'shape')):
         with pytest.raises(UserError, match=message):
             encode(wrong)
-    with pytest.raises(UserError, match='no derivative of order 8'):
-        encode(clips, order=8)
+    for order in (8, -1, 1.0, '1', True, None):
+        with pytest.raises(UserError, match=f'8 frames have no derivative of order {order!r}'):
+            encode(clips, order=order)
     with pytest.raises(UserError, match='neither'):
         load_encoder('nowhere')
     with pytest.raises(UserError, match='batch_size'):

@@ -107,8 +107,9 @@ def test_wrong_keys_are_listed(name):
 
 
 def test_weights_of_another_network_are_refused():
-    with pytest.raises(UserError, match=r'of the wrong shape: .*layer2\.0\.conv1\.0\.weight'):
-        from_state_dict('mc3_18', small_state_dict('r3d_18'))
+    for given, asked in (('r3d_18', 'mc3_18'), ('s3d', 'r3d_18'), ('r2plus1d_18', 's3d')):
+        with pytest.raises(UserError, match=f'those of {given}, not those of {asked}: give name={given}'):
+            from_state_dict(asked, small_state_dict(given))
     with pytest.raises(UserError, match='missing'):
         from_state_dict('r3d_18', {})
     with pytest.raises(UserError, match='no encoder'):

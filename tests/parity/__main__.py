@@ -150,7 +150,8 @@ def main() -> None:
             good = value <= (SINGLE if what == 'eval float32' else EXACT)
             wrong += not good
             print(f'{name:12} {what:20} {value:.1e} {"" if good else "TOO LARGE"}', flush=True)
-    others = {'pixels': (transforms.differences(), PIXELS), 'RoIAlign': (regions.differences(), EXACT)}
+    others = {'pixels': (transforms.differences(), PIXELS), 'presets': (transforms.presets(), 0),
+              'RoIAlign': (regions.differences(), EXACT)}
     for part, (found, limit) in others.items():
         for what, value in found.items():
             good = value <= limit

@@ -3,9 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 import torch
+from torchvision.models import get_model_weights
 from torchvision.transforms import functional as theirs
 
 from vididi_jax import pixels
+from vididi_jax.models import torchvision as weights
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BOXES = ((0, 0, 40, 53), (5, 7, 30, 21), (3, 2, 12, 9))  # top, left, height, width
@@ -42,4 +44,14 @@ def differences() -> dict[str, float]:
     for name, (expected, ours) in OPERATIONS.items():
         wanted = expected(channels_first).permute(1, 2, 0).numpy()
         found[name] = float(np.abs(np.asarray(ours(jnp.asarray(frame)[None])[0]) - wanted).max())
+    return found
+
+
+def presets() -> dict[str, float]:
+    """Largest absolute difference of the pixels that the weights of each encoder want: mean, std, side of the crop."""
+    found = {}
+    for name, size in weights.SIZES.items():
+        preset = get_model_weights(name).KINETICS400_V1.transforms()
+        pairs = ((preset.mean, weights.MEAN), (preset.std, weights.STD), (preset.crop_size, (size, size)))
+        found[name] = max(float(np.abs(np.subtract(*pair)).max()) for pair in pairs)
     return found

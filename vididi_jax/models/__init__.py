@@ -1,5 +1,7 @@
 """Encoders: 3-D convolutional networks from clips to features."""
 
+ENCODERS = ('r3d_18', 'r2plus1d_18', 'mc3_18', 's3d')
+
 
 def create_encoder(
     name: str, *, width: int = 64, dtype=None, conv_impl: str = 'auto', remat: bool = False, last_stride: int = 2,
@@ -35,13 +37,15 @@ def create_encoder(
     from vididi_jax.models.resnet3d import VideoResNet
     from vididi_jax.models.s3d import S3D
 
-    kinds = {'r3d_18': ('3d',) * 4, 'r2plus1d_18': ('2plus1d',) * 4, 'mc3_18': ('3d', '2d', '2d', '2d')}
-    if name != 's3d' and name not in kinds:
-        raise UserError(f'there is no encoder {name!r}: choose one of {", ".join(kinds)}, s3d.')
+    if name not in ENCODERS:
+        raise UserError(f'there is no encoder {name!r}: choose one of {", ".join(ENCODERS)}.')
     if width < 1:
         raise UserError(f'model.width is {width}: it must be at least 1.')
     if last_stride not in (1, 2):
         raise UserError(f'last_stride is {last_stride}: it must be 1 or 2.')
     check_implementation(conv_impl)
     options = (width, jnp.dtype(dtype or jnp.float32), conv_impl, remat, last_stride)
-    return S3D(*options) if name == 's3d' else VideoResNet(kinds[name], *options)
+    if name == 's3d':
+        return S3D(*options)
+    kinds = {'r3d_18': ('3d',) * 4, 'r2plus1d_18': ('2plus1d',) * 4, 'mc3_18': ('3d', '2d', '2d', '2d')}
+    return VideoResNet(kinds[name], *options)

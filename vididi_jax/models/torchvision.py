@@ -18,12 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from vididi_jax.errors import UserError
-from vididi_jax.models import create_encoder
+from vididi_jax.models import ENCODERS, create_encoder
 
 Shape = tuple[int, ...]
 
 FORMATS = {'.npz': 'numpy', '.safetensors': 'safetensors.numpy', '.pth': 'torch', '.pt': 'torch'}
 OUTSIDE = ('fc.', 'classifier.')
+
+# What torchvision's own weights (KINETICS400_V1) were trained on: RGB in [0, 1], and the side of the square clips.
+MEAN, STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
+SIZES = {'r3d_18': 112, 'r2plus1d_18': 112, 'mc3_18': 112, 's3d': 224}
 
 # Our names -> parts of torchvision's keys; '' where torchvision has no level of its own.
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
@@ -71,6 +75,22 @@ def width_of(name: str, state_dict: Mapping[str, np.ndarray]) -> int:
     return shape[0] if len(shape) == 5 and shape[0] else 64
 
 
+def _problems(name: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+    """What keeps weights from being those of an encoder: {kind of problem: keys}, empty if nothing does."""
+    abstract = _abstract_variables(name, width_of(name, state_dict))
+    given = {key: np.shape(value) for key, value in state_dict.items()
+             if not key.startswith(OUTSIDE) and not key.endswith('num_batches_tracked')}
+    shapes = {_key_of(name, path): _torch_shape(leaf.shape)
+              for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
+    problems = {
+        'missing': [key for key in shapes if key not in given],
+        'unexpected': [key for key in given if key not in shapes],
+        'of the wrong shape': [f'{key} {given[key]} instead of {shape}' for key, shape in shapes.items()
+                               if key in given and given[key] != shape],
+    }
+    return {what: keys for what, keys in problems.items() if keys}
+
+
 def from_state_dict(name: str, state_dict: Mapping[str, np.ndarray]) -> dict:
     """Variables of an encoder, from torchvision's weights.
 
@@ -86,31 +106,24 @@ def from_state_dict(name: str, state_dict: Mapping[str, np.ndarray]) -> dict:
       `create_encoder(name, width=...).apply`.
 
     Raises:
-      UserError: keys are missing, unexpected or of the wrong shape (the message lists all of them), or there is no
-        encoder `name`.
+      UserError: keys are missing, unexpected or of the wrong shape (the message lists all of them, or names the
+        encoder that the weights fit), or there is no encoder `name`.
 
     Source: the module structure of torchvision.models.video, version 0.29.1.
     """
-    abstract = _abstract_variables(name, width := width_of(name, state_dict))
-    given = {key: np.asarray(value) for key, value in state_dict.items()
-             if not key.startswith(OUTSIDE) and not key.endswith('num_batches_tracked')}
-    shapes = {_key_of(name, path): _torch_shape(leaf.shape)
-              for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
-    problems = [
-        ('missing', [key for key in shapes if key not in given]),
-        ('unexpected', [key for key in given if key not in shapes]),
-        ('of the wrong shape', [f'{key} {given[key].shape} instead of {shape}' for key, shape in shapes.items()
-                                if key in given and given[key].shape != shape]),
-    ]
-    if any(keys for _, keys in problems):
-        told = '; '.join(f'{len(keys)} {what}: {", ".join(keys)}' for what, keys in problems if keys)
-        raise UserError(f'these weights are not those of a {name} of width {width}: {told}.')
+    width = width_of(name, state_dict)
+    if problems := _problems(name, state_dict):
+        fitting = [other for other in ENCODERS if other != name and not _problems(other, state_dict)]
+        if fitting:
+            raise UserError(f'these weights are those of {fitting[0]}, not those of {name}: give name={fitting[0]}.')
+        told = '; '.join(f'{len(keys)} {what}: {", ".join(keys)}' for what, keys in problems.items())
+        raise UserError(f'these weights are not those of {name} of width {width}: {told}.')
 
     def take(path, _):
-        value = given[_key_of(name, path)]
+        value = np.asarray(state_dict[_key_of(name, path)])
         return np.ascontiguousarray(value.transpose(2, 3, 4, 1, 0) if value.ndim == 5 else value)
 
-    return jax.tree_util.tree_map_with_path(take, abstract)
+    return jax.tree_util.tree_map_with_path(take, _abstract_variables(name, width))
 
 
 def to_state_dict(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -263,7 +276,8 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         'import', help='a file into a checkpoint that training starts from',
         description='Check weights and write them as a checkpoint of an encoder, for --config.init_from. They want '
-        'the pixel normalisation they were trained with: config.augment.mean and config.augment.std.')
+        'the pixel normalisation they were trained with in config.augment.mean and config.augment.std: '
+        f'{MEAN} and {STD} for torchvision\'s own.')
     command.add_argument('--weights', required=True, metavar='FILE', help='a state dict; its head may be there or not')
     command.add_argument('--name', required=True, metavar='NAME', help='r3d_18, r2plus1d_18, mc3_18 or s3d')
     command.add_argument('--out', required=True, metavar='DIR', help='a new folder')
