@@ -79,6 +79,18 @@ def test_formulations_and_remat_give_the_same_features_and_gradients():
             np.testing.assert_allclose(a, b, atol=2e-3 * max(float(jnp.abs(b).max()), 1e-3))
 
 
+@pytest.mark.parametrize('name', PARAMETERS)
+@pytest.mark.parametrize('remat', [False, True])
+def test_remat_recomputes_each_block_and_nothing_else(name, remat):
+    encoder = create_encoder(name, width=2, remat=remat)
+    clips = jnp.zeros((1, 5, 32, 32, 3))
+    variables = jax.eval_shape(encoder.init, jax.random.key(0), clips)
+    apply = partial(encoder.apply, train=True, mutable=['batch_stats'])
+    primitives = [equation.primitive.name for equation in jax.make_jaxpr(apply)(variables, clips).eqns]
+    blocks = 9 if name == 's3d' else 8
+    assert sum(primitive in ('checkpoint', 'remat', 'remat2') for primitive in primitives) == blocks * remat
+
+
 @pytest.mark.parametrize(('kernel', 'stride', 'padding'), [
     ((1, 3, 3), (1, 2, 2), (0, 1, 1)), ((3, 3, 3), (2, 2, 2), (1, 1, 1)), ((3, 3, 3), (1, 1, 1), (1, 1, 1)),
     ((2, 2, 2), (2, 2, 2), (0, 0, 0))])
