@@ -12,7 +12,6 @@ from PIL import Image
 
 from vididi_jax import augment as A
 from vididi_jax.crops import centre_crop
-from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError
 
 GRAY = np.array([0.2989, 0.587, 0.114])  # of torchvision on tensors
@@ -127,70 +126,6 @@ def test_a_box_that_never_fits_falls_back_to_the_centre():
     """Of a 10 x 100 frame no box of the whole area has an aspect up to 4/3: the largest centred one is taken."""
     box = A.random_box(jax.random.key(0), 10, 100, (1.0, 1.0), (3 / 4, 4 / 3))
     assert [int(x) for x in box] == [0, 43, 10, 13]
-
-
-@pytest.mark.parametrize(('shape', 'size'), [((6, 1, 40, 53, 3), 33), ((3, 1, 31, 29, 3), 17)])
-def test_static_clips_have_no_derivative(shape, size):
-    """Exactly none on the concrete clip, also where sizes leave remainders to vectorised and blocked loops."""
-    clips = np.repeat(random_clips(6, shape), 7, axis=1)
-    spec = A.Augmentation(size=size)
-    normalised = A.augment(jax.random.key(1), clips, full_sizes(clips), spec)
-    assert normalised.shape == (len(clips), 7, size, size, 3)
-    for order in (1, 2):
-        assert not np.asarray(time_derivative(normalised, order)).any()
-
-
-def test_static_clips_have_no_derivative_in_one_program():
-    """To 1e-6: a compiler may contract multiply-adds across the subtraction."""
-    clips = np.repeat(random_clips(6, (8, 1, 40, 53, 3)), 7, axis=1)
-    fused = jax.jit(lambda key: time_derivative(A.augment(key, clips, full_sizes(clips), A.Augmentation(size=32))))
-    assert np.abs(fused(jax.random.key(1))).max() <= 1e-6
-
-
-def test_what_stands_still_in_a_moving_clip_stays_still():
-    """Jitter is one map for all frames: its contrast is around the mean of the clip, not of each frame."""
-    clips = np.repeat(random_clips(6, (8, 1, 24, 24, 3)), 5, axis=1)
-    clips[:, :, 4:12, 4:12] = random_clips(7, (8, 5, 8, 8, 3))
-    spec = A.Augmentation(size=24, crop='none', flip=0, blur=0, jitter=1)
-    moved = np.array(time_derivative(A.augment(jax.random.key(1), clips, full_sizes(clips), spec)))
-    assert np.abs(moved[:, :, 4:12, 4:12]).max() > 0.1
-    moved[:, :, 4:12, 4:12] = 0
-    assert not moved.any()
-
-
-@pytest.mark.parametrize('operation', [dict(jitter=1.0), dict(gray=1.0)])
-def test_per_frame_colour_breaks_that(operation):
-    clips = np.repeat(random_clips(6, (4, 1, 40, 53, 3)), 5, axis=1)
-    spec = A.Augmentation(size=32, frame_consistent=False, **dict(jitter=0, gray=0) | operation)
-    normalised = A.augment(jax.random.key(1), clips, full_sizes(clips), spec)
-    assert np.abs(time_derivative(normalised)).max() > 0.01
-
-
-PER_FRAME = {'crop': {}, 'flip': dict(flip=0.5), 'blur': dict(blur=0.5), 'jitter': dict(jitter=1.0),
-             'gray': dict(gray=0.5)}
-
-
-@pytest.mark.parametrize('varying', PER_FRAME)
-@pytest.mark.parametrize('operation', PER_FRAME)
-def test_each_operation_may_be_drawn_anew_for_each_frame(operation, varying):
-    """Frames of a static clip differ if the one operation that is on varies, and stay equal if another one does."""
-    clips = np.repeat(random_clips(6, (4, 1, 20, 20, 3)), 6, axis=1)
-    off = dict(size=20, crop='none', flip=0, blur=0, jitter=0, gray=0)
-    on = off | ({'crop': 'random_resized'} if operation == 'crop' else PER_FRAME[operation])
-    spec = A.Augmentation(**on, frame_consistent=False, per_frame=(varying,))
-    change = np.abs(time_derivative(A.augment(jax.random.key(1), clips, full_sizes(clips), spec))).max()
-    assert change > 0.01 if operation == varying else change == 0
-
-
-def test_flips_of_each_frame_go_with_the_crop_of_the_clip():
-    """Each frame is that of the clip whose crop is drawn once, as it is or flipped."""
-    clips = random_clips(9, (3, 8, 20, 27, 3))
-    spec = dict(size=12, blur=0, jitter=0, gray=0)
-    plain = np.asarray(A.augment(jax.random.key(2), clips, full_sizes(clips), A.Augmentation(**spec, flip=0)))
-    varied = np.asarray(A.augment(jax.random.key(2), clips, full_sizes(clips), A.Augmentation(
-        **spec, frame_consistent=False, per_frame=('flip',))))
-    same, turned = (np.isclose(varied, x, atol=1e-5).all((2, 3, 4)) for x in (plain, plain[:, :, :, ::-1]))
-    assert (same | turned).all() and same.any() and turned.any()
 
 
 def test_precision_changes_rounding_only():
