@@ -88,6 +88,25 @@ def test_winograds_filtering_takes_any_time_padding_and_image_size(taps, height,
     check(cases, (1, 1, 1), 'winograd', dtype)
 
 
+@pytest.mark.parametrize(('impl', 'error'), [('xla', 4e-3), ('taps', 4e-3), ('winograd', 1.6e-2)])
+def test_the_error_of_bfloat16(impl, error):
+    """Of values and gradients, relative and root mean square; Winograd's would be 2.5e-2 with transforms as coarse."""
+    rng = np.random.default_rng(0)
+    x, w, cotangent = (jnp.asarray(rng.normal(size=size), jnp.bfloat16)
+                       for size in ((1, 3, 8, 8, 16), (3, 3, 3, 16, 16), (1, 3, 8, 8, 16)))
+
+    @jax.jit
+    def run(x, w, cotangent):
+        y, back = jax.vjp(partial(conv3d, stride=(1, 1, 1), padding=(1, 1, 1), impl=impl), x, w)
+        return y, *back(cotangent)
+
+    exact = [np.asarray(a, np.float64) for a in (x, w, cotangent)]
+    expected = (numpy_conv3d(*exact[:2], (1, 1, 1), (1, 1, 1)), *numpy_gradients(*exact, (1, 1, 1), (1, 1, 1)))
+    for a, b in zip(run(x, w, cotangent), expected, strict=True):
+        assert a.dtype == jnp.bfloat16
+        assert np.linalg.norm(np.asarray(a, np.float64) - b) <= error * np.linalg.norm(b)
+
+
 def test_an_unknown_formulation_is_refused():
     with pytest.raises(UserError, match='taps'):
         conv3d(jnp.zeros((1, 2, 2, 2, 1)), jnp.zeros((1, 1, 1, 1, 1)), (1, 1, 1), (0, 0, 0), 'cudnn')

@@ -101,6 +101,8 @@ def _shifted(x: jax.Array, axis: int, offset: int, length: int) -> jax.Array:
 def convolve(x: jax.Array, w: jax.Array, time_padding: int) -> jax.Array:
     """Cross-correlation with stride 1 and one zero on each side of height and width.
 
+    In bfloat16 the matrix products have operands of bfloat16 and results of float32, and the transforms are float32.
+
     Args:
       x: (B, T, H, W, C).
       w: (kt, 3, 3, C, O), same dtype as `x`.
@@ -114,26 +116,29 @@ def convolve(x: jax.Array, w: jax.Array, time_padding: int) -> jax.Array:
 
 def _forward(x, w, time_padding):
     taps, out_time = w.shape[0], x.shape[1] + 2 * time_padding - w.shape[0] + 1
+    wide = jnp.promote_types(x.dtype, jnp.float32)
     # The barriers keep XLA from recomputing the transforms inside of what reads them.
-    v = lax.optimization_barrier(_transform(x, INPUT, 1))
-    g = jnp.asarray(KERNEL, w.dtype)
-    u = jnp.einsum('iu,jv,duvco->ijcdo', g, g, w).reshape(WINDOW**2, w.shape[3], -1)
-    m = lax.optimization_barrier(jnp.einsum('kbthwc,kco->kbthwo', v, u))
+    v = lax.optimization_barrier(_transform(x.astype(wide), INPUT, 1).astype(x.dtype))
+    g = jnp.asarray(KERNEL, wide)
+    u = jnp.einsum('iu,jv,duvco->ijcdo', g, g, w.astype(wide)).reshape(WINDOW**2, w.shape[3], -1).astype(w.dtype)
+    m = lax.optimization_barrier(jnp.einsum('kbthwc,kco->kbthwo', v, u, preferred_element_type=wide))
     outputs = w.shape[-1]
     m = sum(_shifted(m[..., d * outputs : (d + 1) * outputs], 2, d - time_padding, out_time) for d in range(taps))
-    return _inverse(m, *x.shape[2:4]), (v, w)
+    return _inverse(m, *x.shape[2:4]).astype(x.dtype), (v, w)
 
 
 def _backward(time_padding, saved, y):
     v, w = saved
     taps, time = w.shape[0], v.shape[2]
+    wide = jnp.promote_types(y.dtype, jnp.float32)
     x, _ = _forward(y, jnp.flip(w, (0, 1, 2)).swapaxes(3, 4), taps - 1 - time_padding)
-    m = lax.optimization_barrier(_transform(y, OUTPUT.T, 0))
+    m = lax.optimization_barrier(_transform(y.astype(wide), OUTPUT.T, 0).astype(y.dtype))
     u = jnp.stack([
-        jnp.einsum('kbthwc,kbthwo->kco', v, _shifted(m, 2, time_padding - d, time)) for d in range(taps)])
-    g = jnp.asarray(KERNEL, w.dtype)
+        jnp.einsum('kbthwc,kbthwo->kco', v, _shifted(m, 2, time_padding - d, time), preferred_element_type=wide)
+        for d in range(taps)])
+    g = jnp.asarray(KERNEL, wide)
     u = u.reshape(taps, WINDOW, WINDOW, *u.shape[2:])
-    return x, jnp.einsum('iu,jv,dijco->duvco', g, g, u)
+    return x, jnp.einsum('iu,jv,dijco->duvco', g, g, u).astype(w.dtype)
 
 
 convolve.defvjp(_forward, _backward)
