@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -34,6 +35,12 @@ def parse_shape(text: str) -> tuple[int, int, int, int]:
     if len(parts) != 4 or not all(part.isdigit() and int(part) for part in parts):
         raise UserError(f'--shape is {text!r}: give clips x frames x height x width, such as 2x8x112x112.')
     return tuple(map(int, parts))
+
+
+def check_rounds(rounds: int) -> None:
+    """Raises `UserError` unless there is a round to time."""
+    if rounds < 1:
+        raise UserError(f'--rounds is {rounds}: it must be at least 1.')
 
 
 def convolutions(encoder: nn.Module, shape: tuple[int, int, int, int]) -> list[Layer]:
@@ -77,9 +84,12 @@ def summary(seconds: np.ndarray) -> str:
 
 
 def matmul_peak(dtype: jnp.dtype) -> float:
-    """FLOP/s of a large square matrix product in `dtype`, the best of ten: what this device can do at all."""
+    """FLOP/s of a large square matrix product of `dtype`, the best of ten: what this device can do at all.
+
+    Sums are kept in at least float32: XLA has no fast product of bfloat16 on a CPU whose result is bfloat16.
+    """
     size = 2048 if jax.default_backend() == 'cpu' else 8192
     x = jnp.ones((size, size), dtype)
-    product = jax.jit(lambda a, b: a @ b)
+    product = jax.jit(partial(jnp.matmul, preferred_element_type=jnp.promote_types(dtype, jnp.float32)))
     times = interleave({'matmul': lambda: jax.block_until_ready(product(x, x))}, 10)['matmul']
     return 2 * size**3 / times.min()

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.timing import convolutions, interleave, matmul_peak, parse_shape, summary, train_flops
+from benchmarks.timing import check_rounds, convolutions, interleave, matmul_peak, parse_shape, summary, train_flops
 from vididi_jax.errors import UserError
 from vididi_jax.models import create_encoder
 from vididi_jax.models.conv3d import compiler_options
@@ -57,6 +57,15 @@ def ours(arguments, clips: np.ndarray):
         held[0] = jax.block_until_ready(compiled(held[0], x))
 
     return run, lines
+
+
+def check_torch() -> None:
+    """Raises `UserError` unless PyTorch can be timed."""
+    try:
+        import torch  # noqa: F401
+        import torchvision  # noqa: F401
+    except ImportError as error:
+        raise UserError('--against=torch needs torch and torchvision: pip install torch torchvision.') from error
 
 
 def torch_model(name: str, width: int):
@@ -100,10 +109,7 @@ def torch_model(name: str, width: int):
 
 def theirs(arguments, clips: np.ndarray):
     """As `ours`, in PyTorch."""
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError('--against=torch needs torch and torchvision: pip install torch torchvision.') from error
+    import torch
 
     gpu = torch.cuda.is_available()
     device = 'cuda' if gpu else 'cpu'
@@ -144,6 +150,9 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=10)
     arguments = parser.parse_args()
     shape = parse_shape(arguments.shape)
+    check_rounds(arguments.rounds)
+    if arguments.against:
+        check_torch()
     clips = np.random.default_rng(0).standard_normal((*shape, 3), np.float32)
     work = train_flops(convolutions(create_encoder(arguments.encoder, width=arguments.width), shape))
     peak = matmul_peak(jnp.dtype(arguments.dtype))
