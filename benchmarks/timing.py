@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -63,18 +63,18 @@ def train_flops(layers: list[Layer]) -> int:
     return 3 * sum(layer.flops for layer in layers) - layers[0].flops
 
 
-def interleave(functions: dict[str, Callable[[], None]], rounds: int) -> dict[str, np.ndarray]:
+def interleave(functions: dict[Any, Callable[[], None]], rounds: int, skip: int = 1) -> dict[Any, np.ndarray]:
     """Seconds of each function, called in turns, so that other load on the machine hits all alike.
 
-    Each function returns when its work is done. The first round is thrown away.
+    Each function returns when its work is done. The first `skip` rounds are thrown away.
     """
     seconds = {name: [] for name in functions}
-    for _ in range(rounds + 1):
+    for _ in range(rounds + skip):
         for name, function in functions.items():
             start = time.perf_counter()
             function()
             seconds[name].append(time.perf_counter() - start)
-    return {name: np.array(values[1:]) for name, values in seconds.items()}
+    return {name: np.array(values[skip:]) for name, values in seconds.items()}
 
 
 def summary(seconds: np.ndarray) -> str:

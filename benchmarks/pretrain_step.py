@@ -1,0 +1,80 @@
+"""Time of a whole pretraining step of a config on random clips, and of compiling it, for each length of the views.
+
+python benchmarks/pretrain_step.py [--config=configs/motion_vicreg.py] [--rounds=10]
+
+The first step of a length compiles: 'cold' without any compiled program, 'warm' with those of the cache on disk.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import jax
+import numpy as np
+
+from benchmarks.timing import check_rounds, interleave, summary
+from vididi_jax import schedule as schedules
+from vididi_jax.config import explain, load_config
+from vididi_jax.errors import UserError
+from vididi_jax.train.optimizer import build_optimizer, learning_rate
+from vididi_jax.train.state import build_networks, compute_dtype, init_state
+from vididi_jax.train.step import frames_to_read, make_train_step, view_frames
+
+
+def make_steps(config) -> dict[int, Callable]:
+    """{frames of the views: a function that runs a step}."""
+    networks, total = build_networks(config), 1000  # steps of a run
+    rate, optimizer = (build(config, total) for build in (learning_rate, build_optimizer))
+    step = make_train_step(networks, optimizer, rate, config, total)
+    clip, size, key = config.clip, config.augment.size, jax.random.key(0)
+    held = [init_state(networks, optimizer, key, (clip.frames, size, size))]
+    highest = schedules.resolve(config.schedule).max_order
+    frame = (size, size) if config.augment.crop == 'none' else (128, 171)
+    shape = (config.batch_size, 2, frames_to_read(clip.frames, highest, clip.length), *frame, 3)
+    batch = {'clips': np.random.default_rng(0).integers(0, 256, shape, np.uint8),
+             'size': np.tile(np.array(frame, np.int32), (config.batch_size, 1))}
+
+    def run(orders):
+        held[0], _ = jax.block_until_ready(step(held[0], batch, key, orders))
+
+    every = [(order, order) for order in range(highest + 1)]
+    return {view_frames(clip.frames, orders, clip.length): partial(run, orders) for orders in every}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--config', default='configs/motion_vicreg.py', help='FILE or FILE:VARIANT, of a pretraining')
+    parser.add_argument('--rounds', type=int, default=10)
+    arguments = parser.parse_args()
+    check_rounds(arguments.rounds)
+    try:
+        config = load_config(arguments.config)
+    except Exception as error:  # whatever a file that is no config makes its reader raise
+        raise UserError(explain(['', f'--config={arguments.config}'], error)) from error
+    if config.task != 'pretrain':
+        raise UserError(f'the task of {arguments.config} is {config.task}: give a config whose task is pretrain.')
+    print(f'{arguments.config}: {config.model.name} of width {config.model.width}, {config.batch_size} videos, '
+          f'{compute_dtype(config.model)}, {jax.devices()[0].device_kind}, jax {jax.__version__}', flush=True)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    with tempfile.TemporaryDirectory() as folder:
+        jax.config.update('jax_compilation_cache_dir', folder)
+        steps = make_steps(config)
+        first = []
+        for _ in ('cold', 'warm'):
+            jax.clear_caches()
+            first.append(interleave(steps, 1, skip=0))  # the longest views come first: theirs compiles the augmentation
+    for frames, seconds in interleave(steps, arguments.rounds).items():
+        cold, warm = (found[frames][0] for found in first)
+        print(f'{frames} frames: first step cold {cold:.1f} s, warm {warm:.1f} s; then {summary(seconds).strip()}')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f'error: {error}')
