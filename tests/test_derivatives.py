@@ -105,6 +105,7 @@ def test_float64_numpy_stays_float64_without_x64(method):
     assert got.dtype == np.float64
     np.testing.assert_allclose(np.asarray(got), expected, rtol=0, atol=1e-15)
     assert taylor_expand([clip[0], clip[1]], 3).dtype == np.float64
+    assert jax.jit(lambda clip: time_derivative(clip, method=method))(clip).dtype == np.float32  # as documented
 
 
 @pytest.mark.parametrize('clip', [[1.0, 2.0, 4.0], 1.0, None])

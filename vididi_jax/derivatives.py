@@ -28,7 +28,7 @@ def time_derivative(clip: jax.Array, order: int = 1, *, axis: int = -4, method: 
 
     Args:
       clip: (..., T, H, W, C), floating point, a JAX or numpy array. float64 stays float64, with and without
-        `jax_enable_x64`.
+        `jax_enable_x64`; an array that enters a `jax.jit` of yours without it is float32 by the time it gets here.
       order: 0 is the identity; 1 velocity; 2 acceleration; any order with 'forward'.
       axis: of time.
       method: 'forward' or 'central'.
@@ -80,6 +80,8 @@ def _differentiate(clip: jax.Array, *, order: int, axis: int, method: str) -> ja
 def derivative_stack(clip: jax.Array, max_order: int, *, axis: int = -4) -> tuple[jax.Array, ...]:
     """Forward differences of order 0 to `max_order`, all cut to their first T - `max_order` frames.
 
+    `result[k][n] = D^k V[n]`, as in `time_derivative`, for n < T - max_order.
+
     Args:
       clip: (..., T, H, W, C), floating point, a JAX or numpy array.
       max_order: highest order.
@@ -96,6 +98,8 @@ def derivative_stack(clip: jax.Array, max_order: int, *, axis: int = -4) -> tupl
       >>> clip = np.arange(5, dtype=np.float32).reshape(5, 1, 1, 1) ** 2
       >>> [d.ravel().tolist() for d in derivative_stack(clip, 2)]
       [[0.0, 1.0, 4.0], [1.0, 3.0, 5.0], [2.0, 2.0, 2.0]]
+
+    Reference: Chen et al., CPAL 2025, section 3.
     """
     highest = time_derivative(clip, max_order, axis=axis)
     length = highest.shape[axis]

@@ -19,6 +19,8 @@ class BatchNorm(nn.Module):
       momentum: share of the old running statistics that stays; 1 - PyTorch's momentum.
 
     Variables: params `scale`, `bias` (C,); batch_stats `mean`, `var` (C,).
+
+    Reference: Ioffe and Szegedy, "Batch Normalization", ICML 2015; torch.nn.BatchNorm3d.
     """
 
     epsilon: float = 1e-5
