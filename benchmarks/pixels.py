@@ -91,6 +91,8 @@ def part_recall(videos: list[np.ndarray], length: int, lag: int, labels: np.ndar
             start = rng.integers(max(len(grey) - length, 0) + 1)
             single.append(first_difference(grey[start : start + length]))
             half = min(length, len(grey) // 2)
+            if half <= lag:
+                raise UserError(f'a video has {len(grey)} frames, too few for two parts and --lag={lag}: lower it.')
             start = rng.integers(len(grey) - 2 * half + 1)
             before.append(first_difference(grey[start : start + half]))
             after.append(first_difference(grey[start + half : start + 2 * half]))
