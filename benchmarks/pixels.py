@@ -125,7 +125,6 @@ def main() -> None:
         x = np.stack([video[name] for video in described])
         similarity = -np.abs(x - x.T) if x.shape[1] == 1 else normalise(x) @ normalise(x).T
         print(f'{name:40}', *(f'{recall(similarity, side.labels, side.groups, k):6.1f}' for k in (1, 5)))
-
     for length in arguments.parts:
         hits, partner = part_recall(squares, length, arguments.lag, side.labels, side.groups)
         print(f'{f"a random part of {length} frames":40} {hits:6.1f}        its follower is found: {partner:.0f} %')
