@@ -204,6 +204,9 @@ def ema_tau(step, total_steps: int, base: float = 0.99):
       total_steps: of the run.
       base: rate at step 0.
 
+    Returns:
+      The rate, a scalar for `ema_update`.
+
     Reference: Grill et al., NeurIPS 2020, section 3.2.
     """
     return 1 - (1 - base) * (jnp.cos(jnp.pi * step / total_steps) + 1) / 2

@@ -91,13 +91,19 @@ def test_accumulation_averages_gradients_and_keeps_the_schedule_of_steps():
         np.testing.assert_allclose(got[name], p, rtol=1e-7)
 
 
-def test_clipping_bounds_the_gradient():
-    params, gradients = random_problem(1)
-    huge = [jax.tree.map(lambda g: 1e6 * g, gradients[0])]
+def test_clipping_scales_all_gradients_to_the_bound():
+    """LARS of c g / |g|, the norm over all parameters together."""
+    params, gradients = random_problem(3)
+    norms = [np.sqrt(sum((g**2).sum() for g in gradient.values())) for gradient in gradients]
+    clipped = [{name: 0.1 * g / norm for name, g in gradient.items()}
+               for gradient, norm in zip(gradients, norms, strict=True)]
+    settings = config(clip_norm=0.1, weight_decay=1e-2)
+    rates = [float(learning_rate(settings, 10)(step)) for step in range(3)]
+    expected = numpy_lars(params, clipped, rates, 1e-2, 0.9, 0.001)
     with jax.enable_x64(True):
-        got = run(build_optimizer(config(clip_norm=1.0), 10), jax.tree.map(jnp.asarray, params), huge)
-    moved = np.linalg.norm(np.asarray(got['bias']) - params['bias'])  # rank 1: plain momentum
-    assert 0 < moved <= 1.2 + 1e-9
+        got = run(build_optimizer(settings, 10), jax.tree.map(jnp.asarray, params), gradients)
+    for name, p in expected.items():
+        np.testing.assert_allclose(got[name], p, rtol=1e-6)  # the rates are float32
 
 
 def test_clipping_leaves_small_gradients_alone():
