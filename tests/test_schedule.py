@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from vididi_jax.errors import UserError
-from vididi_jax.schedule import SCHEDULES, Schedule, resolve, run_orders, schedule_key, view_orders
+from vididi_jax.schedule import SCHEDULES, Schedule, main, resolve, run_orders, schedule_key, view_orders
 
 
 def test_named_schedules():
@@ -110,3 +110,14 @@ def test_the_table_is_what_a_run_draws():
     rows = [line.split(maxsplit=3) for line in lines[1:]]
     orders = list(itertools.chain.from_iterable(run_orders('vididi', 3, 5, 2)))
     assert rows == [[str(n // 2), str(n), str(n // 2 % 4), str(orders[n])] for n in range(10)]
+
+
+@pytest.mark.parametrize(('option', 'message'), [
+    ('--seed=-1', 'seed is -1'), (f'--seed={2**32}', 'seed'), ('--epochs=0', '0 epochs'), ('--steps=-2', '-2 steps')])
+def test_a_table_of_nothing_is_refused(option, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['schedule', 'vididi', option])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    printed = capsys.readouterr()
+    assert stopped.value.code == 1 and not printed.out
+    assert printed.err.startswith('error: ') and message in printed.err and printed.err.count('\n') == 1

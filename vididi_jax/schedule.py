@@ -7,6 +7,7 @@ Reference: Chen et al., CPAL 2025, section 3 (balanced alternating learning stra
 
 import argparse
 import itertools
+import sys
 from dataclasses import dataclass
 
 import jax
@@ -100,7 +101,12 @@ def schedule_key(seed: int) -> jax.Array:
 
     It lives on the host's CPU, and so do the draws from it: they never wait for work queued on an accelerator, nor
     depend on which one it is.
+
+    Raises:
+      UserError: a seed outside 0 to 2^32 - 1; keys hold no more, so others would repeat the draws of one inside.
     """
+    if not 0 <= seed < 2**32:
+        raise UserError(f'the seed is {seed}: it must be a whole number from 0 to {2**32 - 1}.')
     try:
         host = jax.local_devices(backend='cpu')[0]
     except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
@@ -136,11 +142,16 @@ def run_orders(schedule: Schedule | str, seed: int, epochs: int, steps_per_epoch
     Returns:
       One list an epoch, one pair a step.
 
+    Raises:
+      UserError: no epoch, no step, or as `resolve` and `schedule_key`.
+
     Example:
       >>> run_orders('base', seed=0, epochs=2, steps_per_epoch=3)
       [[(0, 0), (0, 0), (0, 0)], [(0, 0), (0, 0), (0, 0)]]
     """
     schedule = resolve(schedule)
+    if min(epochs, steps_per_epoch) < 1:
+        raise UserError(f'there are {epochs} epochs of {steps_per_epoch} steps: both must be at least 1.')
     count = len(schedule.possible(0))  # the same in all phases
     keys = jax.vmap(jax.random.fold_in, (None, 0))(schedule_key(seed), np.arange(epochs * steps_per_epoch))
     drawn = np.asarray(jax.vmap(lambda key: _draw(key, count))(keys)).reshape(epochs, steps_per_epoch)
@@ -179,8 +190,13 @@ def main() -> None:
     arguments = parser.parse_args()
     jax.config.update('jax_platforms', 'cpu')  # no reason to take hold of an accelerator
     schedule = SCHEDULES[arguments.schedule]
+    try:
+        run = run_orders(schedule, arguments.seed, arguments.epochs, arguments.steps)
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(1)
     print(f'{"epoch":>5} {"step":>5} {"phase":>5}  orders')
-    for epoch, steps in enumerate(run_orders(schedule, arguments.seed, arguments.epochs, arguments.steps)):
+    for epoch, steps in enumerate(run):
         for step, orders in enumerate(steps, epoch * arguments.steps):
             print(f'{epoch:5} {step:5} {epoch % len(schedule.phases):5}  {orders}')
 
