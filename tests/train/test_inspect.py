@@ -1,5 +1,7 @@
 """The inspect task: what is printed is what would run, and nothing is written."""
 
+import re
+
 import jax
 import pytest
 from ml_collections import ConfigDict
@@ -7,14 +9,16 @@ from ml_collections import ConfigDict
 from vididi_jax.train import inspect
 
 
-def test_everything_is_printed_and_nothing_written(tiny_config, tmp_path, capsys):
-    inspect.run(tiny_config, str(tmp_path / 'work'))
+def test_everything_is_printed_and_nothing_written(tiny_config, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    inspect.run(tiny_config, None)
     printed = capsys.readouterr().out
     for text in ('framework.loss', '48 videos used of 48 listed', 'steps: 6 an epoch, 24 in all',
                  'phase 2: orders (1, 0)', 'record: 24 frames of 16x16', 'clips uint8 (8, 2, 8, height, width, 3)',
-                 'projector/Dense_2/kernel', 'encoder in all: ', 'TFLOP a step'):
+                 'projector/Dense_2/kernel', 'encoder in all: ',
+                 'TFLOP a step (as many as 3 forward passes of 16 clips)'):
         assert text in printed
-    assert not (tmp_path / 'work').exists()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(('name', 'gflop'), [('r3d_18', 40.7), ('r2plus1d_18', 40.5), ('mc3_18', 43.3)])
@@ -27,3 +31,18 @@ def test_operations_are_the_known_ones(name, gflop):
 def test_parameters_are_listed_one_by_one():
     table = inspect.parameter_table({'a': {'kernel': jax.numpy.zeros((3, 4))}, 'b': jax.numpy.zeros(())})
     assert table == [('a/kernel', '3x4', 12), ('b', '1', 1)]
+
+
+def test_the_target_and_recomputation_cost_a_forward_pass_each(tiny_config, capsys):
+    flops = {}
+    for name, changes in {'vicreg': {}, 'remat': {'model.remat': True}, 'byol, remat': {
+            'model.remat': True, 'framework.loss': 'byol',
+            'framework.predictor': (16,)}}.items():
+        tiny_config.update_from_flattened_dict(changes)
+        tiny_config.model.width = 16  # enough operations for the digits that are printed
+        tiny_config.framework.loss_options = {} if 'byol' in name else tiny_config.framework.loss_options
+        inspect.run(tiny_config, None)
+        printed = capsys.readouterr().out
+        flops[name] = float(re.search(r'about ([\d.]+) TFLOP a step', printed)[1])
+    assert flops['remat'] / flops['vicreg'] == pytest.approx(4 / 3, rel=0.02)
+    assert flops['byol, remat'] / flops['vicreg'] == pytest.approx(5 / 3, rel=0.02)

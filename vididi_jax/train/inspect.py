@@ -49,7 +49,12 @@ def forward_flops(model, frames: int, size: int) -> int:
     return 2 * multiply_adds(jax.make_jaxpr(lambda v, x: encoder.apply(v, x, train=False))(variables, clip).jaxpr)
 
 
-def run(config, workdir: str) -> None:
+def step_forwards(config) -> int:
+    """What a step costs in forward passes: backward is two, BYOL's target and `model.remat` are one more each."""
+    return 3 + (config.framework.loss == 'byol') + config.model.remat
+
+
+def run(config, workdir: str | None) -> None:
     """Print config, data, schedule, parameters, shapes, steps and operations of a pretraining config."""
     del workdir  # nothing is written
     mesh = meshes.make_mesh()
@@ -83,6 +88,6 @@ def run(config, workdir: str) -> None:
         print(f'{part} in all: {total:,} parameters')
 
     forward = forward_flops(config.model, frames, size)
-    views = 2 * config.batch_size
+    views, passes = 2 * config.batch_size, step_forwards(config)
     print(f'\noperations: {forward / 1e9:,.2f} GFLOP forward for a clip of {frames} frames; about '
-          f'{3 * views * forward / 1e12:,.3f} TFLOP a step (forward and backward are three forwards, {views} clips)')
+          f'{passes * views * forward / 1e12:,.3f} TFLOP a step (as many as {passes} forward passes of {views} clips)')
