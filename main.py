@@ -10,8 +10,9 @@ import sys
 
 from absl import app, flags
 from absl import logging as absl_logging
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from vididi_jax.config import define_config_flag, parse_flags
+from vididi_jax.config import check_task, define_config_flag, parse_flags
 from vididi_jax.errors import UserError
 
 TASKS = {  # task -> module with `run(config, workdir)`; only the one that runs is imported
@@ -29,7 +30,7 @@ TASKS = {  # task -> module with `run(config, workdir)`; only the one that runs 
 CONFIG = define_config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run: checkpoints, metrics, results, report.')
 MULTIHOST = flags.DEFINE_bool('multihost', False, 'Join the other processes of a pod or cluster (jax.distributed).')
-flags.mark_flags_as_required(['config', 'workdir'])
+flags.mark_flags_as_required(['config'])
 
 
 def set_up_devices() -> None:
@@ -47,14 +48,18 @@ def set_up_devices() -> None:
 
 
 def main(_) -> None:
-    logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s')
+    logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s', force=True)  # absl has set its own
     absl_logging.set_verbosity(absl_logging.WARNING)  # the checkpointing library is chatty
     task = CONFIG.value.get('task')
     try:
         if task not in TASKS:
             raise UserError(f'config.task is {task!r}: choose one of {", ".join(TASKS)}.')
+        check_task(CONFIG.value)
+        if not WORKDIR.value and task != 'inspect':
+            raise UserError(f'there is no --workdir: {task} needs one, the folder of the run.')
         set_up_devices()
-        importlib.import_module(TASKS[task]).run(CONFIG.value, WORKDIR.value)
+        with logging_redirect_tqdm():  # warnings stand on lines of their own
+            importlib.import_module(TASKS[task]).run(CONFIG.value, WORKDIR.value)
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(1)

@@ -68,6 +68,20 @@ def define_config_flag():
     return config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE:VARIANT.', lock_config=True)
 
 
+FIELDS = {  # task -> what its configs have and no other's; a report can be made of any
+    'pretrain': 'framework', 'inspect': 'framework', 'features': 'eval.split', 'retrieval': 'retrieval',
+    'linear': 'linear', 'finetune': 'finetune', 'detection': 'detection', 'eval_all': 'parts',
+}
+
+
+def check_task(config: ml_collections.ConfigDict) -> None:
+    """Raises `UserError` if the config is for another task than its `task`."""
+    needed = FIELDS.get(config.task)
+    if needed and needed not in field_names(config):
+        raise UserError(f'config.task is {config.task!r}, and this config is for another task (it has no {needed!r}): '
+                        f'take one of the files in configs/ that are for {config.task!r}.')
+
+
 def to_dict(config: ml_collections.ConfigDict) -> dict:
     """Plain JSON types, tuples as lists."""
     return json.loads(config.to_json_best_effort())
