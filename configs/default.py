@@ -6,7 +6,7 @@ The other files derive from this one and say what they change.
 
 from dataclasses import asdict
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from vididi_jax.augment import Augmentation
 
@@ -25,7 +25,9 @@ def get_config(framework: str = 'vicreg') -> ConfigDict:
     config.seed = 0
     config.epochs = 400  # 100 cycles of the four phases
     config.batch_size = 64  # videos a step, over all devices
-    config.schedule = 'vididi'  # or base, first_order, random, derivative_only; see vididi_jax/schedule.py
+    # Or base, first_order, random, derivative_only, see vididi_jax/schedule.py; or phases of your own ((1, 1), (0, 2)),
+    # with a coin {'phases': ((1, 1), (0, 2)), 'coin': True}: assigned in a file, or in quotes on the command line.
+    config.schedule = FieldReference('vididi', field_type=object)  # of any type
     config.init_from = ''  # another workdir, to start from its encoder
     config.allow_missing = False  # evaluation only: run on an incomplete test set
 
@@ -68,28 +70,32 @@ def get_config(framework: str = 'vicreg') -> ConfigDict:
 
     config.checkpoint = ConfigDict()
     config.checkpoint.keep = 4  # latest ones; the best stays too
-    config.checkpoint.every_steps = 0  # besides the end of each phase
+    config.checkpoint.every_steps = 0  # besides the end of each phase; 0: never
     config.log = ConfigDict()
-    config.log.every_steps = 10
+    config.log.every_steps = 10  # besides the end of each phase; 0: never
     config.health = ConfigDict()  # what a collapse shows in, see vididi_jax/train/health.py
     config.health.every_steps = 600  # 0: never
     config.health.videos = 256
     return config
 
 
-def finish(config: ConfigDict, variant: str) -> ConfigDict:
-    """`config`, or a variant of it.
+def finish(config: ConfigDict, variant: str, variants: tuple[str, ...] = ('paper', 'smoke')) -> ConfigDict:
+    """`config`, or one of its `variants`.
 
     'paper': as the authors' code did it, where we recommend something else: colour is drawn anew for every frame, no
-    warm-up, statistics and negatives of each device's part of the batch.
+    warm-up, videos shorter than a pair of clips are dropped, statistics and negatives of each device's part of the
+    batch.
     'smoke': one cycle of a tiny encoder, to see in seconds that everything fits.
 
     Raises:
       ValueError: an unknown variant.
     """
+    if variant not in ('', *variants):
+        raise ValueError(f'there is no variant {variant!r}, only {", ".join(variants)}')
     if variant == 'paper':
         config.augment.frame_consistent = False
         config.optimizer.warmup_fraction = 0.0
+        config.clip.short_video = 'drop'
         if config.framework.loss != 'byol':  # whose loss has no statistics over the batch
             config.framework.scope = 'per_device'
     elif variant == 'smoke':
@@ -102,8 +108,6 @@ def finish(config: ConfigDict, variant: str) -> ConfigDict:
         config.data.workers = 0
         config.health.every_steps = 4
         config.health.videos = 16
-    elif variant:
-        raise ValueError(f'there is no variant {variant!r}, only paper and smoke')
     return config
 
 

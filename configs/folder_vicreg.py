@@ -8,7 +8,8 @@ Time:     epochs x videos / batch_size steps; not measured on a GPU
 Expected: an encoder for `load_encoder`, and a falling loss within each phase
 Status:   run by us with the :smoke variant only
 
-Few videos want many epochs: aim at 10,000 steps or more. Batches below 32 videos make VICReg's covariance noisy.
+Few videos want many epochs: aim at 10,000 steps or more. Batches below 32 videos make VICReg's covariance noisy. The
+variant :paper is that of ucf101_vicreg.py: it drops videos of fewer than 48 frames.
 """
 
 from configs import default

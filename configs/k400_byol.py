@@ -8,8 +8,8 @@ Time:     400 epochs of (videos of your copy / 256) steps; not run
 Expected: nothing measured; the paper pretrains on all or parts of Kinetics-400
 Status:   not run by us (the :smoke variant is, on other videos)
 
-The variant :paper is what the authors' code did where we differ: it draws colour anew for every frame, and has no
-warm-up. Their loss is the same.
+The variant :paper is what the authors' code did where we differ: it draws colour anew for every frame, has no warm-up,
+and drops videos of fewer than 48 frames. Their loss is the same.
 """
 
 from configs import default

@@ -15,4 +15,4 @@ from configs import default, motion_vicreg
 def get_config(variant: str = ''):
     config = motion_vicreg.adapt(default.get_config('byol'), projector=(256, 64), predictor=(256, 64))
     config.optimizer.base_rate = 4.8
-    return default.finish(config, variant)
+    return default.finish(config, variant, ('smoke',))

@@ -14,4 +14,4 @@ from configs import default, motion_vicreg
 
 def get_config(variant: str = ''):
     config = motion_vicreg.adapt(default.get_config('simclr'), projector=(256, 256, 128))
-    return default.finish(config, variant)
+    return default.finish(config, variant, ('smoke',))

@@ -36,4 +36,4 @@ def get_config(variant: str = ''):
     config = adapt(default.get_config(), projector=(256, 256, 256))
     # At 1, with 32 videos a step, invariance outweighs variance: seed 1 ended at effective rank 4.
     config.framework.loss_options.invariance = 0.5
-    return default.finish(config, variant)
+    return default.finish(config, variant, ('smoke',))

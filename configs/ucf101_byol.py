@@ -8,8 +8,8 @@ Time:     59,600 steps; not run by us at full length
 Expected: published: fine-tuning on UCF101 gives 83.3 % top-1 (plain BYOL 72.6 %; Chen et al., CPAL 2025, figure 1)
 Status:   published; run by us with the :smoke variant only
 
-The variant :paper is what the authors' code did where we differ: it draws colour anew for every frame, and has no
-warm-up. Their loss is the same.
+The variant :paper is what the authors' code did where we differ: it draws colour anew for every frame, has no warm-up,
+and drops videos of fewer than 48 frames. Their loss is the same.
 """
 
 from configs import default

@@ -24,4 +24,4 @@ def get_config(variant: str = ''):
     config.clip.stride = 7
     config.clip.placement = 'independent'
     config.health.videos = 60
-    return default.finish(config, variant)
+    return default.finish(config, variant, ('smoke',))

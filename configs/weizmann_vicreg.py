@@ -34,4 +34,4 @@ def adapt(config):
 
 
 def get_config(variant: str = ''):
-    return default.finish(adapt(default.get_config()), variant)
+    return default.finish(adapt(default.get_config()), variant, ('smoke',))

@@ -5,15 +5,19 @@ import json
 import re
 import shlex
 import shutil
+import sys
 
 import numpy as np
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from data_prep.__main__ import build_parser, run
 from main import TASKS
 from tests.data_prep.videos import ramp, write_video
 from vididi_jax import config as configs
 from vididi_jax.errors import UserError
+from vididi_jax.schedule import SCHEDULES, Schedule, resolve
 from vididi_jax.train.metrics import read_metrics
 
 FIELDS = ('Command', 'Hardware', 'Time', 'Expected', 'Status')
@@ -52,10 +56,61 @@ def test_commands_name_fields_that_exist(root):
             assert field in configs.field_names(config)
 
 
-def test_an_unknown_variant_is_refused(root):
+def variants(path):
+    return re.findall(r':(\w+)', header(path)['Variants'])
+
+
+def test_every_variant_of_a_header_loads_and_no_other(root):
+    every = {name for path in files(root) for name in variants(path)} | {'smokey'}
+    assert {'paper', 'smoke', 'motion', 'grouped', 'frozen', 'linear'} < every
     for path in files(root):
-        with pytest.raises(ValueError, match='no variant'):
-            configs.load_config(f'{path}:smokey')
+        for name in variants(path):
+            assert configs.load_config(f'{path}:{name}').task == configs.load_config(str(path)).task
+        for name in every - set(variants(path)):
+            with pytest.raises(ValueError, match=f'no variant {name!r}, only {variants(path)[0]}'):
+                configs.load_config(f'{path}:{name}')
+
+
+def test_paper_is_what_the_authors_code_did(root):
+    for path in files(root):
+        if 'paper' in variants(path):
+            config = configs.load_config(f'{path}:paper')
+            assert not config.augment.frame_consistent and config.optimizer.warmup_fraction == 0
+            assert config.clip.short_video == 'drop'
+            assert config.framework.scope == ('global' if config.framework.loss == 'byol' else 'per_device')
+
+
+@pytest.mark.parametrize(('value', 'expected'), [
+    ('((1, 1), (0, 2))', Schedule(((1, 1), (0, 2)))), ("'base'", SCHEDULES['base']),
+    ("{'phases': ((0, 1),), 'coin': True}", Schedule(((0, 1),), coin=True))])
+def test_a_config_may_spell_its_schedule_out(root, tmp_path, monkeypatch, value, expected):
+    """In a file and on the command line; and it survives config.json, so that the run can be resumed."""
+    file = tmp_path / 'mine.py'
+    file.write_text('from configs import motion_vicreg\ndef get_config():\n    config = motion_vicreg.get_config()\n'
+                    f'    config.schedule = {value}\n    return config\n')
+    command = ['main.py', f'--config={root}/configs/motion_vicreg.py', f'--config.schedule={value}']
+    monkeypatch.setattr(sys, 'argv', command)  # where the flag looks for its fields
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file('config', lock_config=True, flag_values=values)
+    values(command)
+    for config in (configs.load_config(str(file)), values.config):
+        assert resolve(config.schedule) == expected
+        configs.write_config(config, tmp_path)
+        configs.check_same_run(config, tmp_path)
+        assert resolve(configs.workdir_config(tmp_path).schedule) == expected
+
+
+def test_a_task_wants_a_config_of_its_own(root):
+    for path in files(root):
+        own = configs.load_config(str(path)).task
+        for name in TASKS:
+            config = configs.load_config(str(path))
+            config.task = name
+            if name in (own, 'report') or (own, name) == ('pretrain', 'inspect'):
+                configs.check_task(config)
+            else:
+                with pytest.raises(UserError, match=f"config.task is '{name}', and this config is for another task"):
+                    configs.check_task(config)
 
 
 def test_configs_survive_json(root):
@@ -90,6 +145,29 @@ def test_smoke_trains_on_videos_of_several_sizes(root, small_folder, tmp_path, c
         assert f'epoch {number + 1}/4 phase {number}: orders {orders}' in printed
     assert [row['step'] for row in read_metrics(tmp_path)] == [1, 2, 3, 4]
     assert sorted(int(path.name) for path in (tmp_path / 'checkpoints').iterdir()) == [1, 2, 3, 4]
+
+
+SMOKE = ('ucf101_simclr', 'ucf101_byol', 'k400_vicreg', 'k400_simclr', 'k400_byol', 'weizmann_vicreg',
+         'ut_interaction_vicreg', 'motion_simclr', 'motion_byol')
+
+
+@pytest.mark.parametrize('name', SMOKE)
+def test_other_smoke_variants_train(root, small_folder, tiny_motion, tmp_path, name):
+    """Two steps, with one program for all orders."""
+    config = configs.load_config(f'{root}/configs/{name}.py:smoke')
+    config.model.width, config.clip.length, config.health.every_steps = 2, 'constant', 0
+    if name.startswith('motion'):
+        config.data.dir, config.augment.size, config.batch_size, config.epochs = str(tiny_motion), 16, 24, 1
+    else:
+        config.data.dir, config.epochs = str(small_folder), 2
+    state = task(config.task)(config, str(tmp_path))
+    assert int(state.step) == 2
+    assert all(np.isfinite(row['loss']) for row in read_metrics(tmp_path))
+
+
+def test_smoke_covers_every_pretraining(root):
+    names = {path.stem for path in files(root) if configs.load_config(str(path)).task == 'pretrain'}
+    assert names == {'ucf101_vicreg', 'folder_vicreg', 'motion_vicreg', *SMOKE}
 
 
 def test_motion_smoke_then_retrieval_and_report(root, tiny_motion, tiny_config, tmp_path, capsys):
