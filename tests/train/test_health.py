@@ -2,12 +2,18 @@
 
 import logging
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from vididi_jax.train import health
+from vididi_jax.train.mesh import make_mesh
 from vididi_jax.train.metrics import read_metrics
+from vididi_jax.train.optimizer import build_optimizer
+from vididi_jax.train.pretrain import make_plan
+from vididi_jax.train.state import build_networks, init_state
 
 
 def rows(n=40, d=6, seed=0):
@@ -84,3 +90,30 @@ def test_a_run_measures_itself(finished):
         assert 1 <= row['health/effective_rank'] <= 15  # of 16 videos
         assert 0 <= row['health/alignment'] <= 4 and -4 <= row['health/uniformity'] <= 0
         assert -1 <= row['health/order_agreement'] <= 1 and 0 <= row['health/knn_accuracy'] <= 100
+
+
+def test_what_is_not_finite_is_nan():
+    for bad in (np.nan, np.inf):
+        z = rows(8)
+        z[3, 1] = bad
+        values = [*health.embedding_std(z), health.effective_rank(z), health.alignment(z, rows(8)),
+                  health.uniformity(z), health.order_agreement(np.stack([z, rows(8)])),
+                  health.knn_accuracy(z, np.arange(8) % 2)]
+        assert np.isnan(values[1:]).all()
+
+
+def test_a_probe_warns_of_a_collapse_and_survives_what_is_not_finite(tiny_config, caplog):
+    """A projector whose last layer is zero maps every clip to its bias; an infinite bias leaves nan."""
+    mesh = make_mesh()
+    plan, networks = make_plan(tiny_config, mesh), build_networks(tiny_config)
+    state = init_state(networks, build_optimizer(tiny_config, 24), jax.random.key(0), (8, 16, 16))
+    measure = health.Probe(tiny_config, networks, plan.source, plan.videos, mesh).measure
+    last = state.params['projector']['Dense_2']
+    measured = {}
+    for name, bias in (('collapsed', 1.0), ('broken', np.inf)):
+        last |= {'kernel': 0 * last['kernel'], 'bias': jnp.full_like(last['bias'], bias)}
+        caplog.clear()
+        measured[name] = measure(state)
+        assert ('THE EMBEDDINGS COLLAPSE' in caplog.text) == (name == 'collapsed')
+    assert measured['collapsed']['health/effective_rank'] == 0
+    assert np.isnan(measured['broken']['health/effective_rank'])

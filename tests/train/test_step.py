@@ -1,15 +1,18 @@
-"""The training step: BYOL's target, statistics of both views, constant clip lengths."""
+"""The training step: its loss, BYOL's target, statistics of both views, clip lengths, what is not finite."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import motion_byol
+from configs import motion_byol, motion_vicreg
+from vididi_jax import losses
 from vididi_jax.losses import ema_tau
+from vididi_jax.models.heads import MLP
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
-from vididi_jax.train.state import build_networks, init_state
-from vididi_jax.train.step import frames_to_read, make_train_step, view_frames
+from vididi_jax.train.state import Networks, build_networks, init_state
+from vididi_jax.train.step import differentiate_views, frames_to_read, make_train_step, make_update, view_frames
 
 STEPS = 4
 
@@ -82,3 +85,77 @@ def test_frames_of_views_and_of_what_is_read():
     assert [view_frames(8, orders, 'shrink') for orders in ((0, 0), (0, 1), (2, 2))] == [8, 7, 6]
     assert [view_frames(8, orders, 'constant') for orders in ((0, 0), (0, 1), (2, 2))] == [8, 8, 8]
     assert frames_to_read(8, 2, 'shrink') == 8 and frames_to_read(8, 2, 'constant') == 10
+
+
+@pytest.mark.parametrize('length', ['shrink', 'constant'])
+def test_views_have_the_frames_that_are_promised(length):
+    clips = np.random.default_rng(0).normal(size=(2, 2, frames_to_read(8, 2, length), 2, 2, 3)).astype(np.float32)
+    for orders in ((0, 0), (0, 1), (2, 1), (2, 2)):
+        frames = 8 if length == 'constant' else 8 - max(orders)
+        views = differentiate_views(*clips, orders=orders, frames=view_frames(8, orders, length))
+        for clip, order, view in zip(clips, orders, views, strict=True):
+            assert view.shape == (2, frames, 2, 2, 3)
+            np.testing.assert_array_equal(view, np.diff(clip, n=order, axis=1)[:, :frames])
+
+
+class Flat(nn.Module):
+    """An encoder that compiles at once."""
+
+    feature_dim: int = 6
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, clips, *, train=False):
+        return MLP((8, self.feature_dim))(clips.reshape(len(clips), -1), train=train)
+
+
+def small_step(loss, scope='global', base_rate=4.8, videos=8, **options):
+    """Networks, `update`, a fresh state and two views, for `Flat` and a loss; eight_devices.py takes it too."""
+    config = motion_vicreg.get_config('smoke')
+    config.framework.update({'loss': loss, 'scope': scope})
+    config.framework.loss_options, config.optimizer.base_rate = options, base_rate
+    config.optimizer.warmup_fraction = 0.0
+    networks = Networks(Flat(), MLP((8, 5)), MLP((8, 5)) if loss == 'byol' else None)
+    optimizer = build_optimizer(config, STEPS)
+    state = init_state(networks, optimizer, jax.random.key(0), (2, 2, 2))
+    views = np.random.default_rng(0).normal(size=(2, videos, 2, 2, 2, 3)).astype(np.float32)
+    return networks, make_update(networks, optimizer, learning_rate(config, STEPS), config, STEPS), state, views
+
+
+@pytest.mark.parametrize(('loss', 'scope', 'function', 'options'), [
+    ('info_nce', 'global', losses.info_nce_loss, {'temperature': 0.2}),
+    ('nt_xent', 'global', losses.nt_xent_loss, {'temperature': 0.2}),
+    ('vicreg', 'per_device', losses.vicreg_loss, {'variance': 2.0})])
+def test_a_step_minimises_the_loss_that_it_names(loss, scope, function, options):
+    """Of embeddings in training mode, each view normalised by its own statistics; and it falls."""
+    networks, update, state, views = small_step(loss, scope, base_rate=0.5, **options)
+    variables = {name: {'params': state.params[name], 'batch_stats': state.batch_stats[name]} for name in state.params}
+    z = []
+    for view in views:
+        features, _ = networks.encoder.apply(variables['encoder'], view, train=True, mutable=['batch_stats'])
+        z.append(networks.projector.apply(variables['projector'], features, train=True, mutable=['batch_stats'])[0])
+    found = []
+    for _ in range(3):
+        state, metrics = update(state, *views)
+        found.append(float(metrics['loss']))
+    np.testing.assert_allclose(found[0], function(*z, **options)[0], rtol=1e-5)  # float32
+    assert found[2] < found[0]
+
+
+@pytest.mark.parametrize(('spoil', 'parts'), [
+    (lambda state, views: (state, views.at[0, 0].set(jnp.nan)), 'loss'),
+    (lambda state, views: (state.replace(batch_stats=jax.tree.map(lambda x: x.at[0].set(jnp.inf), state.batch_stats)),
+                           views), 'statistics'),
+    (lambda state, views: (state.replace(opt_state=jax.tree.map(
+        lambda x: jnp.full_like(x, 3e38) if x.ndim else x, state.opt_state)), views), 'parameters'),  # the momentum
+], ids=['loss', 'statistics', 'parameters'])
+def test_whatever_is_not_finite_is_named_and_keeps_the_state(spoil, parts):
+    """A finite loss with finite gradients included: running statistics, and parameters that the update spoils."""
+    _, update, state, views = small_step('vicreg', base_rate=1e6)
+    state, views = spoil(state, jnp.asarray(views))
+    start = jax.device_get(state)
+    state, metrics = update(state, *views)
+    assert not metrics['finite']
+    assert {name for name, value in metrics.items() if name.startswith('finite_') and not value} == {
+        f'finite_{name}' for name in parts.split()}
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), start)

@@ -30,7 +30,7 @@ from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.optimizer import sgd, step_rate
 from vididi_jax.train.state import TrainState
-from vididi_jax.train.step import keep_if_finite
+from vididi_jax.train.step import checked, keep_if_finite
 
 NAMES = {0: 'V', 1: 'dV', 2: 'd2V'}
 
@@ -108,7 +108,8 @@ def make_update(loss_fn: Callable, optimizer: optax.GradientTransformation, rate
       optimizer, rate: the rate is only reported.
     """
 
-    @partial(jax.jit, donate_argnames='state', compiler_options=compiler_options())
+    @checked
+    @partial(jax.jit, compiler_options=compiler_options())
     def update(state: TrainState, *inputs):
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (metrics, stats)), grads = gradient(state.params, state, *inputs)

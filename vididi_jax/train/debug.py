@@ -14,12 +14,12 @@ def save_bundle(
     workdir: str | Path, step: int, *, state: TrainState, batch: dict, key: jax.Array, orders: tuple[int, int],
     metrics: dict,
 ) -> Path:
-    """Save the state before a step, and the step's batch, key, orders and metrics.
+    """Save the state before a step (after it if only its embeddings went wrong), and batch, key, orders and metrics.
 
     Args:
       workdir: of the run.
       step: number of the step, from 1.
-      state: before the step.
+      state: before the step, or after it; its `step` says which.
       batch: this process's part of it, numpy arrays.
       key: of its augmentation.
       orders: of its views.

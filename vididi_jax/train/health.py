@@ -1,6 +1,7 @@
 """Is a representation healthy? Measures of collapse and of agreement, and a probe that takes them during training.
 
 The measures are functions of arrays in numpy; rows are videos or clips. Embeddings are compared by their direction.
+Where anything is not finite, the measure is nan.
 """
 
 import logging
@@ -27,7 +28,8 @@ NEIGHBOURS = 5
 def unit(x: np.ndarray) -> np.ndarray:
     """Rows of (..., D) to unit Euclidean length, float64; a row of zeros stays."""
     x = np.asarray(x, np.float64)
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.finfo(np.float64).tiny)
+    with np.errstate(invalid='ignore'):  # infinity becomes nan
+        return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.finfo(np.float64).tiny)
 
 
 def embedding_std(z: np.ndarray) -> tuple[float, float]:
@@ -53,6 +55,8 @@ def effective_rank(z: np.ndarray) -> float:
     Reference: Roy and Vetterli, "The Effective Rank", EUSIPCO 2007; Garrido et al., "RankMe", ICML 2023.
     """
     z = np.asarray(z, np.float64)
+    if not np.isfinite(z).all():  # the decomposition would raise
+        return np.nan
     values = np.linalg.svd(z - z.mean(0), compute_uv=False)
     if values.sum() <= 1e-12 * max(np.linalg.norm(z), 1e-300):
         return 0.0
@@ -103,6 +107,8 @@ def knn_accuracy(features: np.ndarray, labels: np.ndarray, k: int = NEIGHBOURS) 
       labels: (N,) ints.
       k: number of neighbours.
     """
+    if not np.isfinite(features).all():  # nan has no place in the order
+        return np.nan
     x, labels = unit(features), np.asarray(labels)
     similarity = x @ x.T
     np.fill_diagonal(similarity, -np.inf)
@@ -137,7 +143,8 @@ class Probe:
     def measure(self, state: TrainState) -> dict[str, float]:
         """Every measure, by its name under 'health/'; warns if the embeddings collapse.
 
-        Embeddings are the projector's outputs in evaluation mode. Spread and alignment are those of order 0.
+        Embeddings are the outputs of the projector (BYOL's online one) in evaluation mode. Spread and alignment are
+        those of order 0.
         """
         variables = {name: {'params': state.params[name], 'batch_stats': state.batch_stats[name]}
                      for name in ('encoder', 'projector')}
@@ -177,5 +184,6 @@ def warn_of_collapse(measures: dict[str, float]) -> None:
     if measures['embedding_std_mean'] < COLLAPSED_STD or measures['effective_rank'] < COLLAPSED_RANK:
         logger.warning(
             'THE EMBEDDINGS COLLAPSE (mean std %.3f, effective rank %.1f): try a lower config.optimizer.base_rate, a '
-            'longer warm-up, a larger batch, or a larger weight of the variance term.',
+            'longer warm-up or a larger batch; with VICReg a larger weight of the variance term, with BYOL a slower '
+            'target (framework.ema_base) or a faster predictor (optimizer.predictor_rate).',
             measures['embedding_std_mean'], measures['effective_rank'])

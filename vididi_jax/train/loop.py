@@ -4,6 +4,7 @@ What is trained is data: a `Task` says which batches, which state and which step
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,8 +34,8 @@ class Task(NamedTuple):
       inputs: names of the arrays of a batch that go to the devices.
       steps_per_epoch: see `steps_per_epoch`.
       init: key -> fresh state, traceable; `config.init_from` then replaces its encoder.
-      step: `(state, batch, key, orders) -> (state, metrics)`, with 'loss' and 'finite' among the metrics, which are
-        scalars; a step that is not finite must return the state as it was.
+      step: `(state, batch, key, orders) -> (state, metrics)`, scalars, with 'loss' and 'finite' among them, and
+        'finite_PART' where a part of the step can be named; a step that is not finite must return the state as it was.
       orders: step -> derivative orders of that step's views.
       phases: names of the phases of a cycle; epoch e is of phase e mod their number. Losses of one phase do not compare
         with those of another, so the best checkpoint is that of the best cycle.
@@ -61,10 +62,14 @@ def steps_per_epoch(config: ml_collections.ConfigDict, videos: int, origin: str)
     """Whole batches of `config.batch_size` in one pass over `videos` videos, which `origin` names in an error.
 
     Raises:
-      UserError: not one batch, or no epoch to train.
+      UserError: not one batch, no epoch to train, or an interval below 0.
     """
     if config.epochs < 1:
         raise UserError(f'epochs is {config.epochs}: it must be at least 1.')
+    for name in ('checkpoint', 'log', 'health'):
+        if name in config and config[name].every_steps < 0:
+            raise UserError(f'{name}.every_steps is {config[name].every_steps}: it must be a number of steps, or 0 for '
+                            'never.')
     if videos < config.batch_size:
         raise UserError(f'batch_size is {config.batch_size} and {origin} has {videos} usable videos: lower '
                         'config.batch_size.')
@@ -138,12 +143,12 @@ def train(config, task: Task, state: TrainState, meta: dict, checkpoints: Checkp
     losses = list(meta.get('losses', []))  # of the steps of an epoch that a checkpoint cut in two
     epoch_losses = list(meta['epoch_losses'])
     reader = pipeline.iterate(task.batches[first:], workers=config.data.workers)
-    with MetricsWriter(workdir, first) as writer, reader as batches:
+    with MetricsWriter(workdir, first) as writer, reader as batches, ExitStack() as bars:  # closed by an error, too
         bar = None
         for step in range(first, config.epochs * task.steps_per_epoch):
             epoch = step // task.steps_per_epoch
             if bar is None:
-                bar = start_epoch(config, task, epoch, step)
+                bar = bars.enter_context(start_epoch(config, task, epoch, step))
             orders = task.orders(step)
             example = task.complete(next(batches))
             local = {name: example[name] for name in task.inputs}
@@ -156,26 +161,33 @@ def train(config, task: Task, state: TrainState, meta: dict, checkpoints: Checkp
             bar.update()
             bar.set_postfix_str(f'loss {losses[-1]:.4f}')
             ends_epoch = (step + 1) % task.steps_per_epoch == 0
-            checked = probe is not None and (step + 1) % task.probe_every == 0
+            checked = falls_on(step + 1, task.probe_every)
             measured = probe(state) if checked else {}
+            if not np.isfinite(list(measured.values())).all():
+                stop(workdir, step + 1, checkpoints, state=state, batch=local, key=key, orders=orders,
+                     metrics={**measured, 'finite_embeddings': False})
             if measured and first_process:
                 tqdm.write(describe_measures(step + 1, measured))
-            if ends_epoch or checked or (step + 1) % config.log.every_steps == 0:
+            if ends_epoch or checked or falls_on(step + 1, config.log.every_steps):
+                logged = {name: float(value) for name, value in metrics.items() if not name.startswith('finite')}
                 writer.write({'step': step + 1, 'epoch': epoch, 'phase': epoch % cycle, 'orders': list(orders),
-                              **{name: float(value) for name, value in metrics.items() if name != 'finite'},
-                              **measured})
+                              **logged, **measured})
             if ends_epoch:
-                bar.close()
+                bars.close()
                 bar = None
                 epoch_losses = [*epoch_losses, float(np.mean(losses))][-cycle:]
                 losses = []
-            every = config.checkpoint.every_steps
-            if ends_epoch or (every and (step + 1) % every == 0):
+            if ends_epoch or falls_on(step + 1, config.checkpoint.every_steps):
                 mean = float(np.mean(epoch_losses)) if len(epoch_losses) == cycle else np.inf
                 checkpoints.save(step + 1, state, {
                     'data': meta['data'], 'epoch_losses': epoch_losses, 'losses': losses,
                     'next_batch': step + 1, 'config': config.to_json_best_effort()}, mean)
     return state
+
+
+def falls_on(step: int, every: int) -> bool:
+    """Whether step number `step`, from 1, is one of every `every` steps; 0 is never."""
+    return every > 0 and step % every == 0
 
 
 def start_epoch(config, task: Task, epoch: int, step: int) -> tqdm:
@@ -202,13 +214,25 @@ def describe_measures(step: int, measured: dict[str, float]) -> str:
 def stop(
     workdir: Path, step: int, checkpoints: Checkpoints, *, metrics: dict, orders: tuple[int, ...], **bundle,
 ) -> None:
-    """Saves what repeats a step whose loss or gradient is not finite, and raises `UserError` naming the term."""
+    """Saves a step that is not finite, or the state whose embeddings are not, and raises `UserError` naming what."""
     folder = save_bundle(workdir, step, metrics=metrics, orders=orders, **bundle)
-    names = [name for name, value in metrics.items() if name != 'finite' and not np.isfinite(value)]
     saved = checkpoints.steps()
     before = f'the checkpoint of step {saved[-1]} is intact' if saved else 'there is no checkpoint yet'
     raise UserError(
-        f'at step {step} (orders {orders}) {", ".join(names) or "a gradient"} is not finite: lower '
-        f'config.optimizer.base_rate, or set config.optimizer.clip_norm; {before}, and the state, batch and key of '
-        f'this step are in {folder}.'
+        f'at step {step} (orders {orders}) values that are not finite came up in {", ".join(not_finite(metrics))}: '
+        f'lower config.optimizer.base_rate, or set config.optimizer.clip_norm; {before}, and the state, batch and key '
+        f'of this step are in {folder}.'
     )
+
+
+def not_finite(metrics: dict) -> list[str]:
+    """What went wrong: terms of the loss, else parts of the step. A loss that is not finite spoils all that follows.
+
+    Example:
+      >>> not_finite({'loss': 1.0, 'gradient_norm': 2.0, 'finite': False, 'finite_loss': True, 'finite_target': False})
+      ['target']
+    """
+    terms = [name for name, value in metrics.items() if not np.isfinite(value)]
+    parts = [name.removeprefix('finite_') for name, finite in metrics.items()
+             if name.startswith('finite_') and not finite]
+    return terms if 'loss' in parts else parts or terms

@@ -24,6 +24,7 @@ class Plan(NamedTuple):
     """What a config and its data fix before the first step."""
 
     schedule: schedules.Schedule
+    orders_key: jax.Array  # see `schedules.schedule_key`
     source: RecordSource
     videos: np.ndarray
     frames: int  # of the clips that are read
@@ -42,7 +43,10 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
     if config.optimizer.predictor_rate != 1 and not config.framework.predictor:
         raise UserError(f'optimizer.predictor_rate is {config.optimizer.predictor_rate}, and framework.loss '
                         f'{config.framework.loss!r} has no predictor: set it to 1.')
-    schedule = schedules.resolve(config.schedule)
+    if config.framework.scope == 'per_device' and config.batch_size < 2 * mesh.size:
+        raise UserError(f"framework.scope is 'per_device', and a batch_size of {config.batch_size} leaves one video to "
+                        f'each of {mesh.size} devices: set config.batch_size to at least {2 * mesh.size}.')
+    schedule, orders_key = schedules.resolve(config.schedule), schedules.schedule_key(config.seed)
     if config.clip.length not in ('shrink', 'constant'):
         raise UserError(f'clip.length is {config.clip.length!r}: choose shrink or constant.')
     if config.clip.length == 'shrink' and config.clip.frames <= schedule.max_order:
@@ -55,7 +59,7 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
     num_frames = np.array([row['frames'] for row in source.rows])
     videos = clips.usable_videos(num_frames, needed, config.clip.short_video)
     steps = loop.steps_per_epoch(config, len(videos), f'split {config.data.split!r} of {config.data.dir}')
-    return Plan(schedule, source, videos, frames, steps, steps * config.epochs)
+    return Plan(schedule, orders_key, source, videos, frames, steps, steps * config.epochs)
 
 
 def describe(plan: Plan, config: ml_collections.ConfigDict) -> str:
@@ -79,7 +83,6 @@ def make_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> loo
     networks = build_networks(config)
     rate, optimizer = (build(config, plan.total_steps) for build in (learning_rate, build_optimizer))
     size = Augmentation(**config.augment).size
-    orders_key = schedules.schedule_key(config.seed)
     return loop.Task(
         description=describe(plan, config),
         fingerprint=plan.source.fingerprint,
@@ -92,7 +95,7 @@ def make_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> loo
         init=partial(init_state, networks, optimizer, clip_shape=(config.clip.frames, size, size)),
         step=make_train_step(networks, optimizer, rate, config, plan.total_steps),
         orders=lambda step: schedules.view_orders(
-            plan.schedule, step // plan.steps_per_epoch, jax.random.fold_in(orders_key, step)),
+            plan.schedule, step // plan.steps_per_epoch, jax.random.fold_in(plan.orders_key, step)),
         phases=tuple(f'phase {number}: {schedules.describe_phase(plan.schedule, number)}'
                      for number in range(len(plan.schedule.phases))),
         probe_every=config.health.every_steps,

@@ -24,7 +24,8 @@ class TrainState:
       params: {'encoder', 'projector'} and for BYOL 'predictor'.
       batch_stats: running BatchNorm statistics, same keys.
       opt_state: optax state.
-      target: BYOL's target network {'params', 'batch_stats'} of encoder and projector; None elsewhere.
+      target: BYOL's target network {'params', 'batch_stats'} of encoder and projector; None elsewhere. Its parameters
+        are a moving average of the online ones; its running statistics are its own, see `step.make_update`.
     """
 
     step: jax.Array

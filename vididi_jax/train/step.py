@@ -84,20 +84,57 @@ def pair_loss(framework) -> Callable:
     return losses.per_device(loss, jax.device_count()) if framework.scope == 'per_device' else loss
 
 
-def keep_if_finite(loss: jax.Array, grads, new: TrainState, old: TrainState) -> tuple[TrainState, jax.Array]:
-    """`new` if the loss and every gradient are finite, else `old`; and whether they are."""
-    finite = jnp.isfinite(loss)
-    for leaf in jax.tree.leaves(grads):
+def all_finite(tree) -> jax.Array:
+    """Whether every entry of every array of `tree` is finite, a bool scalar."""
+    finite = jnp.array(True)
+    for leaf in jax.tree.leaves(tree):
         finite &= jnp.all(jnp.isfinite(leaf))
+    return finite
+
+
+def keep_if_finite(loss: jax.Array, grads, new: TrainState, old: TrainState) -> tuple[TrainState, jax.Array]:
+    """`new` if the loss and every gradient are finite, else `old`; and whether they are. See `checked` for the rest."""
+    finite = all_finite((loss, grads))
     return jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, old), finite
+
+
+@partial(jax.jit, donate_argnames='old')
+def _confirm(new: TrainState, metrics: dict, old: TrainState) -> tuple[TrainState, dict]:
+    parts = {'loss': metrics['loss'], 'parameters': new.params, 'statistics': new.batch_stats,
+             'optimizer_state': new.opt_state, 'target': new.target}
+    found = {f'finite_{name}': all_finite(part) for name, part in parts.items()}
+    found['finite_gradients'] = metrics['finite'] | ~found['finite_loss']
+    finite = jnp.stack(list(found.values())).all()
+    state = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, old)
+    return state, {**metrics, 'finite': finite, **found}
+
+
+def checked(update: Callable) -> Callable:
+    """`update(state, *inputs) -> (state, metrics)` that keeps the state if anything of the new one is not finite.
+
+    A finite loss is not enough: a parameter can overflow in the update, and a running variance in the forward pass,
+    where dividing by its root leaves zeros. What is kept can be saved. A program of its own: as a part of the step the
+    checks would change how it is compiled, and so how it rounds.
+
+    Args:
+      update: does not donate the state, and has 'loss' and `keep_if_finite`'s 'finite' among its metrics.
+
+    Returns:
+      The same, but it donates the state, 'finite' is of all, and 'finite_PART' of each part of the step.
+    """
+    return lambda state, *inputs: _confirm(*update(state, *inputs), state)
 
 
 def make_update(networks: Networks, optimizer: optax.GradientTransformation, learning_rate, config, total_steps: int):
     """Build `update(state, first, second) -> (state, metrics)` for two views (B, T, H, W, 3); `state` is donated.
 
     The two views pass through the encoder one after the other, so BatchNorm normalises each with its own statistics
-    (frames and derivatives differ in scale) and the running statistics see both. If the loss or a gradient is not
-    finite the state comes back unchanged and `metrics['finite']` is False.
+    (frames and derivatives differ in scale) and the running statistics see both. If the loss, a gradient or anything
+    of the new state is not finite, the state comes back unchanged and `metrics['finite']` is False.
+
+    BYOL's target runs in training mode too: its BatchNorm normalises each view with the statistics of that batch, and
+    its running statistics are averages of those, not a moving average of the online network's, as its parameters are.
+    No step reads them, and health and evaluation use the online network.
     """
     byol = networks.predictor is not None
     loss_of_pair = None if byol else pair_loss(config.framework)
@@ -133,7 +170,8 @@ def make_update(networks: Networks, optimizer: optax.GradientTransformation, lea
         loss, terms = loss_of_pair(z1, z2)
         return loss, (terms, batch_stats, None)
 
-    @partial(jax.jit, donate_argnames='state', compiler_options=compiler_options())
+    @checked
+    @partial(jax.jit, compiler_options=compiler_options())
     def update(state: TrainState, first: jax.Array, second: jax.Array):
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (terms, batch_stats, target_stats)), grads = gradient(state.params, state, first, second)
@@ -148,9 +186,8 @@ def make_update(networks: Networks, optimizer: optax.GradientTransformation, lea
             target = {'params': losses.ema_update(target['params'], online, tau), 'batch_stats': target_stats}
         new = TrainState(state.step + 1, params, batch_stats, opt_state, target)
         new, finite = keep_if_finite(loss, grads, new, state)
-        metrics = {'loss': loss, **terms, 'gradient_norm': optax.tree.norm(grads),
-                   'learning_rate': learning_rate(state.step), 'finite': finite}
-        return new, metrics
+        return new, {'loss': loss, **terms, 'gradient_norm': optax.tree.norm(grads),
+                     'learning_rate': learning_rate(state.step), 'finite': finite}
 
     return update
 
