@@ -184,7 +184,7 @@ def test_motion_smoke_then_retrieval_and_report(root, tiny_motion, tiny_config, 
     assert result['metrics'] == metrics['trained'] and set(result['metrics']) == {'V', 'dV', 'd2V', 'joined'}
     assert list(result['metrics']['V']) == ['R@1', 'R@5', 'R@10', 'R@20', 'R@50']
     assert result['counts']['test'] == {
-        'listed': 16, 'ok': 16, 'missing': 0, 'broken': 0, 'videos': 16, 'looped': 0}
+        'listed': 16, 'ok': 16, 'missing': 0, 'broken': 0, 'videos': 16, 'looped': 0, 'dropped': 0}
     assert result['chance'] == 12.5 and result['seed'] == 0 and result['checkpoint_step'] == 24
     assert result['clips_x_crops'] == '3 x 1 (centre)' and re.match(r'[0-9a-f]{40}|unknown', result['commit'])
     assert {'jax', 'flax', 'python'} <= set(result['versions'])
@@ -200,12 +200,12 @@ def test_motion_smoke_then_retrieval_and_report(root, tiny_motion, tiny_config, 
 def test_all_evaluations_of_a_run_are_one_table_and_one_result(root, finished, tmp_path, capsys):
     workdir = shutil.copytree(finished[0], tmp_path / 'work')
     metrics = task('eval_all')(configs.load_config(f'{root}/configs/eval_all.py:smoke'), str(workdir))
-    assert set(metrics) == {'retrieval', 'linear', 'finetune'}
+    assert set(metrics) == {'retrieval', 'linear', 'finetune', 'finetune_linear'}
     result = json.loads((workdir / 'eval' / 'all' / 'results.json').read_text())
     assert result['metrics'] == metrics and result['protocol'] == 'motion/train-test'
     for part in metrics:
         own = json.loads((workdir / 'eval' / f'all_{part}' / 'results.json').read_text())
-        assert own['metrics'] == metrics[part] and own['task'] == part
+        assert own['metrics'] == metrics[part] and own['task'] == part.removesuffix('_linear')
         assert (workdir / 'eval' / f'all_{part}' / 'confusion.png').read_bytes().startswith(b'\x89PNG')
     printed = capsys.readouterr().out
     assert printed.rindex('all on motion/train-test, trained encoder, step 24') < printed.rindex('top-1')
