@@ -5,8 +5,8 @@ Variants: :smoke
 Data:     python -m data_prep motion --out=data/motion
 Hardware: 2 CPU cores
 Time:     24 epochs of 32 steps; all of `make demo` takes 216 to 365 s, installation included
-Expected: test-to-train retrieval R@1, V and dV joined: 51.6, 37.9, 39.6 % (seeds 0, 1, 2; untrained 24.8); on a machine
-          that rounds differently 42.6 (one core) and 27.1 (two); --config.schedule=base 12.7 (one core)
+Expected: test-to-train retrieval R@1, V and dV joined: 35.7, 35.0, 34.4 % (seeds 0, 1, 2, on one core), 40.0 (seed 0,
+          on two; untrained 24.8); --config.schedule=base 11.5 (seed 0, on one)
 Status:   measured by us
 """
 
@@ -34,7 +34,8 @@ def adapt(config, projector: tuple[int, ...], predictor: tuple[int, ...] = ()):
 
 
 def get_config(variant: str = ''):
-    config = adapt(default.get_config(), projector=(256, 256, 256))
-    # At 1, with 32 videos a step, invariance outweighs variance: seed 1 ended at effective rank 4.
+    # Embeddings of 256 entries cannot spread over 32 videos a step; that pull can keep V and dV apart.
+    config = adapt(default.get_config(), projector=(256, 256, 64))
+    # At 1, with 32 videos a step, invariance outweighs variance.
     config.framework.loss_options.invariance = 0.5
     return default.finish(config, variant, ('smoke',))
