@@ -25,7 +25,7 @@ from tqdm import tqdm
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.protocol import whole
-from vididi_jax.evaluate.retrieval import normalise
+from vididi_jax.train.health import unit
 
 MAPS = ('mean frame', 'first difference', 'second difference')
 LEVELS = 32
@@ -96,7 +96,7 @@ def part_recall(videos: list[np.ndarray], length: int, lag: int, labels: np.ndar
             start = rng.integers(len(grey) - 2 * half + 1)
             before.append(first_difference(grey[start : start + half]))
             after.append(first_difference(grey[start + half : start + 2 * half]))
-        single, before, after = (normalise(np.stack(x)) for x in (single, before, after))
+        single, before, after = (unit(np.stack(x)) for x in (single, before, after))
         partner = 100 * ((before @ after.T).argmax(1) == np.arange(len(videos))).mean()
         found.append((recall(single @ single.T, labels, groups, 1), partner))
     return tuple(np.mean(found, axis=0))
@@ -123,7 +123,7 @@ def main() -> None:
     print(f'{"":40} {"R@1":>6} {"R@5":>6}')
     for name in described[0]:
         x = np.stack([video[name] for video in described])
-        similarity = -np.abs(x - x.T) if x.shape[1] == 1 else normalise(x) @ normalise(x).T
+        similarity = -np.abs(x - x.T) if x.shape[1] == 1 else unit(x) @ unit(x).T
         print(f'{name:40}', *(f'{recall(similarity, side.labels, side.groups, k):6.1f}' for k in (1, 5)))
     for length in arguments.parts:
         hits, partner = part_recall(squares, length, arguments.lag, side.labels, side.groups)

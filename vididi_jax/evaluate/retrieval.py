@@ -5,20 +5,15 @@ import numpy as np
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.evaluation import Evaluation, Outcome, features_of, finish, open_evaluation
 from vididi_jax.evaluate.metrics import confusion
+from vididi_jax.train.health import unit
 
 ORDERS = (0, 1, 2)
 DECIMALS = 12  # of similarities that are told apart
 
 
-def normalise(x: np.ndarray) -> np.ndarray:
-    """Rows to unit Euclidean length, in float64; a row of zeros stays."""
-    x = np.asarray(x, np.float64)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(x.dtype).tiny)
-
-
 def join(*features: np.ndarray) -> np.ndarray:
     """Features of several orders as one: each to unit length, then side by side, so that each counts the same."""
-    return np.concatenate([normalise(x) for x in features], axis=1)
+    return np.concatenate([unit(x) for x in features], axis=1)
 
 
 def kinds(features: dict[int, np.ndarray]) -> dict[str, np.ndarray]:
@@ -38,7 +33,7 @@ def neighbours(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     Returns:
       (Q, G) int indices into the gallery.
     """
-    return np.argsort(-np.round(normalise(query) @ normalise(gallery).T, DECIMALS), axis=1, kind='stable')
+    return np.argsort(-np.round(unit(query) @ unit(gallery).T, DECIMALS), axis=1, kind='stable')
 
 
 def recall_at(order: np.ndarray, query_labels: np.ndarray, gallery_labels: np.ndarray, ks: tuple[int, ...]) -> dict:
