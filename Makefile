@@ -50,6 +50,7 @@ test: $(VENV)/installed-test
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 
 # By hand, whenever vididi_jax/models changes: torch alone takes several gigabytes.
 $(PARITY)/installed: requirements.txt

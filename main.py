@@ -6,25 +6,24 @@ The config's `task` says what runs. `python -m data_prep --help` prepares the da
 import importlib
 import logging
 import os
-import sys
 
 from absl import app, flags
 from absl import logging as absl_logging
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from vididi_jax.config import check_task, define_config_flag, parse_flags
-from vididi_jax.errors import UserError
+from vididi_jax.errors import UserError, one_sentence
+from vididi_jax.flags import choose_task, define_config_flag, parse_flags
 
-TASKS = {  # task -> module with `run(config, workdir)`; only the one that runs is imported
-    'pretrain': 'vididi_jax.train.pretrain',
-    'inspect': 'vididi_jax.train.inspect',
-    'features': 'vididi_jax.evaluate.extract',
-    'retrieval': 'vididi_jax.evaluate.retrieval',
-    'linear': 'vididi_jax.evaluate.linear',
-    'finetune': 'vididi_jax.evaluate.finetune',
-    'detection': 'vididi_jax.evaluate.detect',
-    'eval_all': 'vididi_jax.evaluate.eval_all',
-    'report': 'vididi_jax.report.page',
+TASKS = {  # task -> the module with its `run(config, workdir)`, and a field that its configs have and no other's
+    'pretrain': ('vididi_jax.train.pretrain', 'framework'),
+    'inspect': ('vididi_jax.train.inspection', 'framework'),
+    'features': ('vididi_jax.evaluate.features', 'eval.split'),
+    'retrieval': ('vididi_jax.evaluate.retrieval', 'retrieval'),
+    'linear': ('vididi_jax.evaluate.linear', 'linear'),
+    'finetune': ('vididi_jax.evaluate.finetune', 'finetune'),
+    'detection': ('vididi_jax.detection.task', 'detection'),
+    'eval_all': ('vididi_jax.evaluate.eval_all', 'parts'),
+    'report': ('vididi_jax.report.page', ''),  # of any
 }
 
 CONFIG = define_config_flag()
@@ -47,22 +46,16 @@ def set_up_devices() -> None:
         jax.config.update('jax_enable_x64', True)
 
 
+@one_sentence()
 def main(_) -> None:
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s', force=True)  # absl has set its own
     absl_logging.set_verbosity(absl_logging.WARNING)  # the checkpointing library is chatty
-    task = CONFIG.value.get('task')
-    try:
-        if task not in TASKS:
-            raise UserError(f'config.task is {task!r}: choose one of {", ".join(TASKS)}.')
-        check_task(CONFIG.value)
-        if not WORKDIR.value and task != 'inspect':
-            raise UserError(f'there is no --workdir: {task} needs one, the folder of the run.')
-        set_up_devices()
-        with logging_redirect_tqdm():  # warnings stand on lines of their own
-            importlib.import_module(TASKS[task]).run(CONFIG.value, WORKDIR.value)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(1)
+    module = choose_task(CONFIG.value, TASKS)
+    if not WORKDIR.value and CONFIG.value.task != 'inspect':
+        raise UserError(f'there is no --workdir: {CONFIG.value.task} needs one, the folder of the run.')
+    set_up_devices()
+    with logging_redirect_tqdm():  # warnings stand on lines of their own
+        importlib.import_module(module).run(CONFIG.value, WORKDIR.value)
 
 
 if __name__ == '__main__':

@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.timing import Layer, check_rounds, convolutions, interleave, matmul_peak, parse_shape
-from vididi_jax.errors import UserError
+from vididi_jax.errors import one_sentence
 from vididi_jax.models import create_encoder
-from vididi_jax.models.conv3d import IMPLEMENTATIONS, compiler_options, conv3d
+from vididi_jax.models.conv3d import IMPLEMENTATIONS, conv3d
+from vididi_jax.train.update import compiler_options
 
 IMPLS = [impl for impl in IMPLEMENTATIONS if impl != 'auto']
 jit = partial(jax.jit, compiler_options=compiler_options())  # as training has it
@@ -97,7 +98,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
+    with one_sentence():
         main()
-    except UserError as error:
-        sys.exit(f'error: {error}')

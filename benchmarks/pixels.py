@@ -23,9 +23,9 @@ import numpy as np
 from tqdm import tqdm
 
 from vididi_jax.data.source import RecordSource
-from vididi_jax.errors import UserError
+from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.evaluate.protocol import whole
-from vididi_jax.train.health import unit
+from vididi_jax.measures import unit
 
 MAPS = ('mean frame', 'first difference', 'second difference')
 LEVELS = 32
@@ -131,7 +131,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
+    with one_sentence():
         main()
-    except UserError as error:
-        sys.exit(f'error: {error}')

@@ -19,10 +19,12 @@ import numpy as np
 
 from benchmarks.timing import check_rounds, interleave, summary
 from vididi_jax import schedule as schedules
-from vididi_jax.config import explain, load_config
-from vididi_jax.errors import UserError
+from vididi_jax.config import load_config
+from vididi_jax.errors import UserError, one_sentence
+from vididi_jax.flags import explain
+from vididi_jax.models.build import compute_dtype
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
-from vididi_jax.train.state import build_networks, compute_dtype, init_state
+from vididi_jax.train.state import build_networks, init_state
 from vididi_jax.train.step import frames_to_read, make_train_step, view_frames
 
 
@@ -74,7 +76,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
+    with one_sentence():
         main()
-    except UserError as error:
-        sys.exit(f'error: {error}')

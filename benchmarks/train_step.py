@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.timing import check_rounds, convolutions, interleave, matmul_peak, parse_shape, summary, train_flops
-from vididi_jax.errors import UserError
+from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.models import create_encoder
-from vididi_jax.models.conv3d import compiler_options
+from vididi_jax.train.update import compiler_options
 
 RATE = 1e-3
 
@@ -176,7 +176,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
+    with one_sentence():
         main()
-    except UserError as error:
-        sys.exit(f'error: {error}')

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from ml_collections import ConfigDict, FieldReference
 
-from vididi_jax.augment import Augmentation
+from vididi_jax.pixels.augment import Augmentation
 
 FRAMEWORKS = {  # sizes of the heads' layers, the loss and its options; only BYOL has a predictor
     'vicreg': {'projector': (2048, 2048, 2048), 'predictor': (), 'loss': 'vicreg',

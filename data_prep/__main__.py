@@ -7,7 +7,7 @@ import sys
 from data_prep import ava, folder, hmdb51, motion, motion_boxes, ucf101, verify
 from data_prep.writer import write_dataset
 from vididi_jax.data.records import ENCODINGS
-from vididi_jax.errors import UserError
+from vididi_jax.errors import UserError, one_sentence
 
 VIDEO_FILES = {
     'folder': (folder, 'any folder of videos; sub-folders are labels if there are any'),
@@ -75,10 +75,8 @@ def summary(rows: list[dict], out: str) -> None:
 
 def main() -> None:
     try:
-        run(build_parser().parse_args())
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(1)
+        with one_sentence():
+            run(build_parser().parse_args())
     except KeyboardInterrupt:
         print('stopped: the same command goes on from here', file=sys.stderr)
         sys.exit(130)

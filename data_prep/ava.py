@@ -16,7 +16,7 @@ from data_prep.cut import cut_clip
 from data_prep.decode import Decoded, broken
 from data_prep.folder import EXTENSIONS, check_folder
 from data_prep.writer import Plan, Video
-from vididi_jax.data import ava as formats
+from vididi_jax.detection import ava as formats
 from vididi_jax.errors import UserError
 
 SPLITS = ('train', 'test')

@@ -28,8 +28,8 @@ from data_prep.motion import (
     trajectory,
 )
 from data_prep.writer import Plan, Video
-from vididi_jax.data import ava
 from vididi_jax.data.records import encode_frame
+from vididi_jax.detection import ava
 
 TIMESTAMP = 902  # of every keyframe, seconds: AVA's first one
 MOST = 3  # sprites

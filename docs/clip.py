@@ -7,7 +7,7 @@ import numpy as np
 
 from data_prep.motion import render_video
 from vididi_jax.derivatives import derivative_stack
-from vididi_jax.report.plots import clip_and_derivatives
+from vididi_jax.pictures import clip_and_derivatives
 
 video = render_video(seed=0, split='train', number=20, frames=16, size=64)  # a ring that circles clockwise
 stack = derivative_stack(jnp.asarray(video[::2], jnp.float32) / 255, 2)

@@ -18,9 +18,11 @@ from tests.data_prep.videos import ramp, write_video
 from tests.train.test_step import Flat
 from vididi_jax import config as configs
 from vididi_jax.errors import UserError
+from vididi_jax.flags import choose_task
 from vididi_jax.schedule import SCHEDULES, Schedule, resolve
 from vididi_jax.train import state
-from vididi_jax.train.metrics import read_metrics
+from vididi_jax.train.metric_writer import read_metrics
+from vididi_jax.train.run import check_same_run, workdir_config, write_config
 
 FIELDS = ('Command', 'Hardware', 'Time', 'Expected', 'Status')
 
@@ -36,7 +38,7 @@ def header(path):
 
 
 def task(name):
-    return importlib.import_module(TASKS[name]).run
+    return importlib.import_module(TASKS[name][0]).run
 
 
 def test_every_header_says_how_where_how_long_and_what_comes_out(root):
@@ -97,9 +99,9 @@ def test_a_config_may_spell_its_schedule_out(root, tmp_path, monkeypatch, value,
     values(command)
     for config in (configs.load_config(str(file)), values.config):
         assert resolve(config.schedule) == expected
-        configs.write_config(config, tmp_path)
-        configs.check_same_run(config, tmp_path)
-        assert resolve(configs.workdir_config(tmp_path).schedule) == expected
+        write_config(config, tmp_path)
+        check_same_run(config, tmp_path)
+        assert resolve(workdir_config(tmp_path).schedule) == expected
 
 
 def test_a_task_wants_a_config_of_its_own(root):
@@ -109,10 +111,10 @@ def test_a_task_wants_a_config_of_its_own(root):
             config = configs.load_config(str(path))
             config.task = name
             if name in (own, 'report') or (own, name) == ('pretrain', 'inspect'):
-                configs.check_task(config)
+                choose_task(config, TASKS)
             else:
                 with pytest.raises(UserError, match=f"config.task is '{name}', and this config is for another task"):
-                    configs.check_task(config)
+                    choose_task(config, TASKS)
 
 
 def test_configs_survive_json(root):
@@ -241,7 +243,7 @@ def test_retrieval_of_an_incomplete_set_is_refused(root, tiny_motion, tiny_confi
     with (data / 'manifest.jsonl').open('a') as file:
         file.write('{"id": "x", "label": "left", "group": "", "split": "test", "frames": null, "status": "missing"}\n')
     tiny_config.data.dir = str(data)
-    configs.write_config(tiny_config, tmp_path / 'work')
+    write_config(tiny_config, tmp_path / 'work')
     config = configs.load_config(f'{root}/configs/retrieval.py:smoke')
     config.eval.untrained = True
     with pytest.raises(UserError, match=r"'test' .* 16 of its 17 listed videos \(1 missing.*allow_missing"):

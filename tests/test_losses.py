@@ -145,18 +145,6 @@ def test_wrong_shapes_are_refused(name):
             loss(jnp.zeros((1, 3)), jnp.zeros((1, 3)))
 
 
-def test_ema_has_its_closed_form():
-    """After k updates: prod(tau) of the start, and each online network by (1 - tau) times the later taus."""
-    rng = np.random.default_rng(2)
-    start, online, tau = rng.normal(size=3), rng.normal(size=(10, 3)), rng.uniform(0.5, 1, size=10)
-    target = {'w': jnp.asarray(start, jnp.float32)}
-    for k in range(10):
-        target = losses.ema_update(target, {'w': online[k]}, tau[k])
-    expected = tau.prod() * start + sum((1 - tau[k]) * tau[k + 1 :].prod() * online[k] for k in range(10))
-    np.testing.assert_allclose(target['w'], expected, atol=1e-6)  # float32
-    assert target['w'].dtype == jnp.float32
-
-
 def test_no_gradient_flows_into_byols_target():
     p, t = (jnp.asarray(z, jnp.float32) for z in embeddings('random'))
     assert not np.asarray(jax.grad(lambda t: losses.byol_loss(p, t)[0])(t)).any()
@@ -176,7 +164,7 @@ EIGHT_DEVICES = '''
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from vididi_jax import losses
-from vididi_jax.augment import Augmentation, augment
+from vididi_jax.pixels.augment import Augmentation, augment
 from vididi_jax.derivatives import time_derivative
 assert jax.device_count() == 8
 split = NamedSharding(Mesh(np.array(jax.devices()), ('data',)), P('data'))

@@ -1,4 +1,4 @@
-"""Two-view losses of self-supervised learning, and BYOL's moving average. At least float32 inside.
+"""Two-view losses of self-supervised learning, and the rate of BYOL's moving average. At least float32 inside.
 
 Every loss returns `(scalar, terms)`, the terms before weighting. Statistics and negatives are over the whole batch that
 is passed in: under jit with a batch sharded over devices that is the global batch; `per_device` makes it local.
@@ -177,25 +177,6 @@ def per_device(loss: Callable, devices: int) -> Callable:
     return local
 
 
-def ema_update(target, online, tau):
-    """Exponential moving average of parameters: `tau * target + (1 - tau) * online`, leaf by leaf.
-
-    Args:
-      target, online: pytrees of one structure.
-      tau: share of the old target that stays, in [0, 1].
-
-    Returns:
-      The new target, dtypes of the old one.
-
-    Example:
-      >>> float(ema_update({'w': jnp.array(1.0)}, {'w': jnp.array(5.0)}, 0.75)['w'])
-      2.0
-
-    Reference: Grill et al., NeurIPS 2020, equation 1.
-    """
-    return jax.tree.map(lambda t, o: (tau * t + (1 - tau) * o).astype(t.dtype), target, online)
-
-
 def ema_tau(step, total_steps: int, base: float = 0.99):
     """BYOL's rate at a step: `1 - (1 - base) (cos(pi step / total_steps) + 1) / 2`, from `base` to 1.
 
@@ -205,7 +186,7 @@ def ema_tau(step, total_steps: int, base: float = 0.99):
       base: rate at step 0.
 
     Returns:
-      The rate, a scalar for `ema_update`.
+      The rate, a scalar: the target becomes `tau * target + (1 - tau) * online`.
 
     Reference: Grill et al., NeurIPS 2020, section 3.2.
     """

@@ -7,13 +7,12 @@ Reference: Chen et al., CPAL 2025, section 3 (balanced alternating learning stra
 
 import argparse
 import itertools
-import sys
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 
-from vididi_jax.errors import UserError
+from vididi_jax.errors import UserError, one_sentence
 
 Orders = tuple[int, int]
 
@@ -178,6 +177,7 @@ def describe_phase(schedule: Schedule, phase: int) -> str:
     return f'orders {" or ".join(map(str, possible))}, views {" or ".join(pairs)}'
 
 
+@one_sentence()
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog='python -m vididi_jax.schedule',
@@ -190,11 +190,7 @@ def main() -> None:
     arguments = parser.parse_args()
     jax.config.update('jax_platforms', 'cpu')  # no reason to take hold of an accelerator
     schedule = SCHEDULES[arguments.schedule]
-    try:
-        run = run_orders(schedule, arguments.seed, arguments.epochs, arguments.steps)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(1)
+    run = run_orders(schedule, arguments.seed, arguments.epochs, arguments.steps)
     print(f'{"epoch":>5} {"step":>5} {"phase":>5}  orders')
     for epoch, steps in enumerate(run):
         for step, orders in enumerate(steps, epoch * arguments.steps):

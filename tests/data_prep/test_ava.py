@@ -8,9 +8,9 @@ import pytest
 from data_prep.__main__ import build_parser, run
 from data_prep.cut import cut_clip
 from tests.data_prep.videos import write_video
-from vididi_jax.data import ava
-from vididi_jax.data.keyframes import open_keyframes
 from vididi_jax.data.source import RecordSource
+from vididi_jax.detection import ava
+from vididi_jax.detection.keyframes import open_keyframes
 from vididi_jax.errors import UserError
 
 BITS = 9

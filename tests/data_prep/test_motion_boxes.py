@@ -7,9 +7,9 @@ import pytest
 
 from data_prep import motion, motion_boxes
 from data_prep.__main__ import build_parser, run
-from vididi_jax.data import ava
-from vididi_jax.data.keyframes import open_keyframes
 from vididi_jax.data.source import RecordSource
+from vididi_jax.detection import ava
+from vididi_jax.detection.keyframes import open_keyframes
 from vididi_jax.errors import UserError
 
 COMMAND = ('motion', '--boxes', '--train=12', '--test=6', '--workers=1')

@@ -7,7 +7,7 @@ import pytest
 from configs import eval_all as eval_all_config
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import eval_all
-from vididi_jax.evaluate.evaluation import print_table
+from vididi_jax.evaluate.recognition import print_table
 
 
 @pytest.mark.parametrize(('field', 'value', 'message'), [

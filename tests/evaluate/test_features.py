@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from configs import features as features_config
-from vididi_jax.augment import Augmentation
-from vididi_jax.config import workdir_config
-from vididi_jax.crops import evaluation_crops
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate import extract, features
+from vididi_jax.evaluate import features
+from vididi_jax.pixels.augment import Augmentation
+from vididi_jax.pixels.crops import evaluation_crops
+from vididi_jax.train.run import workdir_config
 
 VIEWS = features.Views(clips=2, frames=4, stride=2, crops='centre', seed=0)
 
@@ -127,7 +127,7 @@ def test_the_features_task_leaves_out_short_videos_if_asked(finished, tiny_motio
     (data / 'manifest.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
     config = features_config.get_config('smoke')
     config.eval.split, config.eval.short_video, config.data.dir = 'test', 'drop', str(data)
-    with np.load(extract.run(config, str(shutil.copytree(finished[0], tmp_path / 'work')))) as file:
+    with np.load(features.run(config, str(shutil.copytree(finished[0], tmp_path / 'work')))) as file:
         counts = json.loads(str(file['about']))['counts']
         assert (counts['videos'], counts['looped'], counts['dropped']) == (15, 0, 1)
         assert list(file['ids']) == [row['id'] for row in rows[48:] if row['frames'] == 24]
@@ -139,7 +139,7 @@ def test_the_features_task_writes_ids_labels_and_counts(finished, encoder, tiny_
     workdir = shutil.copytree(finished[0], tmp_path / 'work')
     config = features_config.get_config('smoke')
     config.eval.split = 'test'
-    with np.load(extract.run(config, str(workdir))) as file:
+    with np.load(features.run(config, str(workdir))) as file:
         about = json.loads(str(file['about']))
         assert about['counts'] == {
             'listed': 16, 'ok': 16, 'missing': 0, 'broken': 0, 'videos': 16, 'looped': 0, 'dropped': 0}

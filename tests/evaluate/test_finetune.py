@@ -13,18 +13,18 @@ from configs import finetune as finetune_config
 from configs import folder_vicreg
 from data_prep import folder
 from data_prep.writer import write_dataset
-from vididi_jax.augment import Augmentation
-from vididi_jax.config import write_config
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import finetune
-from vididi_jax.evaluate.evaluation import open_evaluation
-from vididi_jax.evaluate.finetune import Classifier
 from vididi_jax.evaluate.protocol import Fold, Side, whole
+from vididi_jax.evaluate.recognition import open_evaluation
 from vididi_jax.models import create_encoder
+from vididi_jax.models.classifier import Classifier
+from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train.checkpoint import load_encoder_variables
-from vididi_jax.train.metrics import read_metrics
+from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.optimizer import sgd
+from vididi_jax.train.run import write_config
 from vididi_jax.train.state import TrainState
 
 
@@ -192,7 +192,7 @@ def test_wrong_settings_are_refused(workdir, changes, message):
     ('width', 4, r'\(4,\) here|2\) there and'), ('name', 'mc3_18', 'there and'), ('name', 'r2plus1d_18', 'absent')])
 def test_encoders_that_do_not_fit_their_config_are_refused(workdir, field, value, message):
     """Of another width, and of another architecture, with the first parameter that tells."""
-    from vididi_jax.config import workdir_config
+    from vididi_jax.train.run import workdir_config
 
     training = workdir_config(workdir)
     training.model[field] = value

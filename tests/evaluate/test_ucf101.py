@@ -10,8 +10,8 @@ from configs import finetune, linear, retrieval, ucf101_vicreg
 from data_prep import ucf101
 from data_prep.writer import write_dataset
 from main import TASKS
-from vididi_jax.config import write_config
 from vididi_jax.errors import UserError
+from vididi_jax.train.run import write_config
 
 pytestmark = pytest.mark.realdata
 
@@ -37,7 +37,7 @@ def test_each_protocol_refuses_what_is_incomplete_and_says_what_it_ran_on(workdi
     config.eval.untrained, config.eval.clips, config.eval.frames = True, 1, 4
     if module is finetune:
         config.epochs = 1
-    run = importlib.import_module(TASKS[config.task]).run
+    run = importlib.import_module(TASKS[config.task][0]).run
     with pytest.raises(UserError, match=r'57 of its 9,537 listed videos \(9,480 missing.*--config.allow_missing=True'):
         run(config, str(workdir))
     config.allow_missing = True

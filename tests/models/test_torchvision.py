@@ -1,7 +1,5 @@
 """Encoders against what torchvision computed (tests/parity makes the file), and weights in and out."""
 
-import subprocess
-import sys
 from functools import cache, partial
 
 import jax
@@ -12,7 +10,7 @@ import pytest
 from tests.parity import reference
 from vididi_jax.errors import UserError
 from vididi_jax.models import create_encoder, torchvision
-from vididi_jax.models.torchvision import from_state_dict, read_weights, to_state_dict, write_weights
+from vididi_jax.models.torchvision import from_state_dict, to_state_dict
 
 NAMES = list(reference.CLIPS)
 jit = partial(jax.jit, compiler_options={'xla_cpu_use_fusion_emitters': False})  # compiles in a third of the time
@@ -119,92 +117,3 @@ def test_weights_of_another_network_are_refused():
         to_state_dict('s3d', variables)
     with pytest.raises(UserError, match='running_mean'):
         to_state_dict('r3d_18', {'params': variables['params']})
-
-
-def test_files_keep_weights(tmp_path):
-    state_dict = small_state_dict('r3d_18')
-    write_weights(tmp_path / 'new' / 'weights.npz', state_dict)
-    assert [p.name for p in (tmp_path / 'new').iterdir()] == ['weights.npz']
-    again = read_weights(tmp_path / 'new' / 'weights.npz')
-    assert again.keys() == state_dict.keys()
-    jax.tree.map(np.testing.assert_array_equal, again, state_dict)
-    np.savez(tmp_path / 'half.npz', **{key: value.astype(np.float16) for key, value in state_dict.items()})
-    assert {value.dtype for value in read_weights(tmp_path / 'half.npz').values()} == {np.dtype(np.float32)}
-
-
-def run(monkeypatch, capsys, *arguments):
-    """Exit code and what the command printed to either stream."""
-    monkeypatch.setattr(sys, 'argv', ['torchvision', *map(str, arguments)])
-    try:
-        torchvision.main()
-        code = 0
-    except SystemExit as stopped:
-        code = stopped.code
-    return code, capsys.readouterr()
-
-
-def test_imported_weights_are_what_init_from_takes(tmp_path, monkeypatch, capsys):
-    from vididi_jax.train.checkpoint import load_encoder_variables
-
-    state_dict = small_state_dict('s3d')
-    write_weights(tmp_path / 'w.npz', {**state_dict, 'classifier.1.bias': np.zeros(400, np.float32)})
-    command = ('import', f'--weights={tmp_path / "w.npz"}', '--name=s3d', f'--out={tmp_path / "start"}')
-    code, printed = run(monkeypatch, capsys, *command)
-    assert code == 0 and f'--config.init_from={tmp_path / "start"}' in printed.out and 'width=3' in printed.out
-    variables, meta = load_encoder_variables(tmp_path / 'start')
-    assert meta['step'] == 0
-    jax.tree.map(np.testing.assert_array_equal, to_state_dict('s3d', variables), state_dict)
-    code, printed = run(monkeypatch, capsys, *command)
-    assert code == 1 and 'already' in printed.err
-
-
-def test_export_writes_the_encoder_of_a_workdir(tmp_path, monkeypatch, capsys):
-    from vididi_jax.train.checkpoint import Checkpoints
-
-    state_dict = small_state_dict('mc3_18')
-    variables = from_state_dict('mc3_18', state_dict)
-    (tmp_path / 'config.json').write_text('{"model": {"name": "mc3_18", "width": 3}}')
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(7, {part: {'encoder': tree, 'projector': {'w': np.ones(2)}} for part, tree in
-                             variables.items()}, {}, 0.0)
-    code, printed = run(monkeypatch, capsys, 'export', f'--workdir={tmp_path}', f'--out={tmp_path / "out.npz"}')
-    assert code == 0 and 'mc3_18 of width 3 after step 7' in printed.out
-    exported = read_weights(tmp_path / 'out.npz')
-    assert exported.keys() == state_dict.keys()
-    jax.tree.map(np.testing.assert_array_equal, exported, state_dict)
-
-
-@pytest.mark.parametrize(('arguments', 'message'), [
-    ((), '--help'), (('export', '--out=x.npz'), '--workdir'), (('translate',), 'translate'),
-    (('export', '--workdir=nowhere', '--out=x.npz'), 'nowhere'),
-    (('import', '--weights=no.npz', '--name=r3d_18', '--out=x'), 'no file no.npz'),
-    (('import', '--weights=README.md', '--name=r3d_18', '--out=x'), '.safetensors'),
-    (('import', '--weights=empty.npz', '--name=r3d_18', '--out=x'), 'empty.npz cannot be read'),
-    (('import', '--weights=good.npz', '--name=resnet', '--out=x'), 's3d'),
-    (('import', '--weights=good.npz', '--name=r3d_18', '--out=good.npz'), 'good.npz'),
-])
-def test_a_wrong_command_is_one_sentence_and_exit_code_1(arguments, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'empty.npz').write_bytes(b'')
-    write_weights('good.npz', small_state_dict('r3d_18'))
-    code, printed = run(monkeypatch, capsys, *arguments)
-    assert code == 1 and not printed.out
-    assert printed.err.startswith('error: ') and printed.err.count('\n') == 1 and message in printed.err
-    assert not (tmp_path / 'x').exists()
-
-
-@pytest.mark.parametrize('ending', ['.pth', '.pt', '.safetensors'])
-def test_a_library_that_is_absent_is_named(ending, tmp_path, monkeypatch):
-    package = 'safetensors' if ending == '.safetensors' else 'torch'
-    for module in (package, f'{package}.numpy'):
-        monkeypatch.setitem(sys.modules, module, None)  # makes importing it fail
-    (tmp_path / f'w{ending}').write_bytes(b'')
-    for action in (read_weights, partial(write_weights, state_dict={})):
-        with pytest.raises(UserError, match=f'pip install {package}'):
-            action(tmp_path / f'w{ending}')
-
-
-def test_the_command_has_help(root):
-    done = subprocess.run([sys.executable, '-m', 'vididi_jax.models.torchvision', 'export', '--help'], cwd=root,
-                          capture_output=True, text=True)
-    assert done.returncode == 0 and '--workdir' in done.stdout and 'load_state_dict' in done.stdout

@@ -17,7 +17,8 @@ import torchvision
 
 from tests.parity import reference, regions, transforms
 from vididi_jax.models import create_encoder
-from vididi_jax.models.torchvision import from_state_dict, read_weights, to_state_dict, write_weights
+from vididi_jax.models.torchvision import from_state_dict, to_state_dict
+from vididi_jax.weights import read_weights, write_weights
 
 EXACT = 1e-9  # float64, whatever is compared
 SINGLE = 1e-5  # float32, features in eval mode

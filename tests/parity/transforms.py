@@ -6,8 +6,8 @@ import torch
 from torchvision.models import get_model_weights
 from torchvision.transforms import functional as theirs
 
-from vididi_jax import pixels
 from vididi_jax.models import torchvision as weights
+from vididi_jax.pixels import operations as pixels
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BOXES = ((0, 0, 40, 53), (5, 7, 30, 21), (3, 2, 12, 9))  # top, left, height, width

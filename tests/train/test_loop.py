@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 
-from vididi_jax.config import to_dict, workdir_config
+from vididi_jax.config import to_dict
 from vididi_jax.errors import UserError
 from vididi_jax.train import loop, pretrain
 from vididi_jax.train.checkpoint import Checkpoints, load_encoder_variables
 from vididi_jax.train.debug import load_bundle
-from vididi_jax.train.metrics import read_metrics
+from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
+from vididi_jax.train.run import workdir_config
 from vididi_jax.train.state import build_networks, init_state
 from vididi_jax.train.step import make_train_step
 

@@ -21,7 +21,7 @@ def load_clips(source: RecordSource, record: int, indices: np.ndarray, shape: tu
     """Decode the frames of one video's clips.
 
     Frames keep their size and stand in the top left corner of a canvas of zeros; `size` says how far they reach, and
-    what works on them (`vididi_jax.augment`, `vididi_jax.crops`) never looks beyond it.
+    what works on them (`vididi_jax.pixels.augment`, `vididi_jax.pixels.crops`) never looks beyond it.
 
     Args:
       source: the records.

@@ -1,1 +1,1 @@
-"""Evaluation of pretrained encoders."""
+"""Evaluation of pretrained encoders by recognition: retrieval, linear probe, fine-tuning."""

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from vididi_jax.config import flatten, to_dict
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate.evaluation import print_table
+from vididi_jax.evaluate.recognition import print_table
 from vididi_jax.evaluate.results import write_results
 
 # In the order of the table; the quick ones first.

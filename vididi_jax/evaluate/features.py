@@ -1,105 +1,29 @@
-"""What an encoder makes of whole videos: its outputs on evenly spaced clips, averaged; and a cache of features."""
+"""Features of whole videos by a frozen encoder, kept in a cache; and the task that writes them to a file."""
 
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
-from vididi_jax.augment import Augmentation
-from vididi_jax.crops import CROPS, evaluation_crops
-from vididi_jax.data import pipeline
 from vididi_jax.data.source import RecordSource
 from vididi_jax.derivatives import time_derivative
-from vididi_jax.errors import UserError
-from vididi_jax.train import mesh as meshes
-from vididi_jax.train.checkpoint import checksums, load_encoder_variables
-from vididi_jax.train.state import INIT, build_encoder, check_same_shapes
+from vididi_jax.evaluate.protocol import open_complete, usable
+from vididi_jax.evaluate.results import provenance
+from vididi_jax.evaluate.views import Views, average_over_views, read_views
+from vididi_jax.models.classifier import NAMES
+from vididi_jax.train.encoder import Encoder, trained_encoder, untrained_encoder
+from vididi_jax.train.run import workdir_config
 
 logger = logging.getLogger(__name__)
 
-
-class Encoder(NamedTuple):
-    """A frozen encoder and how it wants its pixels.
-
-    Attributes:
-      module: the linen module.
-      variables: {'params', 'batch_stats'}.
-      augment: of the training run; evaluation uses its crop size, centre fraction, mean and standard deviation.
-      step: training steps behind the variables; 0 if untrained.
-    """
-
-    module: nn.Module
-    variables: Any
-    augment: Augmentation
-    step: int
-
-    def fingerprint(self) -> str:
-        """Hash of all that decides the features of a view: architecture, weights and normalisation."""
-        pixels = {name: value for name, value in asdict(self.augment).items()
-                  if name in ('size', 'centre_fraction', 'mean', 'std')}
-        about = [str(self.module), checksums(self.variables), pixels]
-        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-
-
-class Views(NamedTuple):
-    """Which views of a video are looked at: `config.eval` in short."""
-
-    clips: int  # evenly spaced
-    frames: int
-    stride: int
-    crops: str  # one of `CROPS`
-    seed: int  # of random crops
-
-    @property
-    def text(self) -> str:
-        """For results: '10 x 1 (centre)'."""
-        return f'{self.clips} x {CROPS[self.crops]} ({self.crops})'
-
-
-def read_views(config, orders: tuple[int, ...]) -> Views:
-    """The views that an evaluation's config asks for; raises `UserError` if derivatives of `orders` do not fit."""
-    settings = config.eval
-    if settings.crops not in CROPS:
-        raise UserError(f'eval.crops is {settings.crops!r}: choose one of {", ".join(CROPS)}.')
-    if settings.clips < 1 or settings.stride < 1:
-        raise UserError(f'eval.clips is {settings.clips} and eval.stride {settings.stride}: both must be at least 1.')
-    if settings.frames <= max(orders):
-        raise UserError(f'clips of {settings.frames} frames have no derivative of order {max(orders)}: raise '
-                        'eval.frames.')
-    return Views(settings.clips, settings.frames, settings.stride, settings.crops, config.seed)
-
-
-def trained_encoder(config, workdir: str) -> Encoder:
-    """The encoder of the latest checkpoint of `workdir`, whose training config is `config`."""
-    untrained = untrained_encoder(config)
-    variables, meta = load_encoder_variables(workdir)
-    check_same_shapes(untrained.variables['params'], variables['params'], workdir)
-    return untrained._replace(variables=variables, step=meta['step'])
-
-
-def untrained_encoder(config) -> Encoder:
-    """The encoder that a run of `config` starts from, before its first step: the baseline of every evaluation."""
-    module = build_encoder(config.model)
-    augment = Augmentation(**config.augment)
-    clip = jnp.zeros((1, config.clip.frames, augment.size, augment.size, 3), module.dtype)
-    key = jax.random.fold_in(jax.random.key(config.seed), INIT)
-    variables = jax.jit(module.init)(jax.random.split(key, 3)[0], clip)  # as in `init_state`
-    if config.init_from:
-        given, _ = load_encoder_variables(config.init_from)
-        check_same_shapes(variables['params'], given['params'], config.init_from)
-        variables = given
-    return Encoder(module, variables, augment, 0)
+ORDERS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -112,62 +36,6 @@ class FeatureFunction:
     def __call__(self, variables, pixels: jax.Array) -> dict[int, jax.Array]:
         return {order: self.module.apply(variables, time_derivative(pixels, order), train=False)
                 for order in self.orders}
-
-
-@partial(jax.jit, static_argnames=('function', 'augment', 'views', 'dtype'))
-def _outputs(function, variables, batch: dict, *, augment: Augmentation, views: Views, dtype) -> dict:
-    """{order: (B, clips x crops, D)} of a batch of videos."""
-    clips, records = batch['clips'], batch['record']
-    seed = jax.random.key(views.seed)
-    fold = jax.vmap(jax.random.fold_in, (None, 0))
-    keys = jax.vmap(fold, (0, None))(fold(seed, records), jnp.arange(views.clips)).reshape(-1)
-    sizes = jnp.repeat(batch['size'], views.clips, axis=0)
-    pixels = evaluation_crops(keys, clips.reshape(-1, *clips.shape[2:]), sizes, augment, views.crops, dtype)
-    found = function(variables, pixels.reshape(-1, *pixels.shape[2:]))
-    return {order: value.astype(dtype).reshape(len(clips), -1, value.shape[-1]) for order, value in found.items()}
-
-
-def average_over_views(
-    function: Callable, variables, source: RecordSource, videos: np.ndarray, *, augment: Augmentation, views: Views,
-    workers: int, dtype=jnp.float32,
-) -> dict[int, np.ndarray]:
-    """The mean over a video's views of what `function` gives, for videos of `source`.
-
-    Args:
-      function: `(variables, pixels (B, T, h, w, 3)) -> {order: (B, D)}`; hashable, as it is compiled in.
-      variables: its first argument.
-      source: the records.
-      videos: (N,) indices into them.
-      augment: how pixels are cropped and normalised.
-      views: which views; a clip of a video that is too short for it runs on from its start.
-      workers: decoding processes.
-      dtype: of the pixels and the mean, float32 or float64.
-
-    Returns:
-      {order: (N, D)}, in the order of `videos`.
-    """
-    mesh = meshes.make_mesh()
-    devices = mesh.size
-    views_per_video = views.clips * CROPS[views.crops]
-    size = devices * max(1, 64 // (views_per_video * devices))  # about 64 views at a time, the same on each device
-    batches = pipeline.evaluation_batches(
-        source, clips_per_video=views.clips, length=views.frames, stride=views.stride, videos_per_batch=size,
-        records=videos)
-    variables = meshes.replicate(mesh, variables)
-    found = {}
-    with pipeline.iterate(batches, workers=workers) as iterator, \
-            tqdm(total=len(videos), unit='video', leave=False, dynamic_ncols=True) as bar:
-        for batch in iterator:
-            count = len(batch['label'])
-            fill = size - count  # the last batch keeps the shape; what fills it is cut off below
-            placed = meshes.to_devices(mesh, {
-                name: np.pad(batch[name], [(0, fill)] + [(0, 0)] * (batch[name].ndim - 1), mode='edge')
-                for name in ('clips', 'size', 'record')})
-            outputs = _outputs(function, variables, placed, augment=augment, views=views, dtype=dtype)
-            for order, value in jax.device_get(outputs).items():
-                found.setdefault(order, []).append(value.mean(1)[:count])
-            bar.update(count)
-    return {order: np.concatenate(values) for order, values in found.items()}
 
 
 def video_features(
@@ -228,3 +96,35 @@ def _read(path: Path, videos: int) -> np.ndarray | None:
         reason = str(error)
     logger.warning('%s is damaged (%s): computing these features again.', path, reason)
     return None
+
+
+def run(config, workdir: str) -> Path:
+    """Write the features of split `config.eval.split`; labels are neither needed nor used.
+
+    The file has `V`, `dV` and `d2V` (N, D), `ids`, `labels` and `groups` (N,) text, and `about`: JSON text with the
+    counts of the split's videos, views, checkpoint, fingerprints, and what results.json has too: seeds, config, commit,
+    versions, device.
+    """
+    training = workdir_config(workdir)
+    views = read_views(config, ORDERS)
+    directory = config.data.dir or training.data.dir
+    source = open_complete(directory, config.eval.split, config.allow_missing)
+    side = usable(source, config.eval)
+    encoder = untrained_encoder(training) if config.eval.untrained else trained_encoder(training, workdir)
+    features = video_features(encoder, source, orders=ORDERS, views=views, workers=config.data.workers,
+                              cache=Path(workdir) / 'eval' / 'cache')
+    counts = side.counts(config.eval)
+    about = {'data': directory, 'split': source.split, 'short_video': config.eval.short_video, 'counts': counts,
+             'clips_x_crops': views.text, 'frames': views.frames, 'stride': views.stride,
+             'encoder': encoder.fingerprint(), 'checkpoint_step': encoder.step, 'fingerprint': source.fingerprint,
+             'seed': training.seed, 'evaluation_seed': config.seed, **provenance(config)}
+    columns = {column: np.array([row[key] for row in side.rows], str)
+               for column, key in (('ids', 'id'), ('labels', 'label'), ('groups', 'group'))}
+    path = Path(workdir) / 'eval' / config.eval.name / 'features.npz'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **{name: features[order][side.videos] for order, name in NAMES.items()}, **columns,
+             about=json.dumps(about))
+    print(f'{counts["videos"]:,} of {counts["listed"]:,} listed videos of split {source.split!r} ({counts["looped"]:,} '
+          f'looped, {counts["dropped"]:,} dropped as too short), {views.text} views, encoder of step {encoder.step}: '
+          f'written to {path}')
+    return path

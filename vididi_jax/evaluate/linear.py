@@ -9,9 +9,9 @@ import scipy.special
 from tqdm import tqdm
 
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate.evaluation import Evaluation, Outcome, features_of, finish, open_evaluation
 from vididi_jax.evaluate.metrics import confusion, top_k
 from vididi_jax.evaluate.protocol import Fold, deal
+from vididi_jax.evaluate.recognition import Evaluation, Outcome, features_of, finish, open_evaluation
 
 logger = logging.getLogger(__name__)
 

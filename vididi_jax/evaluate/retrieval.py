@@ -3,9 +3,9 @@
 import numpy as np
 
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate.evaluation import Evaluation, Outcome, features_of, finish, open_evaluation
 from vididi_jax.evaluate.metrics import confusion
-from vididi_jax.train.health import unit
+from vididi_jax.evaluate.recognition import Evaluation, Outcome, features_of, finish, open_evaluation
+from vididi_jax.measures import unit
 
 ORDERS = (0, 1, 2)
 DECIMALS = 12  # of similarities that are told apart

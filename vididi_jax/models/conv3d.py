@@ -1,7 +1,7 @@
 """3-D convolution in several formulations, equal in value and gradient; which one is fast depends on the backend."""
 
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -75,23 +75,6 @@ def _best_on_cpu(x: jax.Array, w: jax.Array) -> str:
     """Winograd's filtering where its transforms pay off; not in bfloat16, whose error it multiplies by seven."""
     large = winograd.tiles(x.shape) >= MIN_TILES and min(x.shape[2:4]) >= winograd.TILE
     return 'winograd' if large and min(w.shape[3:]) >= MIN_CHANNELS and x.dtype != jnp.bfloat16 else 'taps'
-
-
-@cache
-def compiler_options() -> dict[str, str]:
-    """For `jax.jit` of what trains an encoder: on a CPU, convolutions without XLA's new library for them (YNN).
-
-    Measured with benchmarks/train_step.py, its convolutions are slower than the ones before. The option is left out
-    where the compiler has none of that name.
-    """
-    options = {'xla_cpu_experimental_ynn_fusion_type': ''}
-    if jax.default_backend() != 'cpu':
-        return {}
-    try:
-        jax.jit(lambda: jnp.zeros(()), compiler_options=options).lower().compile()
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return options
 
 
 def _taps(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple) -> jax.Array:

@@ -1,16 +1,12 @@
-"""Weights of torchvision.models.video into these encoders and out of them: `python -m` this module with `--help`.
+"""Names and layouts of torchvision.models.video's weights: state dicts into variables of these encoders, and back.
 
 A state dict is {key: numpy array} with torchvision's keys and axes: convolutions (out, in, kt, kh, kw), where the
 encoders here have (kt, kh, kw, in, out). The classification head (`fc.*`, `classifier.*`) and BatchNorm's
 `num_batches_tracked` are no part of an encoder: reading passes them over, writing leaves them out.
 """
 
-import argparse
-import importlib
-import sys
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,7 +18,6 @@ from vididi_jax.models import ENCODERS, create_encoder
 
 Shape = tuple[int, ...]
 
-FORMATS = {'.npz': 'numpy', '.safetensors': 'safetensors.numpy', '.pth': 'torch', '.pt': 'torch'}
 OUTSIDE = ('fc.', 'classifier.')
 
 # What torchvision's own weights (KINETICS400_V1) were trained on: RGB in [0, 1], and the side of the square clips.
@@ -155,146 +150,3 @@ def to_state_dict(name: str, variables: Mapping[str, Any]) -> dict[str, np.ndarr
         state_dict[key] = np.ascontiguousarray(value.transpose(4, 3, 0, 1, 2) if value.ndim == 5 else value)
     from_state_dict(name, state_dict)  # raises if any is missing
     return state_dict
-
-
-def _library(path: Path):
-    """The module that reads and writes files of this name."""
-    if path.suffix not in FORMATS:
-        raise UserError(f'{path} is of no known format: its name must end in one of {", ".join(FORMATS)}.')
-    library = FORMATS[path.suffix]
-    try:
-        return importlib.import_module(library)
-    except ImportError as error:
-        package = library.partition('.')[0]
-        raise UserError(f'{path.suffix} files need {package}, which is not installed: pip install {package}, '
-                        'or use a .npz file.') from error
-
-
-def _first_sentence(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].split('. ')[0].rstrip('.')
-
-
-def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """The state dict of a file: .npz with numpy alone, .safetensors with safetensors, .pth and .pt with torch.
-
-    float16 and bfloat16 become float32, because parameters have at least that.
-
-    Raises:
-      UserError: no such file, an unknown format, a library that is not installed, or a file that holds no state dict.
-    """
-    path = Path(path)
-    library = _library(path)
-    if not path.is_file():
-        raise UserError(f'there is no file {path}.')
-    try:
-        if library is np:
-            with np.load(path) as file:
-                state_dict = dict(file)
-        elif library.__name__ == 'torch':
-            loaded = library.load(path, map_location='cpu', weights_only=True)
-            odd = [str(key) for key, value in loaded.items() if not isinstance(value, library.Tensor)]
-            if odd:
-                raise ValueError(f'no tensor under {", ".join(odd)}')
-            state_dict = {key: (value.float() if value.is_floating_point() and value.itemsize < 4 else value).numpy()
-                          for key, value in loaded.items()}
-        else:
-            state_dict = library.load_file(path)
-    except Exception as error:  # whatever a file that is no state dict makes its reader raise
-        raise UserError(f'{path} cannot be read as a state dict ({_first_sentence(error)}).') from error
-    half = ('float16', 'bfloat16')
-    return {key: value.astype(np.float32) if str(value.dtype) in half else value for key, value in state_dict.items()}
-
-
-def write_weights(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> None:
-    """Write a state dict in the format that the name ends in, see `read_weights`; the file appears when it is whole.
-
-    Raises:
-      UserError: an unknown format, a library that is not installed, or a folder that cannot be written to.
-    """
-    path = Path(path)
-    library = _library(path)
-    part = path.with_name(f'{path.stem}.part{path.suffix}')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if library is np:
-            np.savez(part, **state_dict)
-        elif library.__name__ == 'torch':
-            library.save({key: library.from_numpy(np.array(value)) for key, value in state_dict.items()}, part)
-        else:
-            library.save_file(dict(state_dict), part)
-        part.replace(path)
-    except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f'{path} cannot be written ({_first_sentence(error)}).') from error
-
-
-def export_weights(workdir: str, out: str) -> None:
-    """Write the encoder of a workdir's latest checkpoint to a file that torchvision's model loads."""
-    from vididi_jax.config import workdir_config  # the command stands above training, this module below it
-    from vididi_jax.train.checkpoint import load_encoder_variables
-
-    model = workdir_config(workdir).model
-    variables, meta = load_encoder_variables(workdir)
-    write_weights(out, to_state_dict(model.name, variables))
-    print(f'{model.name} of width {model.width} after step {meta["step"]} written to {out}')
-
-
-def import_weights(weights: str, name: str, out: str) -> None:
-    """Write torchvision's weights as a checkpoint of an encoder alone, which `config.init_from` takes."""
-    from vididi_jax.train.checkpoint import Checkpoints
-
-    state_dict = read_weights(weights)
-    variables = from_state_dict(name, state_dict)
-    try:
-        with Checkpoints(out) as checkpoints:
-            if checkpoints.steps():
-                raise UserError(f'{out} has checkpoints already: give --out another folder.')
-            checkpoints.save(0, {part: {'encoder': tree} for part, tree in variables.items()}, {}, 0.0)
-    except OSError as error:
-        raise UserError(f'{out} cannot be written ({error.strerror}).') from error
-    print(f'written to {out}: train from it with --config.init_from={out} --config.model.name={name} '
-          f'--config.model.width={width_of(name, state_dict)}')
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        raise UserError(f'{message} ({self.prog} --help says more).')
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog='python -m vididi_jax.models.torchvision',
-        description='Exchange encoder weights with torchvision.models.video. Files end in .npz (numpy alone), '
-        '.safetensors (needs safetensors), .pth or .pt (need torch), and hold arrays under torchvision\'s keys.')
-    commands = parser.add_subparsers(dest='command', required=True, metavar='export|import')
-    command = commands.add_parser(
-        'export', help='the encoder of a workdir into a file',
-        description='Write the encoder of the latest checkpoint of a workdir. In PyTorch: model = torchvision.models.'
-        'video.r3d_18(); model.fc = torch.nn.Identity() (classifier for s3d); model.load_state_dict(torch.load(FILE)).')
-    command.add_argument('--workdir', required=True, metavar='DIR', help='the workdir of a training run')
-    command.add_argument('--out', required=True, metavar='FILE', help='file to write; its ending says the format')
-    command = commands.add_parser(
-        'import', help='a file into a checkpoint that training starts from',
-        description='Check weights and write them as a checkpoint of an encoder, for --config.init_from. They want '
-        'the pixel normalisation they were trained with in config.augment.mean and config.augment.std: '
-        f'{MEAN} and {STD} for torchvision\'s own.')
-    command.add_argument('--weights', required=True, metavar='FILE', help='a state dict; its head may be there or not')
-    command.add_argument('--name', required=True, metavar='NAME', help='r3d_18, r2plus1d_18, mc3_18 or s3d')
-    command.add_argument('--out', required=True, metavar='DIR', help='a new folder')
-    return parser
-
-
-def main() -> None:
-    try:
-        arguments = build_parser().parse_args()
-        if arguments.command == 'export':
-            export_weights(arguments.workdir, arguments.out)
-        else:
-            import_weights(arguments.weights, arguments.name, arguments.out)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(1)
-
-
-if __name__ == '__main__':
-    main()

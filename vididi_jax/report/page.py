@@ -8,14 +8,15 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from vididi_jax.augment import Augmentation
-from vididi_jax.config import flatten, to_dict, workdir_config
-from vididi_jax.crops import centre_crop
+from vididi_jax import pictures
+from vididi_jax.config import flatten, to_dict
 from vididi_jax.data import clips, pipeline
 from vididi_jax.data.source import RecordSource
 from vididi_jax.derivatives import derivative_stack
-from vididi_jax.report import plots
-from vididi_jax.train.metrics import read_metrics
+from vididi_jax.pixels.augment import Augmentation
+from vididi_jax.pixels.crops import centre_crop
+from vididi_jax.train.metric_writer import read_metrics
+from vididi_jax.train.run import workdir_config
 
 CURVES = ('loss', 'invariance', 'variance', 'covariance', 'view1_to_view2', 'view2_to_view1', 'gradient_norm',
           'learning_rate', 'health/effective_rank', 'health/order_agreement', 'health/knn_accuracy')
@@ -93,12 +94,12 @@ def run(config, workdir: str) -> None:
     retrieval = {name: result for name, result in results.items() if result['task'] == 'retrieval'}
     parts = [f'<h1>{html.escape(Path(workdir).name)}</h1>', '<h2>What the encoder sees</h2>']
     augment = Augmentation(**training.augment)
-    parts.append(picture(plots.clip_and_derivatives(example_stack(training), augment.mean, augment.std),
+    parts.append(picture(pictures.clip_and_derivatives(example_stack(training), augment.mean, augment.std),
                          'A clip and its first and second temporal derivatives: what stands still is gray.'))
     if rows:
         text = (f'{len(rows)} rows of metrics.jsonl, up to step {rows[-1]["step"]}; losses of different phases do not '
                 'compare.')
-        parts += ['<h2>Training</h2>', picture(plots.curves(rows, CURVES), text)]
+        parts += ['<h2>Training</h2>', picture(pictures.curves(rows, CURVES), text)]
     if retrieval:
         kinds = {result['encoder'] for result in retrieval.values()}
         encoders = {result['encoder'] if len(kinds) == len(retrieval) else name: result['metrics']
@@ -106,7 +107,7 @@ def run(config, workdir: str) -> None:
         chance = next(iter(retrieval.values()))['chance']
         text = ('Share of test videos with a video of their class among the k nearest; the dotted line is chance at '
                 'k = 1.')
-        parts += ['<h2>Retrieval</h2>', picture(plots.recall_bars(encoders, chance), text)]
+        parts += ['<h2>Retrieval</h2>', picture(pictures.recall_bars(encoders, chance), text)]
     for task, title, section in (
             ('retrieval', '', result_section), ('linear', '<h2>Linear probe</h2>', result_section),
             ('finetune', '<h2>Fine-tuning</h2>', result_section),

@@ -1,8 +1,4 @@
-"""Is a representation healthy? Measures of collapse and of agreement, and a probe that takes them during training.
-
-The measures are functions of arrays in numpy; rows are videos or clips. Embeddings are compared by their direction.
-Where anything is not finite, the measure is nan.
-"""
+"""A probe that measures, during a run, whether the representation is healthy: collapse, and agreement of the orders."""
 
 import logging
 from functools import partial
@@ -11,111 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vididi_jax.augment import Augmentation
-from vididi_jax.crops import centre_crop
+from vididi_jax import measures
 from vididi_jax.data import pipeline
 from vididi_jax.data.source import RecordSource
 from vididi_jax.derivatives import derivative_stack
+from vididi_jax.pixels.augment import Augmentation
+from vididi_jax.pixels.crops import centre_crop
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.state import Networks, TrainState
 
 logger = logging.getLogger(__name__)
 
 COLLAPSED_STD, COLLAPSED_RANK = 0.05, 1.5  # below these, embeddings are one point, or one line
-NEIGHBOURS = 5
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    """Rows of (..., D) to unit Euclidean length, float64; a row of zeros stays."""
-    x = np.asarray(x, np.float64)
-    with np.errstate(invalid='ignore'):  # infinity becomes nan
-        return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.finfo(np.float64).tiny)
-
-
-def embedding_std(z: np.ndarray) -> tuple[float, float]:
-    """Smallest and mean standard deviation of the D entries of unit embeddings, times sqrt(D).
-
-    The mean is about 1 for embeddings that spread evenly over the sphere, and 0 for collapsed ones.
-
-    Args:
-      z: (N, D).
-
-    Reference: Chen and He, "Exploring Simple Siamese Representation Learning", CVPR 2021, section 4.1.
-    """
-    std = unit(z).std(0) * np.sqrt(z.shape[1])
-    return float(std.min()), float(std.mean())
-
-
-def effective_rank(z: np.ndarray) -> float:
-    """`exp(-sum_i p_i log p_i)`, p_i the share of singular value i of the centred embeddings: 1 to min(N - 1, D).
-
-    Args:
-      z: (N, D). Embeddings that are all equal have rank 0.
-
-    Reference: Roy and Vetterli, "The Effective Rank", EUSIPCO 2007; Garrido et al., "RankMe", ICML 2023.
-    """
-    z = np.asarray(z, np.float64)
-    if not np.isfinite(z).all():  # the decomposition would raise
-        return np.nan
-    values = np.linalg.svd(z - z.mean(0), compute_uv=False)
-    if values.sum() <= 1e-12 * max(np.linalg.norm(z), 1e-300):
-        return 0.0
-    shares = values[values > 0] / values.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-def alignment(z1: np.ndarray, z2: np.ndarray) -> float:
-    """Mean squared distance between the unit embeddings of two clips of the same video: 0 is best, 2 is unrelated.
-
-    Args:
-      z1, z2: (N, D).
-
-    Reference: Wang and Isola, "Understanding Contrastive Representation Learning", ICML 2020, section 4.
-    """
-    return float(((unit(z1) - unit(z2)) ** 2).sum(-1).mean())
-
-
-def uniformity(z: np.ndarray) -> float:
-    """`log mean_{i != j} exp(-2 |z_i - z_j|^2)` of unit embeddings: 0 where all are equal, the lower the more spread.
-
-    Args:
-      z: (N, D), N at least 2.
-
-    Reference: Wang and Isola, ICML 2020, section 4.
-    """
-    z = unit(z)
-    squared = np.maximum(2 - 2 * z @ z.T, 0)
-    return float(np.log(np.exp(-2 * squared)[~np.eye(len(z), dtype=bool)].mean()))
-
-
-def order_agreement(z: np.ndarray) -> float:
-    """Mean cosine between the embeddings of different derivative orders of the same clip.
-
-    Args:
-      z: (K, N, D), one row of embeddings an order, K at least 2.
-    """
-    z = unit(z)
-    cosines = np.einsum('ind,jnd->ijn', z, z).mean(-1)
-    return float(cosines[~np.eye(len(z), dtype=bool)].mean())
-
-
-def knn_accuracy(features: np.ndarray, labels: np.ndarray, k: int = NEIGHBOURS) -> float:
-    """Percentage of videos whose class wins the vote of their k nearest others, by cosine; ties go to the nearer class.
-
-    Args:
-      features: (N, D).
-      labels: (N,) ints.
-      k: number of neighbours.
-    """
-    if not np.isfinite(features).all():  # nan has no place in the order
-        return np.nan
-    x, labels = unit(features), np.asarray(labels)
-    similarity = x @ x.T
-    np.fill_diagonal(similarity, -np.inf)
-    nearest = labels[np.argsort(-similarity, axis=1, kind='stable')[:, : min(k, len(x) - 1)]]
-    votes = (nearest[:, :, None] == nearest[:, None, :]).sum(-1)  # of each neighbour's class; argmax takes the nearest
-    winners = nearest[np.arange(len(x)), votes.argmax(1)]
-    return 100 * float((winners == labels).mean())
 
 
 class Probe:
@@ -154,18 +57,19 @@ class Probe:
             found.append(jax.device_get(self._embed(variables, placed)))
         features, z = (np.concatenate([part[i] for part in found], axis=1) for i in (0, 1))
         labels = np.concatenate([part[2] for part in found])
-        smallest, mean = embedding_std(z[0, :, 0])
-        flat = z.reshape(z.shape[0], -1, z.shape[-1])
-        measures = {
-            'embedding_std_min': smallest, 'embedding_std_mean': mean, 'effective_rank': effective_rank(z[0, :, 0]),
-            'alignment': alignment(z[0, :, 0], z[0, :, 1]), 'uniformity': uniformity(z[0, :, 0]),
-            'order_agreement': order_agreement(flat),
+        smallest, mean = measures.embedding_std(z[0, :, 0])
+        found = {
+            'embedding_std_min': smallest, 'embedding_std_mean': mean,
+            'effective_rank': measures.effective_rank(z[0, :, 0]),
+            'alignment': measures.alignment(z[0, :, 0], z[0, :, 1]), 'uniformity': measures.uniformity(z[0, :, 0]),
+            'order_agreement': measures.order_agreement(z.reshape(z.shape[0], -1, z.shape[-1])),
         }
         if self.has_labels:
             per_video = features.mean(2)  # of both clips
-            measures['knn_accuracy'] = knn_accuracy(np.concatenate([unit(x) for x in per_video[:2]], axis=1), labels)
-        warn_of_collapse(measures)
-        return {f'health/{name}': value for name, value in measures.items()}
+            joined = np.concatenate([measures.unit(x) for x in per_video[:2]], axis=1)
+            found['knn_accuracy'] = measures.knn_accuracy(joined, labels)
+        warn_of_collapse(found)
+        return {f'health/{name}': value for name, value in found.items()}
 
 
 def _embed(variables, batch, *, networks: Networks, spec: Augmentation, max_order: int):
@@ -179,11 +83,11 @@ def _embed(variables, batch, *, networks: Networks, spec: Augmentation, max_orde
     return features.astype(dtype).reshape(shape), z.astype(dtype).reshape(shape), batch['label']
 
 
-def warn_of_collapse(measures: dict[str, float]) -> None:
+def warn_of_collapse(measured: dict[str, float]) -> None:
     """Logs what to try if the embeddings have (nearly) become one point, or one line."""
-    if measures['embedding_std_mean'] < COLLAPSED_STD or measures['effective_rank'] < COLLAPSED_RANK:
+    if measured['embedding_std_mean'] < COLLAPSED_STD or measured['effective_rank'] < COLLAPSED_RANK:
         logger.warning(
             'THE EMBEDDINGS COLLAPSE (mean std %.3f, effective rank %.1f): try a lower config.optimizer.base_rate, a '
             'longer warm-up or a larger batch; with VICReg a larger weight of the variance term, with BYOL a slower '
             'target (framework.ema_base) or a faster predictor (optimizer.predictor_rate).',
-            measures['embedding_std_mean'], measures['effective_rank'])
+            measured['embedding_std_mean'], measured['effective_rank'])

@@ -14,14 +14,15 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from vididi_jax.config import check_same_run, write_config
 from vididi_jax.data import pipeline
 from vididi_jax.errors import UserError
 from vididi_jax.train import mesh as meshes
-from vididi_jax.train.checkpoint import Checkpoints, load_encoder_variables
+from vididi_jax.train.checkpoint import Checkpoints
 from vididi_jax.train.debug import save_bundle
-from vididi_jax.train.metrics import MetricsWriter
-from vididi_jax.train.state import AUGMENT, INIT, TrainState, check_same_shapes, with_encoder
+from vididi_jax.train.encoder import load_fitting_variables
+from vididi_jax.train.metric_writer import MetricsWriter
+from vididi_jax.train.run import check_same_run, write_config
+from vididi_jax.train.state import AUGMENT, INIT, TrainState, with_encoder
 
 
 class Task(NamedTuple):
@@ -127,8 +128,7 @@ def restore_or_init(config, task: Task, checkpoints: Checkpoints, mesh) -> tuple
         return state, meta
     state = task.init(key)
     if config.init_from:
-        variables, _ = load_encoder_variables(config.init_from)
-        check_same_shapes(state.params['encoder'], variables['params'], config.init_from)
+        variables, _ = load_fitting_variables(config.init_from, state.params['encoder'])
         state = with_encoder(state, variables)
     return meshes.replicate(mesh, state), {'step': 0, 'epoch_losses': [], 'data': task.fingerprint}
 

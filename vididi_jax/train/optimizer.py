@@ -1,7 +1,6 @@
 """Optimisers of pretraining and of supervised training, and their learning rates."""
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from vididi_jax.errors import UserError
@@ -26,26 +25,11 @@ def learning_rate(config, total_steps: int) -> optax.Schedule:
         raise UserError(f'optimizer.warmup_fraction is {settings.warmup_fraction}: it is a share of all steps, from 0 '
                         'to below 1.')
     warmup = int(settings.warmup_fraction * total_steps)
-    cosine = optax.cosine_decay_schedule(peak, total_steps - warmup, alpha=settings.final_fraction)
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), cosine], [warmup]) if warmup else cosine
+    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, total_steps, settings.final_fraction * peak)
 
 
 def _rank_above_one(params):
     return jax.tree.map(lambda p: p.ndim > 1, params)
-
-
-def scale_by_trust_ratio(coefficient: float) -> optax.GradientTransformation:
-    """`d *= coefficient * |p| / |d|` for each parameter, unchanged where either norm is 0; norms at least float32."""
-
-    def update(updates, state, params):
-        def scale(d, p):
-            p_norm, d_norm = (jnp.linalg.norm(x.astype(jnp.promote_types(x.dtype, jnp.float32))) for x in (p, d))
-            apart = (p_norm > 0) & (d_norm > 0)
-            return d * jnp.where(apart, coefficient * p_norm / jnp.where(apart, d_norm, 1), 1).astype(d.dtype)
-
-        return jax.tree.map(scale, updates, params), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def lars(
@@ -65,16 +49,10 @@ def lars(
     """
     return optax.chain(
         optax.masked(optax.add_decayed_weights(weight_decay), _rank_above_one),
-        optax.masked(scale_by_trust_ratio(trust_coefficient), _rank_above_one),
+        optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient), _rank_above_one),
         optax.trace(decay=momentum),
         optax.scale_by_learning_rate(rate),
     )
-
-
-def scale_part(name: str, factor: float) -> optax.GradientTransformation:
-    """Updates of the part `name` of the parameters times `factor`; the others as they are."""
-    return optax.stateless(lambda updates, _: {
-        part: jax.tree.map(lambda u: factor * u, tree) if part == name else tree for part, tree in updates.items()})
 
 
 def build_optimizer(config, total_steps: int) -> optax.GradientTransformation:
@@ -111,7 +89,8 @@ def build_optimizer(config, total_steps: int) -> optax.GradientTransformation:
         optimizer = optax.adamw(rate, weight_decay=settings.weight_decay, mask=_rank_above_one)
     else:
         raise UserError(f'optimizer.name is {settings.name!r}: choose lars or adamw.')
-    optimizer = optax.chain(optimizer, scale_part('predictor', settings.predictor_rate))
+    predictor = optax.masked(optax.scale(settings.predictor_rate), lambda p: {part: part == 'predictor' for part in p})
+    optimizer = optax.chain(optimizer, predictor)
     if settings.clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
     if settings.accumulate > 1:
@@ -166,13 +145,10 @@ def sgd(
     if clip_norm < 0:
         raise UserError(f'optimizer.clip_norm is {clip_norm}: it must be above 0, or 0 for no clipping.')
 
-    def scale(updates, params):
-        return jax.tree.map(lambda u, f: u * f, updates, layer_rates(params, encoder_rate, layer_decay))
-
     return optax.chain(
         *([optax.clip_by_global_norm(clip_norm)] if clip_norm else []),
         optax.add_decayed_weights(weight_decay),
         optax.trace(decay=momentum),
         optax.scale_by_learning_rate(rate),
-        optax.stateless(scale),
+        optax.stateless(lambda updates, p: optax.tree.mul(updates, layer_rates(p, encoder_rate, layer_decay))),
     )

@@ -8,15 +8,16 @@ import ml_collections
 import numpy as np
 
 from vididi_jax import schedule as schedules
-from vididi_jax.augment import Augmentation
 from vididi_jax.data import clips, pipeline
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
+from vididi_jax.models.build import compute_dtype
+from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.health import Probe
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
-from vididi_jax.train.state import TrainState, build_networks, compute_dtype, init_state
+from vididi_jax.train.state import TrainState, build_networks, init_state
 from vididi_jax.train.step import check_framework, frames_to_read, make_train_step
 
 

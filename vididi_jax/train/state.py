@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vididi_jax.errors import UserError
-from vididi_jax.models import create_encoder
+from vididi_jax.models.build import build_encoder, compute_dtype
 from vididi_jax.models.heads import MLP
 
 INIT, AUGMENT = range(2)  # tags that split the keys of one seed by what they are for; the schedule has its own
@@ -43,18 +42,6 @@ class Networks(NamedTuple):
     predictor: nn.Module | None
 
 
-DTYPES = ('auto', 'float32', 'bfloat16', 'float64')
-
-
-def compute_dtype(model) -> jnp.dtype:
-    """Dtype of the activations: 'auto' is bfloat16 on GPU and TPU, and float32 on a CPU, where bfloat16 is slower."""
-    if model.dtype not in DTYPES:
-        raise UserError(f'model.dtype is {model.dtype!r}: choose one of {", ".join(DTYPES)}.')
-    if model.dtype == 'auto':
-        return jnp.dtype(jnp.float32 if jax.default_backend() == 'cpu' else jnp.bfloat16)
-    return jnp.dtype(model.dtype)
-
-
 def build_networks(config) -> Networks:
     """Modules for `config.model` and `config.framework`."""
     dtype = compute_dtype(config.model)
@@ -64,13 +51,6 @@ def build_networks(config) -> Networks:
         head(config.framework.projector),
         head(config.framework.predictor) if config.framework.loss == 'byol' else None,
     )
-
-
-def build_encoder(model, **options) -> nn.Module:
-    """The encoder that `config.model` describes; `options` of `create_encoder` besides."""
-    return create_encoder(
-        model.name, width=model.width, dtype=compute_dtype(model), conv_impl=model.conv_impl, remat=model.remat,
-        **options)
 
 
 def init_state(
@@ -111,23 +91,8 @@ def init_state(
 def with_encoder(state: TrainState, variables) -> TrainState:
     """`state` with the encoder's parameters and statistics replaced, in BYOL's target too."""
 
-    def put(params, batch_stats):
-        copy = jax.tree.map(jnp.copy, variables)
-        return {**params, 'encoder': copy['params']}, {**batch_stats, 'encoder': copy['batch_stats']}
+    def put(trees: dict) -> dict:
+        return {part: {**trees[part], 'encoder': jax.tree.map(jnp.copy, variables[part])} for part in variables}
 
-    params, batch_stats = put(state.params, state.batch_stats)
-    target = state.target
-    if target is not None:
-        target = dict(zip(('params', 'batch_stats'), put(target['params'], target['batch_stats']), strict=True))
-    return state.replace(params=params, batch_stats=batch_stats, target=target)
-
-
-def check_same_shapes(expected, given, origin: str) -> None:
-    """Raises `UserError` naming the first parameter of `given` that does not fit."""
-    shapes = [{jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape
-               for path, leaf in jax.tree_util.tree_leaves_with_path(tree)} for tree in (expected, given)]
-    for name in sorted(shapes[0].keys() | shapes[1].keys()):
-        here, there = (s.get(name, 'absent') for s in shapes)
-        if here != there:
-            raise UserError(f'the encoder of {origin} does not fit this config ({name} is {there} there and {here} '
-                            'here): set config.model to what it was trained with.')
+    online = put({'params': state.params, 'batch_stats': state.batch_stats})
+    return state.replace(**online, target=None if state.target is None else put(state.target))

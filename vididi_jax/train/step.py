@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import optax
 
 from vididi_jax import losses
-from vididi_jax.augment import Augmentation, augment
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError
-from vididi_jax.models.conv3d import compiler_options
+from vididi_jax.pixels.augment import Augmentation, augment
 from vididi_jax.train.state import Networks, TrainState
+from vididi_jax.train.update import compile_update
 
 PAIR_LOSSES = {'vicreg': losses.vicreg_loss, 'info_nce': losses.info_nce_loss, 'nt_xent': losses.nt_xent_loss}
 
@@ -84,47 +84,6 @@ def pair_loss(framework) -> Callable:
     return losses.per_device(loss, jax.device_count()) if framework.scope == 'per_device' else loss
 
 
-def all_finite(tree) -> jax.Array:
-    """Whether every entry of every array of `tree` is finite, a bool scalar."""
-    finite = jnp.array(True)
-    for leaf in jax.tree.leaves(tree):
-        finite &= jnp.all(jnp.isfinite(leaf))
-    return finite
-
-
-def keep_if_finite(loss: jax.Array, grads, new: TrainState, old: TrainState) -> tuple[TrainState, jax.Array]:
-    """`new` if the loss and every gradient are finite, else `old`; and whether they are. See `checked` for the rest."""
-    finite = all_finite((loss, grads))
-    return jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, old), finite
-
-
-@partial(jax.jit, donate_argnames='old')
-def _confirm(new: TrainState, metrics: dict, old: TrainState) -> tuple[TrainState, dict]:
-    parts = {'loss': metrics['loss'], 'parameters': new.params, 'statistics': new.batch_stats,
-             'optimizer_state': new.opt_state, 'target': new.target}
-    found = {f'finite_{name}': all_finite(part) for name, part in parts.items()}
-    found['finite_gradients'] = metrics['finite'] | ~found['finite_loss']
-    finite = jnp.stack(list(found.values())).all()
-    state = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, old)
-    return state, {**metrics, 'finite': finite, **found}
-
-
-def checked(update: Callable) -> Callable:
-    """`update(state, *inputs) -> (state, metrics)` that keeps the state if anything of the new one is not finite.
-
-    A finite loss is not enough: a parameter can overflow in the update, and a running variance in the forward pass,
-    where dividing by its root leaves zeros. What is kept can be saved. A program of its own: as a part of the step the
-    checks would change how it is compiled, and so how it rounds.
-
-    Args:
-      update: does not donate the state, and has 'loss' and `keep_if_finite`'s 'finite' among its metrics.
-
-    Returns:
-      The same, but it donates the state, 'finite' is of all, and 'finite_PART' of each part of the step.
-    """
-    return lambda state, *inputs: _confirm(*update(state, *inputs), state)
-
-
 def make_update(networks: Networks, optimizer: optax.GradientTransformation, learning_rate, config, total_steps: int):
     """Build `update(state, first, second) -> (state, metrics)` for two views (B, T, H, W, 3); `state` is donated.
 
@@ -136,8 +95,6 @@ def make_update(networks: Networks, optimizer: optax.GradientTransformation, lea
     its running statistics are averages of those, not a moving average of the online network's, as its parameters are.
     No step reads them, and health and evaluation use the online network.
     """
-    byol = networks.predictor is not None
-    loss_of_pair = None if byol else pair_loss(config.framework)
 
     def embed(params, batch_stats, clips):
         """Encoder and projector in training mode -> embeddings and the statistics after them."""
@@ -146,15 +103,21 @@ def make_update(networks: Networks, optimizer: optax.GradientTransformation, lea
         z, projector = networks.projector.apply(variables['projector'], features, train=True, mutable=['batch_stats'])
         return z, {**batch_stats, 'encoder': encoder['batch_stats'], 'projector': projector['batch_stats']}
 
-    def online_and_target(params, batch_stats, target, first, second):
+    def two_views(params, state, first, second):
+        z1, batch_stats = embed(params, state.batch_stats, first)
+        z2, batch_stats = embed(params, batch_stats, second)
+        loss, terms = pair_loss(config.framework)(z1, z2)
+        return loss, (terms, batch_stats)
+
+    def online_and_target(params, state, first, second):
         predictions, targets = [], []
-        target_stats = target['batch_stats']
+        batch_stats, target_stats = state.batch_stats, state.target['batch_stats']
         for view in (first, second):
             z, batch_stats = embed(params, batch_stats, view)
             variables = {'params': params['predictor'], 'batch_stats': batch_stats['predictor']}
             p, predictor = networks.predictor.apply(variables, z, train=True, mutable=['batch_stats'])
             batch_stats = {**batch_stats, 'predictor': predictor['batch_stats']}
-            t, target_stats = embed(target['params'], target_stats, view)
+            t, target_stats = embed(state.target['params'], target_stats, view)
             predictions.append(p)
             targets.append(jax.lax.stop_gradient(t))
         forward, _ = losses.byol_loss(predictions[0], targets[1])
@@ -162,34 +125,17 @@ def make_update(networks: Networks, optimizer: optax.GradientTransformation, lea
         terms = {'view1_to_view2': forward, 'view2_to_view1': backward}
         return forward + backward, (terms, batch_stats, target_stats)
 
-    def loss_fn(params, state, first, second):
-        if byol:
-            return online_and_target(params, state.batch_stats, state.target, first, second)
-        z1, batch_stats = embed(params, state.batch_stats, first)
-        z2, batch_stats = embed(params, batch_stats, second)
-        loss, terms = loss_of_pair(z1, z2)
-        return loss, (terms, batch_stats, None)
+    def move_target(state, params, target_stats):
+        tau = losses.ema_tau(state.step, total_steps, config.framework.ema_base)
+        # While gradients are accumulated the online network stands still, and so does its average.
+        tau = jnp.where((state.step + 1) % config.optimizer.accumulate == 0, tau, 1.0)
+        online = {name: params[name] for name in state.target['params']}
+        return {'params': optax.incremental_update(online, state.target['params'], 1 - tau),
+                'batch_stats': target_stats}
 
-    @checked
-    @partial(jax.jit, compiler_options=compiler_options())
-    def update(state: TrainState, first: jax.Array, second: jax.Array):
-        gradient = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (terms, batch_stats, target_stats)), grads = gradient(state.params, state, first, second)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        target = state.target
-        if byol:
-            tau = losses.ema_tau(state.step, total_steps, config.framework.ema_base)
-            # While gradients are accumulated the online network stands still, and so does its average.
-            tau = jnp.where((state.step + 1) % config.optimizer.accumulate == 0, tau, 1.0)
-            online = {name: params[name] for name in target['params']}
-            target = {'params': losses.ema_update(target['params'], online, tau), 'batch_stats': target_stats}
-        new = TrainState(state.step + 1, params, batch_stats, opt_state, target)
-        new, finite = keep_if_finite(loss, grads, new, state)
-        return new, {'loss': loss, **terms, 'gradient_norm': optax.tree.norm(grads),
-                     'learning_rate': learning_rate(state.step), 'finite': finite}
-
-    return update
+    if networks.predictor is None:
+        return compile_update(two_views, optimizer, learning_rate)
+    return compile_update(online_and_target, optimizer, learning_rate, move_target)
 
 
 def make_train_step(networks: Networks, optimizer, learning_rate, config, total_steps: int) -> Callable:

@@ -6,12 +6,12 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from vididi_jax.train import inspect
+from vididi_jax.train import inspection
 
 
 def test_everything_is_printed_and_nothing_written(tiny_config, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    inspect.run(tiny_config, None)
+    inspection.run(tiny_config, None)
     printed = capsys.readouterr().out
     for text in ('framework.loss', '48 videos used of 48 listed', 'steps: 6 an epoch, 24 in all',
                  'phase 2: orders (1, 0)', 'record: 24 frames of 16x16', 'clips uint8 (8, 2, 8, height, width, 3)',
@@ -25,11 +25,11 @@ def test_everything_is_printed_and_nothing_written(tiny_config, tmp_path, monkey
 def test_operations_are_the_known_ones(name, gflop):
     """Of a clip of 8 x 112 x 112, two operations a multiply-add."""
     model = ConfigDict({'name': name, 'width': 64})
-    assert inspect.forward_flops(model, 8, 112) / 1e9 == pytest.approx(gflop, abs=0.05)
+    assert inspection.forward_flops(model, 8, 112) / 1e9 == pytest.approx(gflop, abs=0.05)
 
 
 def test_parameters_are_listed_one_by_one():
-    table = inspect.parameter_table({'a': {'kernel': jax.numpy.zeros((3, 4))}, 'b': jax.numpy.zeros(())})
+    table = inspection.parameter_table({'a': {'kernel': jax.numpy.zeros((3, 4))}, 'b': jax.numpy.zeros(())})
     assert table == [('a/kernel', '3x4', 12), ('b', '1', 1)]
 
 
@@ -41,7 +41,7 @@ def test_the_target_and_recomputation_cost_a_forward_pass_each(tiny_config, caps
         tiny_config.update_from_flattened_dict(changes)
         tiny_config.model.width = 16  # enough operations for the digits that are printed
         tiny_config.framework.loss_options = {} if 'byol' in name else tiny_config.framework.loss_options
-        inspect.run(tiny_config, None)
+        inspection.run(tiny_config, None)
         printed = capsys.readouterr().out
         flops[name] = float(re.search(r'about ([\d.]+) TFLOP a step', printed)[1])
     assert flops['remat'] / flops['vicreg'] == pytest.approx(4 / 3, rel=0.02)

@@ -12,20 +12,19 @@ from configs import ava_detection, finetune, motion_detection
 from configs import report as report_config
 from data_prep.__main__ import build_parser
 from main import TASKS
-from vididi_jax.augment import Augmentation
-from vididi_jax.data import ava
 from vididi_jax.data.clips import centre_frames_needed
-from vididi_jax.data.keyframes import open_keyframes
 from vididi_jax.data.source import RecordSource
+from vididi_jax.detection import ava, task
+from vididi_jax.detection.evaluator import evaluate_csv
+from vididi_jax.detection.keyframes import open_keyframes
+from vididi_jax.detection.model import Detector, box_loss, make_step
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate import detect
-from vididi_jax.evaluate.detection import evaluate_csv
-from vididi_jax.evaluate.detector import Detector, box_loss, make_step
 from vididi_jax.models import create_encoder
 from vididi_jax.models.roi_align import roi_align
+from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.report import page
 from vididi_jax.train.checkpoint import load_encoder_variables
-from vididi_jax.train.metrics import read_metrics
+from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.optimizer import sgd
 from vididi_jax.train.state import TrainState
 
@@ -118,10 +117,10 @@ def test_probabilities_are_of_the_largest_features_in_each_box():
 
 
 def test_smoke_is_judged_by_the_files_it_writes(workdir, settings, tiny_boxes, tmp_path, capsys):
-    assert TASKS['detection'] == detect.__name__
+    assert TASKS['detection'][0] == task.__name__
     data = shutil.copytree(tiny_boxes, tmp_path / 'data')
     config = settings(**{'data.dir': str(data)})
-    metrics = detect.run(config, str(workdir))
+    metrics = task.run(config, str(workdir))
     folder = workdir / 'eval' / 'detection'
     result = json.loads((folder / 'results.json').read_text())
     assert result['metrics'] == metrics and set(metrics) == {'V', 'dV', 'joined'} and result['task'] == 'detection'
@@ -144,7 +143,7 @@ def test_smoke_is_judged_by_the_files_it_writes(workdir, settings, tiny_boxes, t
     config.detection.boxes, config.eval.run, config.eval.name = 'boxes', 'detection', 'detector'
     names = ava.read_label_map(label_map)
     (data / 'label_map_evaluated.pbtxt').write_text(ava.format_label_map({3: names[3], 8: names[8]}))
-    detect.run(config, str(workdir))
+    task.run(config, str(workdir))
     other = json.loads((workdir / 'eval' / 'detector' / 'results.json').read_text())
     asked = open_keyframes(RecordSource(tiny_boxes, 'test'), 'boxes')
     assert other['boxes'] == 'boxes' and other['counts']['test']['boxes'] == asked.mask.sum()
@@ -164,9 +163,9 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(workdir, settings, tmp_
     """One epoch and then one more, against two at once: parameters, statistics, optimiser and metrics, bit by bit."""
     other = shutil.copytree(workdir, tmp_path / 'other' / 'work')
     for epochs in (1, 2):
-        stopped = detect.run(settings(epochs=epochs), str(workdir))
+        stopped = task.run(settings(epochs=epochs), str(workdir))
     assert 'resuming after step 3 of 6' in capsys.readouterr().out
-    assert stopped == detect.run(settings(), str(other))
+    assert stopped == task.run(settings(), str(other))
     runs = [path / 'eval' / 'detection' / 'run' for path in (workdir, other)]
     one, two = (load_encoder_variables(run)[1]['checksums'] for run in runs)
     assert one == two and any('head1' in name for name in one)
@@ -175,14 +174,14 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(workdir, settings, tmp_
 
 def test_a_frozen_detector_judges_frames_of_evaluations_own_size(workdir, settings):
     config = settings('frozen', **{'epochs': 1, 'optimizer.milestones': (), 'eval.size': 48, 'detection.orders': (0,)})
-    metrics = detect.run(config, str(workdir))
+    metrics = task.run(config, str(workdir))
     result = json.loads((workdir / 'eval' / 'detection_frozen' / 'results.json').read_text())
     assert result['metrics'] == metrics and result['frozen'] and 'in 48 pixels' in result['clips_x_crops']
     before, after = (load_encoder_variables(path)[0] for path in (workdir, workdir / 'eval/detection_frozen/run'))
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
     config.eval.size, config.eval.run, config.eval.name = 32, 'detection_frozen', 'smaller'
-    detect.run(config, str(workdir))
+    task.run(config, str(workdir))
     one, two = (ava.read_boxes(workdir / 'eval' / name / 'detections.csv') for name in ('detection_frozen', 'smaller'))
     np.testing.assert_array_equal(one.box, two.box)  # shares of the frame
     assert np.abs(one.score - two.score).max() > 1e-4
@@ -191,7 +190,7 @@ def test_a_frozen_detector_judges_frames_of_evaluations_own_size(workdir, settin
 def test_avas_smoke_fits_the_tiny_data(workdir, tiny_boxes):
     config = ava_detection.get_config('smoke')
     config.data.dir = str(tiny_boxes)
-    detection = detect.open_detection(config, str(workdir))
+    detection = task.open_detection(config, str(workdir))
     assert detection.training.augment.size == 32 and config.batch_size <= len(detection.data.train.videos)
 
 
@@ -206,27 +205,27 @@ def test_avas_smoke_fits_the_tiny_data(workdir, tiny_boxes):
     ({'batch_size': 32}, '24 usable'), ({'epochs': 0}, 'epochs'), ({'eval.run': 'frozen'}, 'has no run of a detector')])
 def test_wrong_settings_are_refused(workdir, settings, changes, message):
     with pytest.raises(UserError, match=message):
-        detect.run(settings(**changes), str(workdir))
+        task.run(settings(**changes), str(workdir))
     assert not list(workdir.glob('eval/*/run'))
 
 
 def test_a_data_set_without_boxes_is_refused(workdir, settings, tiny_motion):
     with pytest.raises(UserError, match=r'annotations_train.csv'):
-        detect.run(settings(**{'data.dir': str(tiny_motion)}), str(workdir))
+        task.run(settings(**{'data.dir': str(tiny_motion)}), str(workdir))
 
 
 def test_labels_of_other_classes_are_refused(workdir, settings, tiny_boxes, tmp_path):
     data = shutil.copytree(tiny_boxes, tmp_path / 'data')
     (data / 'label_map.pbtxt').write_text(ava.format_label_map({11: 'sit', 12: 'stand'}))
     with pytest.raises(UserError, match=r'no action of the annotations of train .* is of a class of label_map.pbtxt'):
-        detect.run(settings(**{'data.dir': str(data)}), str(workdir))
+        task.run(settings(**{'data.dir': str(data)}), str(workdir))
 
 
 def test_boxes_of_a_detector_that_are_not_there_are_named(workdir, settings, tiny_boxes, tmp_path):
     data = shutil.copytree(tiny_boxes, tmp_path / 'data')
     (data / 'boxes_test.csv').unlink()
     with pytest.raises(UserError, match=r'boxes_test.csv does not exist: .*boxes=annotations'):
-        detect.run(settings(**{'data.dir': str(data), 'detection.boxes': 'boxes'}), str(workdir))
+        task.run(settings(**{'data.dir': str(data), 'detection.boxes': 'boxes'}), str(workdir))
 
 
 def test_the_clips_of_ava_are_as_long_as_data_prep_writes_them():

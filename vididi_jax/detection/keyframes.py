@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vididi_jax.data import ava
+from vididi_jax.detection import ava
 from vididi_jax.errors import UserError
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vididi_jax.data import ava
-from vididi_jax.data.keyframes import arrange_keyframes
+from vididi_jax.detection import ava
+from vididi_jax.detection.keyframes import arrange_keyframes
 from vididi_jax.errors import UserError
 
 ROW = 'v,0902,0.1,0.2,0.3,0.4,1,0.5'

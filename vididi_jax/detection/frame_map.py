@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vididi_jax.data.ava import NO_ACTION, Boxes, Keyframe, keyframe_id
+from vididi_jax.detection.ava import NO_ACTION, Boxes, Keyframe, keyframe_id
 from vididi_jax.errors import UserError
 
 MOST = 50  # detections of a keyframe

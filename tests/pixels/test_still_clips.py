@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from vididi_jax import augment as A
 from vididi_jax.derivatives import time_derivative
+from vididi_jax.pixels import augment as A
 
 
 def random_clips(seed=0, shape=(3, 4, 20, 27, 3)):
@@ -40,7 +40,7 @@ def test_static_clips_have_no_derivative_in_one_program():
 
 AS_IN_A_RUN = """
 import jax, numpy as np
-from vididi_jax.augment import Augmentation, augment
+from vididi_jax.pixels.augment import Augmentation, augment
 from vididi_jax.derivatives import time_derivative
 
 clips = np.repeat(np.random.default_rng(6).integers(0, 256, (3, 1, 31, 45, 3), np.uint8), 7, axis=1)

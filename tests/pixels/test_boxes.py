@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vididi_jax.augment import Augmentation, augment
-from vididi_jax.boxes import augment_with_boxes, whole_frames
 from vididi_jax.errors import UserError
+from vididi_jax.pixels.augment import Augmentation, augment
+from vididi_jax.pixels.boxes import augment_with_boxes, whole_frames
 
 PLAIN = dict(blur=0.0, jitter=0.0, gray=0.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 

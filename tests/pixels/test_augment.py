@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vididi_jax import augment as A
-from vididi_jax.crops import centre_crop
 from vididi_jax.errors import UserError
+from vididi_jax.pixels import augment as A
+from vididi_jax.pixels.crops import centre_crop
 
 GRAY = np.array([0.2989, 0.587, 0.114])  # of torchvision on tensors
 

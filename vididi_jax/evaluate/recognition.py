@@ -1,4 +1,4 @@
-"""What all evaluations of a workdir have in common: how they start, and the one form of their results."""
+"""What all evaluations by recognition have in common: how they start, and the one form of their results."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,14 +6,16 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
-from vididi_jax.config import workdir_config
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate.features import Encoder, Views, read_views, trained_encoder, untrained_encoder, video_features
+from vididi_jax.evaluate.features import video_features
 from vididi_jax.evaluate.metrics import over_folds
-from vididi_jax.evaluate.pictures import confusion_picture
 from vididi_jax.evaluate.protocol import Fold, Protocol, Side, open_protocol
 from vididi_jax.evaluate.results import write_results
+from vididi_jax.evaluate.views import Views, read_views
+from vididi_jax.pictures import confusion_picture
+from vididi_jax.train.encoder import Encoder, trained_encoder, untrained_encoder
+from vididi_jax.train.run import workdir_config
 
 
 class Evaluation(NamedTuple):
@@ -112,11 +114,9 @@ def describe_fold(fold: Fold, outcome: Outcome) -> dict:
 
 def counts_of(evaluation: Evaluation) -> dict[str, dict[str, int]]:
     """How many videos are listed, there and used, by what they are for; over all data sets."""
-    counts = {}
-    for side, parts in evaluation.protocol.sides.items():
-        rows = [part.counts(evaluation.config.eval) for part in parts]
-        counts[side] = {name: sum(row[name] for row in rows) for name in rows[0]}
-    return counts
+    rows = {side: [part.counts(evaluation.config.eval) for part in parts]
+            for side, parts in evaluation.protocol.sides.items()}
+    return {side: {name: sum(row[name] for row in found) for name in found[0]} for side, found in rows.items()}
 
 
 def finish(evaluation: Evaluation, task: str, outcomes: list[Outcome], **details) -> dict:

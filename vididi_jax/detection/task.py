@@ -14,23 +14,27 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from vididi_jax.augment import Augmentation
-from vididi_jax.boxes import whole_frames
-from vididi_jax.config import to_dict, workdir_config
-from vididi_jax.data import ava, pipeline
+from vididi_jax.config import to_dict
+from vididi_jax.data import pipeline
 from vididi_jax.data.clips import centre_frames_needed
-from vididi_jax.data.keyframes import Keyframes, open_keyframes
+from vididi_jax.detection import ava
+from vididi_jax.detection.evaluator import evaluate_csv
+from vididi_jax.detection.keyframes import Keyframes, open_keyframes
+from vididi_jax.detection.model import Detector, make_step
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate.detection import evaluate_csv
-from vididi_jax.evaluate.detector import Detector, make_step
-from vididi_jax.evaluate.features import Encoder, trained_encoder, untrained_encoder
-from vididi_jax.evaluate.finetune import NAMES, check, run_config, supervised_task
-from vididi_jax.evaluate.pictures import keyframe_picture
 from vididi_jax.evaluate.protocol import Fold, check_apart, open_complete, whole
 from vididi_jax.evaluate.results import write_results
+from vididi_jax.models.build import build_encoder
+from vididi_jax.models.classifier import NAMES
+from vididi_jax.pictures import keyframe_picture
+from vididi_jax.pixels.augment import Augmentation
+from vididi_jax.pixels.boxes import whole_frames
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
-from vididi_jax.train.state import TrainState, build_encoder
+from vididi_jax.train.encoder import Encoder, trained_encoder, untrained_encoder
+from vididi_jax.train.run import workdir_config
+from vididi_jax.train.state import TrainState
+from vididi_jax.train.supervised import check_recipe, run_config, supervised_task
 
 PICTURES = 12  # keyframes shown
 
@@ -68,7 +72,7 @@ class Detection(NamedTuple):
 def open_detection(config, workdir: str) -> Detection:
     """Check the config and the data, and load the encoder; raises `UserError` at the first thing that does not fit."""
     settings, recipe = config.eval, config.detection
-    check(recipe, 'detection')
+    check_recipe(recipe, 'detection')
     if recipe.boxes not in (ava.ANNOTATIONS, ava.DETECTOR):
         raise UserError(f'detection.boxes is {recipe.boxes!r}: choose {ava.ANNOTATIONS} (ground truth) or '
                         f'{ava.DETECTOR} (of the detector).')
@@ -137,8 +141,9 @@ def train(detection: Detection, model: Detector) -> TrainState:
 
     folder = detection.workdir / 'eval' / (config.eval.run or config.eval.name) / 'run'
     return loop.run(training_config(detection), folder, partial(
-        supervised_task, model=model, side=data.train, recipe=config.detection, name=data.name, placement='centre',
-        inputs=('clips', 'size', 'boxes', 'labels', 'mask'), make_step=make_step, complete=complete))
+        supervised_task, model=model, source=data.train.source, videos=data.train.videos, recipe=config.detection,
+        name=data.name, placement='centre', inputs=('clips', 'size', 'boxes', 'labels', 'mask'), make_step=make_step,
+        complete=complete))
 
 
 @partial(jax.jit, static_argnames=('model', 'spec'))

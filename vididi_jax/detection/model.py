@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vididi_jax.augment import Augmentation
-from vididi_jax.boxes import augment_with_boxes
-from vididi_jax.evaluate.finetune import NAMES, Classifier, make_update
+from vididi_jax.models.classifier import NAMES, Classifier
 from vididi_jax.models.roi_align import roi_align
+from vididi_jax.pixels.augment import Augmentation
+from vididi_jax.pixels.boxes import augment_with_boxes
 from vididi_jax.train.state import TrainState
+from vididi_jax.train.update import compile_update
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def make_step(model: Detector, optimizer: optax.GradientTransformation, rate: op
         losses = {f'loss_{NAMES[order]}': box_loss(value, labels, mask) for order, value in found.items()}
         return sum(losses.values()) / len(losses), ({**losses, 'boxes': mask.sum()}, stats)
 
-    update = make_update(loss_fn, optimizer, rate)
+    update = compile_update(loss_fn, optimizer, rate)
 
     def step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, ...]):
         del orders  # always those of the heads

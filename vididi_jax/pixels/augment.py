@@ -1,7 +1,7 @@
 """Augmentation and normalisation of clips on the device: keyed per clip, the same for all frames of a clip.
 
-`augment` draws the parameters of the operations of `vididi_jax.pixels` and applies them to a batch of uint8 clips. In a
-clip that does not move all frames stay equal to the last bit, so that its derivatives are zero.
+`augment` draws the parameters of `operations` and applies them to a batch of uint8 clips. In a clip that does not move
+all frames stay equal to the last bit, so that its derivatives are zero.
 
 Reference: Chen et al., CPAL 2025, section 4 (experimental setup); torchvision.transforms for the distributions.
 """
@@ -15,17 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from vididi_jax.errors import UserError
-from vididi_jax.pixels import (
-    adjust_brightness,
-    adjust_contrast,
-    adjust_hue,
-    adjust_saturation,
-    gaussian_blur,
-    luminance,
-    normalise,
-    resized_crop,
-    to_gray,
-)
+from vididi_jax.pixels import operations
 
 PER_FRAME = ('crop', 'flip', 'blur', 'jitter', 'gray')  # what can be drawn anew for each frame
 CROP_ATTEMPTS = 10  # as torchvision: tries to fit a crop into the frame before taking the centre
@@ -119,13 +109,12 @@ class Augmentation:
             raise UserError(f"frames are {height} x {width} and augment.crop is 'none' with size {self.size}: set "
                             'augment.size to that of all frames, or augment.crop to random_resized.')
 
-
     def varies(self, operation: str) -> bool:
         """Whether an operation is drawn anew for each frame."""
         return not self.frame_consistent and operation in self.per_frame
 
 
-class Crop(NamedTuple):
+class Window(NamedTuple):
     """What of a frame is seen: a box in whole pixels, stretched to the output and flipped if `flip`; each (B,)."""
 
     top: jax.Array
@@ -178,43 +167,45 @@ def _jitter(numbers: jax.Array, frames: jax.Array, spec: Augmentation) -> jax.Ar
     def around(centre, number, amount):
         return _between(number, (centre - amount, centre + amount)).astype(frames.dtype)
 
-    out = adjust_brightness(frames, around(1, brightness, spec.brightness)) if spec.brightness else frames
-    out = adjust_contrast(out, around(1, contrast, spec.contrast), luminance(out).mean()) if spec.contrast else out
-    out = adjust_saturation(out, around(1, saturation, spec.saturation)) if spec.saturation else out
-    out = adjust_hue(out, around(0, hue, spec.hue)) if spec.hue else out
+    out = operations.adjust_brightness(frames, around(1, brightness, spec.brightness)) if spec.brightness else frames
+    if spec.contrast:
+        mean = operations.luminance(out).mean()
+        out = operations.adjust_contrast(out, around(1, contrast, spec.contrast), mean)
+    out = operations.adjust_saturation(out, around(1, saturation, spec.saturation)) if spec.saturation else out
+    out = operations.adjust_hue(out, around(0, hue, spec.hue)) if spec.hue else out
     return jnp.where(jitter < spec.jitter, out, frames)
 
 
 def _gray(numbers: jax.Array, frames: jax.Array, spec: Augmentation) -> jax.Array:
     gray, channel = numbers[5:7]
-    grayed = to_gray(frames, _below(channel, 3) if spec.gray_mode == 'channel' else None)
+    grayed = operations.to_gray(frames, _below(channel, 3) if spec.gray_mode == 'channel' else None)
     return jnp.where(gray < spec.gray, grayed, frames)
 
 
 def _blur(numbers: jax.Array, frames: jax.Array, spec: Augmentation) -> jax.Array:
     blur, sigma = numbers[3:5]
-    blurred = gaussian_blur(frames, _between(sigma, spec.blur_sigma).astype(frames.dtype), spec.blur_kernel)
+    blurred = operations.gaussian_blur(frames, _between(sigma, spec.blur_sigma).astype(frames.dtype), spec.blur_kernel)
     return jnp.where(blur < spec.blur, blurred, frames)
 
 
 def _crop(key: jax.Array, flip: jax.Array, clip: jax.Array, size: jax.Array, spec: Augmentation) -> tuple:
-    """Clip and `Crop` after crop and flip; of a crop or flip that varies, the one of each frame."""
+    """Clip and `Window` after crop and flip; of a crop or flip that varies, the one of each frame."""
     box = partial(random_box, height=size[0], width=size[1], area=spec.area, aspect=spec.aspect)
     if spec.crop == 'none':
-        whole = Crop(0 * size[0], 0 * size[1], *size, flip)
+        whole = Window(0 * size[0], 0 * size[1], *size, flip)
         flip = flip[..., None, None, None]
         clip = jnp.where(flip, clip[:, :, ::-1], clip) if spec.flip else clip
         return jnp.where((size == spec.size).all(), clip, jnp.nan), whole  # rather than showing the padding
     if not (spec.varies('crop') or spec.varies('flip')):
-        crop = Crop(*box(key), flip)
-        return resized_crop(clip, *crop[:4], spec.size, flip), crop
+        window = Window(*box(key), flip)
+        return operations.resized_crop(clip, *window[:4], spec.size, flip), window
     frames = len(clip)
     boxes = jax.vmap(box)(jax.random.split(key, frames)) if spec.varies('crop') else box(key)
-    crop = Crop(*(jnp.broadcast_to(value, (frames,)) for value in (*boxes, flip)))
-    return jax.vmap(lambda frame, c: resized_crop(frame, *c[:4], spec.size, c.flip))(clip, crop), crop
+    window = Window(*(jnp.broadcast_to(value, (frames,)) for value in (*boxes, flip)))
+    return jax.vmap(lambda frame, w: operations.resized_crop(frame, *w[:4], spec.size, w.flip))(clip, window), window
 
 
-def _augment_clip(key: jax.Array, clip: jax.Array, size: jax.Array, spec: Augmentation) -> tuple[jax.Array, Crop]:
+def _augment_clip(key: jax.Array, clip: jax.Array, size: jax.Array, spec: Augmentation) -> tuple[jax.Array, Window]:
     """One clip (T, H, W, 3) in [0, 1], of which the top left `size` are pixels."""
     key, crop_key, colour_key = jax.random.split(key, 3)
     numbers = _numbers(key, 9)
@@ -229,7 +220,7 @@ def _augment_clip(key: jax.Array, clip: jax.Array, size: jax.Array, spec: Augmen
         return jax.vmap(operation)(each(key, len(once)), clip) if spec.varies(name) else operation(once, clip)
 
     flips = each(key, len(numbers))[:, 0] if spec.varies('flip') else numbers[0]
-    clip, crop = _crop(crop_key, flips < spec.flip, clip, size, spec)
+    clip, window = _crop(crop_key, flips < spec.flip, clip, size, spec)
     if spec.shift:
         shifts = [_below(number, 2 * spec.shift + 1) - spec.shift for number in (down, right)]
         clip = jnp.roll(clip, shifts, axis=(1, 2))
@@ -243,7 +234,7 @@ def _augment_clip(key: jax.Array, clip: jax.Array, size: jax.Array, spec: Augmen
         clip = clip * _between(gain, spec.gain).astype(clip.dtype)
     if spec.tint != (1, 1):
         clip = clip * _between(jnp.stack(tint), spec.tint).astype(clip.dtype)
-    return clip, crop
+    return clip, window
 
 
 @partial(jax.jit, static_argnames=('spec', 'dtype'))
@@ -265,20 +256,20 @@ def augment(key: jax.Array, clips: jax.Array, sizes: jax.Array, spec: Augmentati
       ValueError: clips that are not uint8, a low-precision `dtype`.
       UserError: a canvas that is not of `spec.size` where `spec.crop` is 'none'.
     """
-    return augment_and_crop(key, clips, sizes, spec, dtype)[0]
+    return augment_with_windows(key, clips, sizes, spec, dtype)[0]
 
 
 @partial(jax.jit, static_argnames=('spec', 'dtype'))
-def augment_and_crop(
+def augment_with_windows(
     key: jax.Array, clips: jax.Array, sizes: jax.Array, spec: Augmentation, dtype=jnp.float32,
-) -> tuple[jax.Array, Crop]:
-    """As `augment`, and the crop of each clip (before it is shifted), or of each of its frames where it varies."""
+) -> tuple[jax.Array, Window]:
+    """As `augment`, and the window of each clip (before it is shifted), or of each of its frames where it varies."""
     check_clips(clips, dtype)
     spec.check_frames(clips.shape[2:3], clips.shape[3:4])
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(clips.shape[0]))
     pixels = clips.astype(dtype) / 255
-    pixels, crops = jax.vmap(partial(_augment_clip, spec=spec))(keys, pixels, sizes)
-    return normalise(pixels, spec.mean, spec.std), crops
+    pixels, windows = jax.vmap(partial(_augment_clip, spec=spec))(keys, pixels, sizes)
+    return operations.normalise(pixels, spec.mean, spec.std), windows
 
 
 def check_clips(clips: jax.Array, dtype) -> None:

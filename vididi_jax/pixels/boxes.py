@@ -9,12 +9,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from vididi_jax.augment import Augmentation, Crop, augment_and_crop, check_clips
 from vididi_jax.errors import UserError
-from vididi_jax.pixels import letterbox, normalise
+from vididi_jax.pixels.augment import Augmentation, Window, augment_with_windows, check_clips
+from vididi_jax.pixels.operations import letterbox, normalise
 
 
-def move_boxes(boxes: jax.Array, mask: jax.Array, sizes: jax.Array, crops: Crop) -> tuple[jax.Array, jax.Array]:
+def move_boxes(boxes: jax.Array, mask: jax.Array, sizes: jax.Array, windows: Window) -> tuple[jax.Array, jax.Array]:
     """Boxes of frames -> boxes of what is seen of them.
 
     They are cut to the crop. A box whose centre is not in the crop is taken for not there: of what it shows, most was
@@ -24,16 +24,16 @@ def move_boxes(boxes: jax.Array, mask: jax.Array, sizes: jax.Array, crops: Crop)
       boxes: (B, M, 4), shares of the frame.
       mask: (B, M), bool.
       sizes: (B, 2), height and width of the frames, pixels.
-      crops: of each clip.
+      windows: what is seen of each clip.
 
     Returns:
       (B, M, 4), shares of the crop, in [0, 1]; and the mask.
     """
-    scale = jnp.stack([sizes[:, 1], sizes[:, 0]], 1) / jnp.stack([crops.width, crops.height], 1)
-    offset = jnp.stack([crops.left / crops.width, crops.top / crops.height], 1)
+    scale = jnp.stack([sizes[:, 1], sizes[:, 0]], 1) / jnp.stack([windows.width, windows.height], 1)
+    offset = jnp.stack([windows.left / windows.width, windows.top / windows.height], 1)
     corners = boxes.reshape(*boxes.shape[:-1], 2, 2) * scale[:, None, None] - offset[:, None, None]
     flipped = corners.at[..., 0].set(1 - corners[..., ::-1, 0])
-    corners = jnp.where(crops.flip[:, None, None, None], flipped, corners)
+    corners = jnp.where(windows.flip[:, None, None, None], flipped, corners)
     centres = corners.mean(-2)
     inside = ((centres >= 0) & (centres <= 1)).all(-1)
     return jnp.clip(corners, 0, 1).reshape(boxes.shape), mask & inside
@@ -60,8 +60,8 @@ def augment_with_boxes(
                         'out, or set augment.frame_consistent to True.')
     if spec.shift:
         raise UserError(f'augment.shift is {spec.shift}: shifts wrap around, and a box cannot: set it to 0.')
-    pixels, crops = augment_and_crop(key, clips, sizes, spec)
-    return pixels, *move_boxes(boxes, mask, sizes, crops)
+    pixels, windows = augment_with_windows(key, clips, sizes, spec)
+    return pixels, *move_boxes(boxes, mask, sizes, windows)
 
 
 @partial(jax.jit, static_argnames='spec')

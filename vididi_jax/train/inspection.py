@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from vididi_jax import schedule as schedules
-from vididi_jax.augment import Augmentation
 from vididi_jax.config import flatten, to_dict
 from vididi_jax.models import create_encoder
+from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.pretrain import describe, make_plan

@@ -5,8 +5,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from vididi_jax.augment import Augmentation, check_clips
-from vididi_jax.pixels import normalise, resized_crop
+from vididi_jax.pixels.augment import Augmentation, check_clips
+from vididi_jax.pixels.operations import normalise, resized_crop
 
 CROPS = {'centre': 1, 'three': 3, 'random': 1}  # views of a clip
 

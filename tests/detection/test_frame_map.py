@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+from vididi_jax.detection.evaluator import evaluate_csv
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate.detection import evaluate_csv
 
 CLASSES = (1, 3, 4, 7)  # of the label map; 9 is outside, 7 never has ground truth
 
@@ -190,7 +190,7 @@ def test_boxes_of_a_person_detector_are_refused(files):
 
 def test_the_command_is_light_and_prints_the_result(files, root):
     arguments = files(TRUTH, [('v', 902, *BOX, 1, .9)])
-    command = [sys.executable, '-X', 'importtime', '-m', 'vididi_jax.evaluate.detection',
+    command = [sys.executable, '-X', 'importtime', '-m', 'vididi_jax.detection.evaluator',
                *(f'--{name}={path}' for name, path in arguments.items())]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == 'frame-mAP@0.5 50.00' and 'keyframes 2' in done.stdout

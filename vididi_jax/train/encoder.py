@@ -1,0 +1,75 @@
+"""The encoder of a run, frozen: as its latest checkpoint has it, or as it was before the first step."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vididi_jax.errors import UserError
+from vididi_jax.models.build import build_encoder
+from vididi_jax.pixels.augment import Augmentation
+from vididi_jax.train.checkpoint import checksums, load_encoder_variables
+from vididi_jax.train.state import INIT
+
+
+class Encoder(NamedTuple):
+    """A frozen encoder and how it wants its pixels.
+
+    Attributes:
+      module: the linen module.
+      variables: {'params', 'batch_stats'}.
+      augment: of the training run; evaluation uses its crop size, centre fraction, mean and standard deviation.
+      step: training steps behind the variables; 0 if untrained.
+    """
+
+    module: nn.Module
+    variables: Any
+    augment: Augmentation
+    step: int
+
+    def fingerprint(self) -> str:
+        """Hash of all that decides the features of a view: architecture, weights and normalisation."""
+        pixels = {name: value for name, value in asdict(self.augment).items()
+                  if name in ('size', 'centre_fraction', 'mean', 'std')}
+        about = [str(self.module), checksums(self.variables), pixels]
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def trained_encoder(config, workdir: str) -> Encoder:
+    """The encoder of the latest checkpoint of `workdir`, whose training config is `config`."""
+    untrained = untrained_encoder(config)
+    variables, meta = load_fitting_variables(workdir, untrained.variables['params'])
+    return untrained._replace(variables=variables, step=meta['step'])
+
+
+def untrained_encoder(config) -> Encoder:
+    """The encoder that a run of `config` starts from, before its first step: the baseline of every evaluation."""
+    module = build_encoder(config.model)
+    augment = Augmentation(**config.augment)
+    clip = jnp.zeros((1, config.clip.frames, augment.size, augment.size, 3), module.dtype)
+    key = jax.random.fold_in(jax.random.key(config.seed), INIT)
+    variables = jax.jit(module.init)(jax.random.split(key, 3)[0], clip)  # as in `init_state`
+    if config.init_from:
+        variables, _ = load_fitting_variables(config.init_from, variables['params'])
+    return Encoder(module, variables, augment, 0)
+
+
+def load_fitting_variables(workdir: str, expected) -> tuple[Any, dict]:
+    """`load_encoder_variables(workdir)`, of the shapes of the parameters `expected`.
+
+    Raises:
+      UserError: what that raises, and weights that do not fit; names the first parameter.
+    """
+    variables, meta = load_encoder_variables(workdir)
+    shapes = [{jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape
+               for path, leaf in jax.tree_util.tree_leaves_with_path(tree)} for tree in (expected, variables['params'])]
+    for name in sorted(shapes[0].keys() | shapes[1].keys()):
+        here, there = (s.get(name, 'absent') for s in shapes)
+        if here != there:
+            raise UserError(f'the encoder of {workdir} does not fit this config ({name} is {there} there and {here} '
+                            'here): set config.model to what it was trained with.')
+    return variables, meta

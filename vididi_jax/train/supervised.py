@@ -1,0 +1,99 @@
+"""Supervised training of an encoder with heads, through the one training loop: what fine-tuning and detection share."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from vididi_jax.config import to_dict
+from vididi_jax.data import pipeline
+from vididi_jax.data.source import RecordSource
+from vididi_jax.errors import UserError
+from vididi_jax.models.classifier import NAMES, Classifier
+from vididi_jax.pixels.augment import Augmentation
+from vididi_jax.train import loop
+from vididi_jax.train import mesh as meshes
+from vididi_jax.train.optimizer import sgd, step_rate
+from vididi_jax.train.state import TrainState
+
+
+def check_recipe(recipe, name: str) -> None:
+    """Raises `UserError` if the fields of `recipe`, that is `config.NAME`, do not fit."""
+    if not recipe.orders or len(set(recipe.orders)) < len(recipe.orders) or not set(recipe.orders) <= set(NAMES):
+        raise UserError(f'{name}.orders is {tuple(recipe.orders)}: give one or more of 0, 1, 2, each once.')
+    if not 0 <= recipe.dropout < 1:
+        raise UserError(f'{name}.dropout is {recipe.dropout}: it must be from 0 to below 1.')
+    if recipe.encoder_rate < 0 or recipe.layer_decay <= 0:
+        raise UserError(f'{name}.encoder_rate must be at least 0 and {name}.layer_decay above 0.')
+
+
+def run_config(evaluation, recipe: str, **values) -> ml_collections.ConfigDict:
+    """The config of a training run of an evaluation: its own fields, and all that it takes from the pretraining.
+
+    Args:
+      evaluation: `config`, `training`, `encoder`, `workdir` are read.
+      recipe: name of the sub-config that the task has to itself.
+      **values: what else decides the run.
+    """
+    config, training = to_dict(evaluation.config), to_dict(evaluation.training)
+    untrained = evaluation.config.eval.untrained
+    return ml_collections.ConfigDict({
+        **{name: config[name] for name in ('task', 'seed', 'epochs', 'batch_size', recipe, 'optimizer', 'checkpoint',
+                                           'log')},
+        **{name: training[name] for name in ('model', 'augment')},
+        'init_from': '' if untrained else str(evaluation.workdir),
+        'encoder': 'untrained' if untrained else evaluation.encoder.fingerprint(), **values}).lock()
+
+
+def supervised_task(
+    config, mesh, *, model: Classifier, source: RecordSource, videos: np.ndarray, recipe, name: str, placement: str,
+    inputs: tuple[str, ...], make_step: Callable, complete: Callable[[dict], dict] = dict,
+) -> loop.Task:
+    """Supervised training as the loop takes it.
+
+    Args:
+      config: of the run: `augment`, `batch_size`, `clip`, `epochs`, `init_from`, `optimizer`, `seed` are read.
+      mesh: the devices.
+      model: what is trained.
+      source, videos: on what: the records, and (N,) indices into them.
+      recipe: `encoder_rate` and `layer_decay`.
+      name: of the data, for messages.
+      placement: of the clips, see `pipeline.training_stream`.
+      inputs, complete: see `loop.Task`.
+      make_step: `(model, optimizer, rate, spec) -> step`.
+
+    Raises:
+      UserError: a batch that does not fit the devices or the videos, frames that do not fit the augmentation.
+    """
+    meshes.check_batch_size(config.batch_size, mesh)
+    spec = Augmentation(**config.augment)
+    spec.check_frames(*([source.rows[i][name] for i in videos] for name in ('height', 'width')))
+    steps = loop.steps_per_epoch(config, len(videos), f'the training part of {name}')
+    rate = step_rate(config, steps)
+    optimizer = sgd(rate, **{name: config.optimizer[name] for name in ('momentum', 'weight_decay', 'clip_norm')},
+                    **{name: recipe[name] for name in ('encoder_rate', 'layer_decay')})
+
+    def init(key: jax.Array) -> TrainState:
+        variables = jax.jit(partial(model.init, clip_shape=(config.clip.frames, spec.size, spec.size)))(key)
+        return TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables['params']))
+
+    return loop.Task(
+        description=f'{config.task} on {len(videos):,} videos of {name}: {config.epochs} epochs x {steps} steps '
+                    f'of {config.batch_size}; heads on {", ".join(NAMES[order] for order in model.orders)}, encoder '
+                    f'{"frozen" if model.frozen else "trained"}, from {config.init_from or "scratch"}',
+        fingerprint=source.fingerprint,
+        batches=pipeline.training_stream(
+            source, videos, length=config.clip.frames, stride=config.clip.stride, placement=placement,
+            batch_size=config.batch_size, seed=config.seed, process=jax.process_index(),
+            processes=jax.process_count()),
+        inputs=inputs,
+        steps_per_epoch=steps,
+        init=init,
+        step=make_step(model, optimizer, rate, spec),
+        orders=lambda step: model.orders,
+        phases=('',),
+        complete=complete,
+    )

@@ -1,0 +1,87 @@
+"""An update of the train state as compiled programs, and the one guard against a step that is not finite."""
+
+from collections.abc import Callable
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vididi_jax.train.state import TrainState
+
+
+@cache
+def compiler_options() -> dict[str, str]:
+    """For `jax.jit` of what trains an encoder: on a CPU, convolutions without XLA's new library for them (YNN).
+
+    Measured with benchmarks/train_step.py, its convolutions are slower than the ones before. The option is left out
+    where the compiler has none of that name.
+    """
+    options = {'xla_cpu_experimental_ynn_fusion_type': ''}
+    if jax.default_backend() != 'cpu':
+        return {}
+    try:
+        jax.jit(lambda: jnp.zeros(()), compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
+
+
+def all_finite(tree) -> jax.Array:
+    """Whether every entry of every array of `tree` is finite, a bool scalar."""
+    finite = jnp.array(True)
+    for leaf in jax.tree.leaves(tree):
+        finite &= jnp.all(jnp.isfinite(leaf))
+    return finite
+
+
+@partial(jax.jit, donate_argnames='old')
+def keep_if_finite(new: TrainState, metrics: dict, old: TrainState) -> tuple[TrainState, dict]:
+    """`new` if all of it, the loss and the gradients are finite, else `old`; and which parts of the step are.
+
+    A finite loss is not enough: a parameter can overflow in the update, and a running variance in the forward pass,
+    where dividing by its root leaves zeros. What is kept can be saved. A program of its own: as a part of the step the
+    checks would change how it is compiled, and so how it rounds.
+
+    Args:
+      new, old: the state after the step, and before it.
+      metrics: 'loss' and 'finite_gradients' are read.
+
+    Returns:
+      The state, and `metrics` with 'finite_PART' of each part and 'finite' of all. A loss that is not finite spoils the
+      gradients, and these all that follows: of the three only the first is named.
+    """
+    loss = all_finite(metrics['loss'])
+    sound = loss & metrics['finite_gradients']
+    parts = {'parameters': new.params, 'statistics': new.batch_stats, 'optimizer_state': new.opt_state,
+             'target': new.target}
+    found = {'finite_loss': loss, 'finite_gradients': metrics['finite_gradients'] | ~loss,
+             **{f'finite_{name}': all_finite(part) | ~sound for name, part in parts.items()}}
+    finite = jnp.stack(list(found.values())).all()
+    state = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, old)
+    return state, {**metrics, 'finite': finite, **found}
+
+
+def compile_update(
+    loss_fn: Callable, optimizer: optax.GradientTransformation, rate: optax.Schedule,
+    move_target: Callable = lambda state, params: None,
+) -> Callable:
+    """Build `update(state, *inputs) -> (state, metrics)`; `state` is donated, and comes back as it was if not finite.
+
+    Args:
+      loss_fn: `(params, state, *inputs) -> (loss, (metrics, batch_stats, *rest))`.
+      optimizer, rate: the rate is only reported.
+      move_target: `(state, params, *rest) -> target`, from the state before the step and the parameters after it.
+    """
+
+    @partial(jax.jit, compiler_options=compiler_options())
+    def step(state: TrainState, *inputs):
+        gradient = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (metrics, batch_stats, *rest)), grads = gradient(state.params, state, *inputs)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        new = TrainState(state.step + 1, params, batch_stats, opt_state, move_target(state, params, *rest))
+        return new, {'loss': loss, **metrics, 'gradient_norm': optax.tree.norm(grads),
+                     'learning_rate': rate(state.step), 'finite_gradients': all_finite(grads)}
+
+    return lambda state, *inputs: keep_if_finite(*step(state, *inputs), state)

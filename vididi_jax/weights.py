@@ -1,0 +1,255 @@
+"""Encoders in and out of files: `load_encoder`, and the command `python -m vididi_jax.weights export|import`.
+
+Files hold state dicts under torchvision's names, see `vididi_jax.models.torchvision`.
+"""
+
+import argparse
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vididi_jax.derivatives import time_derivative
+from vididi_jax.errors import UserError, one_sentence
+from vididi_jax.models import create_encoder
+from vididi_jax.models.torchvision import MEAN, SIZES, STD, from_state_dict, to_state_dict, width_of
+from vididi_jax.pixels.augment import Augmentation
+from vididi_jax.pixels.crops import centre_crop
+from vididi_jax.train.checkpoint import Checkpoints, load_encoder_variables
+from vididi_jax.train.encoder import Encoder, trained_encoder
+from vididi_jax.train.run import workdir_config
+
+FORMATS = {'.npz': 'numpy', '.safetensors': 'safetensors.numpy', '.pth': 'torch', '.pt': 'torch'}
+
+Channels = tuple[float, float, float]
+
+
+def load_encoder(
+    source: str | Path, *, name: str | None = None, size: int | None = None, mean: Channels | None = None,
+    std: Channels | None = None, batch_size: int = 32,
+) -> Callable[..., np.ndarray]:
+    """The encoder of a training run, or of a file of torchvision's weights.
+
+    Args:
+      source: a workdir, whose latest checkpoint is taken, or a .pth, .safetensors or .npz file.
+      name: of a file's encoder, r3d_18 if None. A workdir knows its own, and also what follows.
+      size: height and width of the clips that a file's encoder gets; None is what torchvision's own weights were
+        trained on, 112 pixels, 224 for s3d.
+      mean, std: of the channels of RGB in [0, 1], by which a file's encoder wants its pixels normalised; None is those
+        of torchvision's own video weights, which are not ImageNet's. Weights that a run exported want the run's.
+      batch_size: most clips that are encoded at a time.
+
+    Returns:
+      `encode(clips, order=0)`. `clips` is (N, T, H, W, 3), N and T of any size: uint8 RGB, which is centre-cropped,
+      resized and normalised as in evaluation, or floating point, which must be normalised already. `order` is the
+      temporal derivative to encode, T must be larger. It gives float32 features (N, D), and raises `UserError` for
+      clips or orders of another kind.
+
+    Raises:
+      UserError: no such workdir, checkpoint or file, weights that do not fit, or options of a file with a workdir.
+
+    Example:
+      encode = load_encoder('runs/mine')
+      features = np.concatenate([encode(clips), encode(clips, order=1)], axis=1)
+
+    Reference: torchvision.models.video, R3D_18_Weights.KINETICS400_V1.transforms() and its like.
+    """
+    source = Path(source)
+    options = {'name': name, 'size': size, 'mean': mean, 'std': std}
+    given = {option: value for option, value in options.items() if value is not None}
+    if source.is_dir():
+        if given:
+            raise UserError(f'{source} is a workdir, which knows the {" and ".join(given)} of its encoder: leave '
+                            f'{"it" if len(given) == 1 else "them"} out, they are for files of weights.')
+        encoder = trained_encoder(workdir_config(source), str(source))
+    elif source.is_file():
+        encoder = _from_file(source, **given)
+    else:
+        raise UserError(f'{source} is neither a workdir nor a file of weights: give one of them.')
+    return _Encode(encoder, batch_size)
+
+
+def _from_file(
+    file: Path, name: str = 'r3d_18', size: int | None = None, mean: Channels = MEAN, std: Channels = STD,
+) -> Encoder:
+    state_dict = read_weights(file)
+    variables = from_state_dict(name, state_dict)
+    module = create_encoder(name, width=width_of(name, state_dict))
+    pixels = Augmentation(size=SIZES[name] if size is None else size, mean=tuple(mean), std=tuple(std))
+    return Encoder(module, variables, pixels, step=0)
+
+
+class _Encode:
+    """The function that `load_encoder` returns."""
+
+    def __init__(self, encoder: Encoder, batch_size: int):
+        if batch_size < 1:
+            raise UserError(f'batch_size is {batch_size}: it must be at least 1.')
+        self.encoder, self.batch_size = encoder, batch_size
+        self.variables = jax.device_put(encoder.variables)
+        self._apply = jax.jit(self._features, static_argnames='order')
+
+    def _features(self, variables, clips: jax.Array, order: int) -> jax.Array:
+        if clips.dtype == jnp.uint8:
+            sizes = jnp.broadcast_to(jnp.array(clips.shape[2:4]), (clips.shape[0], 2))
+            clips = centre_crop(clips, sizes, self.encoder.augment, jnp.float32)
+        views = time_derivative(clips, order)
+        return self.encoder.module.apply(variables, views, train=False).astype(jnp.float32)
+
+    def __call__(self, clips: np.ndarray, order: int = 0) -> np.ndarray:
+        clips = np.asarray(clips)
+        known = clips.dtype == np.uint8 or jnp.issubdtype(clips.dtype, jnp.floating)
+        if clips.ndim != 5 or clips.shape[-1] != 3 or not known:
+            raise UserError(f'clips are {clips.dtype} of shape {clips.shape}: give uint8 or normalised float clips of '
+                            'shape (N, T, H, W, 3).')
+        whole = isinstance(order, int | np.integer) and not isinstance(order, bool)
+        if not whole or not 0 <= order < clips.shape[1]:
+            raise UserError(f'clips of {clips.shape[1]} frames have no derivative of order {order!r}: give an integer '
+                            'from 0 to one less than the number of frames.')
+        features = [np.zeros((0, self.encoder.module.feature_dim), np.float32)]
+        for start in range(0, len(clips), self.batch_size):
+            part = clips[start : start + self.batch_size]
+            # A power of two: few programs for clips of any number, and at most twice the work.
+            count = min(self.batch_size, 1 << (len(part) - 1).bit_length())
+            fill = np.zeros((count - len(part), *clips.shape[1:]), clips.dtype)
+            found = self._apply(self.variables, np.concatenate([part, fill]), order=int(order))
+            features.append(np.asarray(found)[: len(part)])
+        return np.concatenate(features)
+
+
+def _library(path: Path):
+    """The module that reads and writes files of this name."""
+    if path.suffix not in FORMATS:
+        raise UserError(f'{path} is of no known format: its name must end in one of {", ".join(FORMATS)}.')
+    library = FORMATS[path.suffix]
+    try:
+        return importlib.import_module(library)
+    except ImportError as error:
+        package = library.partition('.')[0]
+        raise UserError(f'{path.suffix} files need {package}, which is not installed: pip install {package}, '
+                        'or use a .npz file.') from error
+
+
+def _first_sentence(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].split('. ')[0].rstrip('.')
+
+
+def read_weights(path: str | Path) -> dict[str, np.ndarray]:
+    """The state dict of a file: .npz with numpy alone, .safetensors with safetensors, .pth and .pt with torch.
+
+    float16 and bfloat16 become float32, because parameters have at least that.
+
+    Raises:
+      UserError: no such file, an unknown format, a library that is not installed, or a file that holds no state dict.
+    """
+    path = Path(path)
+    library = _library(path)
+    if not path.is_file():
+        raise UserError(f'there is no file {path}.')
+    try:
+        if library is np:
+            with np.load(path) as file:
+                state_dict = dict(file)
+        elif library.__name__ == 'torch':
+            loaded = library.load(path, map_location='cpu', weights_only=True)
+            odd = [str(key) for key, value in loaded.items() if not isinstance(value, library.Tensor)]
+            if odd:
+                raise ValueError(f'no tensor under {", ".join(odd)}')
+            state_dict = {key: (value.float() if value.is_floating_point() and value.itemsize < 4 else value).numpy()
+                          for key, value in loaded.items()}
+        else:
+            state_dict = library.load_file(path)
+    except Exception as error:  # whatever a file that is no state dict makes its reader raise
+        raise UserError(f'{path} cannot be read as a state dict ({_first_sentence(error)}).') from error
+    half = ('float16', 'bfloat16')
+    return {key: value.astype(np.float32) if str(value.dtype) in half else value for key, value in state_dict.items()}
+
+
+def write_weights(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> None:
+    """Write a state dict in the format that the name ends in, see `read_weights`; the file appears when it is whole.
+
+    Raises:
+      UserError: an unknown format, a library that is not installed, or a folder that cannot be written to.
+    """
+    path = Path(path)
+    library = _library(path)
+    part = path.with_name(f'{path.stem}.part{path.suffix}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if library is np:
+            np.savez(part, **state_dict)
+        elif library.__name__ == 'torch':
+            library.save({key: library.from_numpy(np.array(value)) for key, value in state_dict.items()}, part)
+        else:
+            library.save_file(dict(state_dict), part)
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f'{path} cannot be written ({_first_sentence(error)}).') from error
+
+
+def export_weights(workdir: str, out: str) -> None:
+    """Write the encoder of a workdir's latest checkpoint to a file that torchvision's model loads."""
+    model = workdir_config(workdir).model
+    variables, meta = load_encoder_variables(workdir)
+    write_weights(out, to_state_dict(model.name, variables))
+    print(f'{model.name} of width {model.width} after step {meta["step"]} written to {out}')
+
+
+def import_weights(weights: str, name: str, out: str) -> None:
+    """Write torchvision's weights as a checkpoint of an encoder alone, which `config.init_from` takes."""
+    state_dict = read_weights(weights)
+    variables = from_state_dict(name, state_dict)
+    try:
+        with Checkpoints(out) as checkpoints:
+            if checkpoints.steps():
+                raise UserError(f'{out} has checkpoints already: give --out another folder.')
+            checkpoints.save(0, {part: {'encoder': tree} for part, tree in variables.items()}, {}, 0.0)
+    except OSError as error:
+        raise UserError(f'{out} cannot be written ({error.strerror}).') from error
+    print(f'written to {out}: train from it with --config.init_from={out} --config.model.name={name} '
+          f'--config.model.width={width_of(name, state_dict)}')
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise UserError(f'{message} ({self.prog} --help says more).')
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog='python -m vididi_jax.weights',
+        description='Exchange encoder weights with torchvision.models.video. Files end in .npz (numpy alone), '
+        '.safetensors (needs safetensors), .pth or .pt (need torch), and hold arrays under torchvision\'s keys.')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='export|import')
+    command = commands.add_parser(
+        'export', help='the encoder of a workdir into a file',
+        description='Write the encoder of the latest checkpoint of a workdir. In PyTorch: model = torchvision.models.'
+        'video.r3d_18(); model.fc = torch.nn.Identity() (classifier for s3d); model.load_state_dict(torch.load(FILE)).')
+    command.add_argument('--workdir', required=True, metavar='DIR', help='the workdir of a training run')
+    command.add_argument('--out', required=True, metavar='FILE', help='file to write; its ending says the format')
+    command = commands.add_parser(
+        'import', help='a file into a checkpoint that training starts from',
+        description='Check weights and write them as a checkpoint of an encoder, for --config.init_from. They want '
+        'the pixel normalisation they were trained with in config.augment.mean and config.augment.std: '
+        f'{MEAN} and {STD} for torchvision\'s own.')
+    command.add_argument('--weights', required=True, metavar='FILE', help='a state dict; its head may be there or not')
+    command.add_argument('--name', required=True, metavar='NAME', help='r3d_18, r2plus1d_18, mc3_18 or s3d')
+    command.add_argument('--out', required=True, metavar='DIR', help='a new folder')
+    return parser
+
+
+@one_sentence()
+def main() -> None:
+    arguments = build_parser().parse_args()
+    if arguments.command == 'export':
+        export_weights(arguments.workdir, arguments.out)
+    else:
+        import_weights(arguments.weights, arguments.name, arguments.out)
+
+
+if __name__ == '__main__':
+    main()
