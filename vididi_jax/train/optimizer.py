@@ -89,8 +89,9 @@ def build_optimizer(config, total_steps: int) -> optax.GradientTransformation:
         optimizer = optax.adamw(rate, weight_decay=settings.weight_decay, mask=_rank_above_one)
     else:
         raise UserError(f'optimizer.name is {settings.name!r}: choose lars or adamw.')
-    predictor = optax.masked(optax.scale(settings.predictor_rate), lambda p: {part: part == 'predictor' for part in p})
-    optimizer = optax.chain(optimizer, predictor)
+    optimizer = optax.chain(optimizer, optax.stateless(lambda updates, _: {
+        part: optax.tree.scale(settings.predictor_rate, tree) if part == 'predictor' else tree
+        for part, tree in updates.items()}))
     if settings.clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
     if settings.accumulate > 1:
