@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from data_prep.decode import Decoded, broken, encode_upright, upright_size
+from data_prep.decode import LENIENT, Decoded, broken, encode_upright, upright_size
 
 ROUNDING = 0.0005  # seconds: mkv rounds time stamps to milliseconds, so a frame may seem to come that much too late
 
@@ -30,7 +30,7 @@ def cut_clip(path: str | Path, second: float, fps: float, count: int, short_side
     """
     times = second + (np.arange(count) - count // 2) / fps
     try:
-        with av.open(str(path), metadata_errors='ignore') as container:
+        with av.open(str(path), **LENIENT) as container:
             if not container.streams.video:
                 return broken('the file has no video stream')
             stream = container.streams.video[0]

@@ -9,6 +9,8 @@ import numpy as np
 from vididi_jax.data.records import encode_frame
 
 MOST_BYTES = 2**31 - 2**24  # of all frames: a tf.train.Example holds less than 2 GiB
+# Metadata that are not UTF-8 are no reason to refuse a file: PyAV 18 has to be told, 19 has no such option any more.
+LENIENT = {'metadata_errors': 'ignore'} if int(av.__version__.partition('.')[0]) < 19 else {}
 ENOUGH = 0.9  # of the frames that the header promises; headers of sound files are off by up to 3 frames
 
 
@@ -74,7 +76,7 @@ def decode_video(path: str | Path, short_side: int, encoding: str) -> Decoded:
     """
     frames, height, width, size = [], 0, 0, 0
     try:
-        with av.open(str(path), metadata_errors='ignore') as container:
+        with av.open(str(path), **LENIENT) as container:
             if not container.streams.video:
                 return broken('the file has no video stream')
             stream = container.streams.video[0]
