@@ -114,7 +114,8 @@ def adjust_hue(clip: jax.Array, shift) -> jax.Array:
     value, least = jnp.max(clip, -1), jnp.min(clip, -1)
     chroma = value - least
     safe = jnp.where(chroma == 0, 1, chroma)
-    hue = jnp.where(value == r, (g - b) / safe, jnp.where(value == g, 2 + (b - r) / safe, 4 + (r - g) / safe))
+    # Not `value == r`: a compiler that fuses may compute both twice and round them differently.
+    hue = jnp.where((r >= g) & (r >= b), (g - b) / safe, jnp.where(g >= b, 2 + (b - r) / safe, 4 + (r - g) / safe))
     hue = 6 * jnp.mod(hue / 6 + shift, 1)
 
     def channel(n):  # HSV -> RGB: each channel falls from `value` by chroma times a trapezoid of the hue
