@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -134,7 +135,8 @@ def test_a_killed_run_goes_on_and_writes_the_same_bytes(tmp_path, root, tiny_mot
     while not list(incomplete.glob('*.jsonl')):
         assert process.poll() is None
         time.sleep(0.01)
-    children = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True).stdout.split()
+    tasks = Path(f'/proc/{process.pid}/task')
+    children = [child for file in tasks.glob('*/children') for child in file.read_text().split()]
     process.send_signal(signal.SIGKILL)
     process.wait()
     with pytest.raises(UserError, match='not a prepared data set'):

@@ -29,10 +29,7 @@ def compiler_options() -> dict[str, str]:
 
 def all_finite(tree) -> jax.Array:
     """Whether every entry of every array of `tree` is finite, a bool scalar."""
-    finite = jnp.array(True)
-    for leaf in jax.tree.leaves(tree):
-        finite &= jnp.all(jnp.isfinite(leaf))
-    return finite
+    return jax.tree.reduce(lambda finite, leaf: finite & jnp.isfinite(leaf).all(), tree, jnp.array(True))
 
 
 @partial(jax.jit, donate_argnames='old')
