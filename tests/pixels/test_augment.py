@@ -90,7 +90,8 @@ def test_blur_is_a_reflected_gaussian(sigma):
 def test_gray():
     x = image(5)
     with jax.enable_x64(True):
-        np.testing.assert_allclose(operations.to_gray(jnp.asarray(x)), np.repeat((x @ GRAY)[..., None], 3, -1), atol=1e-12)
+        expected = np.repeat((x @ GRAY)[..., None], 3, -1)
+        np.testing.assert_allclose(operations.to_gray(jnp.asarray(x)), expected, atol=1e-12)
         np.testing.assert_array_equal(operations.to_gray(jnp.asarray(x), 1), np.repeat(x[..., 1:2], 3, -1))
 
 
