@@ -17,5 +17,5 @@ setup(
     python_requires='>=3.11',
     packages=find_packages(include=['vididi_jax', 'vididi_jax.*', 'data_prep', 'data_prep.*']),
     install_requires=(HERE / 'requirements.txt').read_text().split(),
-    extras_require={'test': TEST, 'dev': [*TEST, 'ruff>=0.15', 'import-linter>=2.5']},
+    extras_require={'test': TEST, 'dev': [*TEST, 'ruff>=0.15', 'import-linter>=2.6']},
 )

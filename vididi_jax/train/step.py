@@ -130,7 +130,7 @@ def make_update(networks: Networks, optimizer: optax.GradientTransformation, lea
         # While gradients are accumulated the online network stands still, and so does its average.
         tau = jnp.where((state.step + 1) % config.optimizer.accumulate == 0, tau, 1.0)
         online = {name: params[name] for name in state.target['params']}
-        return {'params': optax.incremental_update(online, state.target['params'], 1 - tau),
+        return {'params': optax.incremental_update(state.target['params'], online, tau),  # tau is the target's share
                 'batch_stats': target_stats}
 
     if networks.predictor is None:
