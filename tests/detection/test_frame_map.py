@@ -188,9 +188,10 @@ def test_boxes_of_a_person_detector_are_refused(files):
         evaluate_csv(**arguments)
 
 
-def test_the_command_is_light_and_prints_the_result(files, root):
+@pytest.mark.parametrize('module', ['vididi_jax.detection.evaluator', 'vididi_jax.evaluate.detection'])
+def test_the_command_is_light_and_prints_the_result(files, root, module):
     arguments = files(TRUTH, [('v', 902, *BOX, 1, .9)])
-    command = [sys.executable, '-X', 'importtime', '-m', 'vididi_jax.detection.evaluator',
+    command = [sys.executable, '-X', 'importtime', '-m', module,
                *(f'--{name}={path}' for name, path in arguments.items())]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == 'frame-mAP@0.5 50.00' and 'keyframes 2' in done.stdout

@@ -1,4 +1,4 @@
-"""Encoders against what torchvision computed (tests/parity makes the file), and weights in and out."""
+"""Encoders against what torchvision computed (tests/parity makes the file), and state dicts in and out."""
 
 from functools import cache, partial
 

@@ -1,1 +1,1 @@
-"""Everything on the device that touches pixels: augmentation, what evaluation sees, and boxes that move with both."""
+"""Everything on the device that touches pixels: augmentation, evaluation's crops, boxes that move with the pixels."""

@@ -1,1 +1,1 @@
-"""Pretraining: state, step, checkpoints, loop."""
+"""Training, pretraining and supervised: state, step, update, checkpoints, loop."""
