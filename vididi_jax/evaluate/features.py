@@ -19,6 +19,7 @@ from vididi_jax.evaluate.results import provenance
 from vididi_jax.evaluate.views import Views, average_over_views, read_views
 from vididi_jax.models.classifier import NAMES
 from vididi_jax.train.encoder import Encoder, trained_encoder, untrained_encoder
+from vididi_jax.train.processes import by_first, everywhere
 from vididi_jax.train.run import workdir_config
 
 logger = logging.getLogger(__name__)
@@ -63,27 +64,35 @@ def video_features(
         del about['seed']
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     paths = {order: cache / f'{key}_order{order}.npz' for order in orders}
-    known = {order: value for order, path in paths.items() if (value := _read(path, len(source))) is not None}
+    known = _read(paths, len(source))
     missing = tuple(order for order in orders if order not in known)
     if missing:
-        known |= average_over_views(
+        computed = average_over_views(
             FeatureFunction(encoder.module, missing), encoder.variables, source, np.arange(len(source)),
             augment=encoder.augment, views=views, workers=workers, dtype=dtype)
-        if jax.process_index() == 0:
-            cache.mkdir(parents=True, exist_ok=True)
-            for order in missing:
-                _write(paths[order], known[order])
+        _write(paths, computed)
+        known |= computed
     return {order: known[order] for order in orders}
 
 
-def _write(path: Path, features: np.ndarray) -> None:
-    temporary = path.with_suffix('.tmp')
-    with temporary.open('wb') as file:
-        np.savez(file, features=features)  # a zip file: it has checksums
-    os.replace(temporary, path)
+@by_first
+def _write(paths: dict[int, Path], features: dict[int, np.ndarray]) -> None:
+    for order, value in features.items():
+        path = paths[order]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix('.tmp')
+        with temporary.open('wb') as file:
+            np.savez(file, features=value)  # a zip file: it has checksums
+        os.replace(temporary, path)
 
 
-def _read(path: Path, videos: int) -> np.ndarray | None:
+@by_first  # so that all agree on what is missing
+def _read(paths: dict[int, Path], videos: int) -> dict[int, np.ndarray]:
+    found = {order: _read_file(path, videos) for order, path in paths.items()}
+    return {order: value for order, value in found.items() if value is not None}
+
+
+def _read_file(path: Path, videos: int) -> np.ndarray | None:
     if not path.exists():
         return None
     try:
@@ -98,6 +107,17 @@ def _read(path: Path, videos: int) -> np.ndarray | None:
     return None
 
 
+@everywhere
+def _open(config, workdir: str) -> tuple:
+    """The training config, the views, the videos and the encoder, checked."""
+    training = workdir_config(workdir)
+    views = read_views(config, ORDERS)
+    source = open_complete(config.data.dir or training.data.dir, config.eval.split, config.allow_missing)
+    side = usable(source, config.eval)
+    encoder = untrained_encoder(training) if config.eval.untrained else trained_encoder(training, workdir)
+    return training, views, side, encoder
+
+
 def run(config, workdir: str) -> Path:
     """Write the features of split `config.eval.split`; labels are neither needed nor used.
 
@@ -105,26 +125,27 @@ def run(config, workdir: str) -> Path:
     counts of the split's videos, views, checkpoint, fingerprints, and what results.json has too: seeds, config, commit,
     versions, device.
     """
-    training = workdir_config(workdir)
-    views = read_views(config, ORDERS)
-    directory = config.data.dir or training.data.dir
-    source = open_complete(directory, config.eval.split, config.allow_missing)
-    side = usable(source, config.eval)
-    encoder = untrained_encoder(training) if config.eval.untrained else trained_encoder(training, workdir)
-    features = video_features(encoder, source, orders=ORDERS, views=views, workers=config.data.workers,
+    training, views, side, encoder = _open(config, workdir)
+    features = video_features(encoder, side.source, orders=ORDERS, views=views, workers=config.data.workers,
                               cache=Path(workdir) / 'eval' / 'cache')
-    counts = side.counts(config.eval)
-    about = {'data': directory, 'split': source.split, 'short_video': config.eval.short_video, 'counts': counts,
-             'clips_x_crops': views.text, 'frames': views.frames, 'stride': views.stride,
-             'encoder': encoder.fingerprint(), 'checkpoint_step': encoder.step, 'fingerprint': source.fingerprint,
-             'seed': training.seed, 'evaluation_seed': config.seed, **provenance(config)}
-    columns = {column: np.array([row[key] for row in side.rows], str)
-               for column, key in (('ids', 'id'), ('labels', 'label'), ('groups', 'group'))}
-    path = Path(workdir) / 'eval' / config.eval.name / 'features.npz'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **{name: features[order][side.videos] for order, name in NAMES.items()}, **columns,
-             about=json.dumps(about))
-    print(f'{counts["videos"]:,} of {counts["listed"]:,} listed videos of split {source.split!r} ({counts["looped"]:,} '
-          f'looped, {counts["dropped"]:,} dropped as too short), {views.text} views, encoder of step {encoder.step}: '
-          f'written to {path}')
-    return path
+
+    @by_first
+    def write() -> Path:
+        counts = side.counts(config.eval)
+        about = {'data': config.data.dir or training.data.dir, 'split': side.source.split,
+                 'short_video': config.eval.short_video, 'counts': counts, 'clips_x_crops': views.text,
+                 'frames': views.frames, 'stride': views.stride, 'encoder': encoder.fingerprint(),
+                 'checkpoint_step': encoder.step, 'fingerprint': side.source.fingerprint, 'seed': training.seed,
+                 'evaluation_seed': config.seed, **provenance(config)}
+        columns = {column: np.array([row[key] for row in side.rows], str)
+                   for column, key in (('ids', 'id'), ('labels', 'label'), ('groups', 'group'))}
+        path = Path(workdir) / 'eval' / config.eval.name / 'features.npz'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **{name: features[order][side.videos] for order, name in NAMES.items()}, **columns,
+                 about=json.dumps(about))
+        print(f'{counts["videos"]:,} of {counts["listed"]:,} listed videos of split {side.source.split!r} '
+              f'({counts["looped"]:,} looped, {counts["dropped"]:,} dropped as too short), {views.text} views, encoder '
+              f'of step {encoder.step}: written to {path}')
+        return path
+
+    return write()

@@ -1,5 +1,6 @@
 """What all evaluations by recognition have in common: how they start, and the one form of their results."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from vididi_jax.evaluate.results import write_results
 from vididi_jax.evaluate.views import Views, read_views
 from vididi_jax.pictures import confusion_picture
 from vididi_jax.train.encoder import Encoder, trained_encoder, untrained_encoder
+from vididi_jax.train.processes import by_first, everywhere
 from vididi_jax.train.run import workdir_config
 
 
@@ -61,6 +63,7 @@ class Outcome(NamedTuple):
     details: dict = {}
 
 
+@everywhere
 def open_evaluation(config, workdir: str, orders: tuple[int, ...]) -> Evaluation:
     """Check an evaluation and load its encoder.
 
@@ -80,12 +83,17 @@ def open_evaluation(config, workdir: str, orders: tuple[int, ...]) -> Evaluation
     return Evaluation(config, Path(workdir), training, directory, encoder, views, protocol)
 
 
-def features_of(evaluation: Evaluation, side: Side, orders: tuple[int, ...]) -> dict[int, np.ndarray]:
-    """{order: (N, D)} of the videos of one side of a fold, through the cache of the workdir."""
-    features = video_features(
-        evaluation.encoder, side.source, orders=orders, views=evaluation.views, workers=evaluation.config.data.workers,
-        cache=evaluation.workdir / 'eval' / 'cache')
-    return {order: value[side.videos] for order, value in features.items()}
+def features_of(evaluation: Evaluation, orders: tuple[int, ...]) -> Callable[[Side], dict[int, np.ndarray]]:
+    """side of a fold -> {order: (N, D)} of its videos. Each split is computed, or read from the cache, once."""
+
+    def place(source: RecordSource) -> tuple:
+        return source.directory, source.split
+
+    sources = {place(side.source): side.source for sides in evaluation.protocol.sides.values() for side in sides}
+    features = {name: video_features(
+        evaluation.encoder, source, orders=orders, views=evaluation.views, workers=evaluation.config.data.workers,
+        cache=evaluation.workdir / 'eval' / 'cache') for name, source in sources.items()}
+    return lambda side: {order: value[side.videos] for order, value in features[place(side.source)].items()}
 
 
 def seen_in_training(evaluation: Evaluation) -> int | None:
@@ -119,6 +127,7 @@ def counts_of(evaluation: Evaluation) -> dict[str, dict[str, int]]:
     return {side: {name: sum(row[name] for row in found) for name in found[0]} for side, found in rows.items()}
 
 
+@by_first
 def finish(evaluation: Evaluation, task: str, outcomes: list[Outcome], **details) -> dict:
     """Write `results.json` and `confusion.png`, and print a table; returns the figures: means over the folds.
 

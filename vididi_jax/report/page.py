@@ -16,6 +16,7 @@ from vididi_jax.derivatives import derivative_stack
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.crops import centre_crop
 from vididi_jax.train.metric_writer import read_metrics
+from vididi_jax.train.processes import by_first
 from vididi_jax.train.run import workdir_config
 
 CURVES = ('loss', 'invariance', 'variance', 'covariance', 'view1_to_view2', 'view2_to_view1', 'gradient_norm',
@@ -87,6 +88,7 @@ def detection_section(name: str, result: dict, folder: Path) -> str:
     return f'<h3>{html.escape(name)}</h3>' + table(rows, ('percent', *kinds)) + table(facts) + keyframes
 
 
+@by_first
 def run(config, workdir: str) -> None:
     """Write the page, and print the line that sums up a run that was evaluated before and after training."""
     training = workdir_config(workdir)

@@ -21,6 +21,7 @@ from vididi_jax.train.checkpoint import Checkpoints
 from vididi_jax.train.debug import save_bundle
 from vididi_jax.train.encoder import load_fitting_variables
 from vididi_jax.train.metric_writer import MetricsWriter
+from vididi_jax.train.processes import everywhere, is_first
 from vididi_jax.train.run import check_same_run, write_config
 from vididi_jax.train.state import AUGMENT, INIT, TrainState, with_encoder
 
@@ -31,7 +32,7 @@ class Task(NamedTuple):
     Attributes:
       description: printed first, on the data and the run.
       fingerprint: of the data; a run that resumes refuses other data.
-      batches: the endless sequence of this process's shares of the batches; step i (from 0) gets element i.
+      batches: the endless sequence of this process's rows of the batches; step i (from 0) gets element i.
       inputs: names of the arrays of a batch that go to the devices.
       steps_per_epoch: see `steps_per_epoch`.
       init: key -> fresh state, traceable; `config.init_from` then replaces its encoder.
@@ -93,20 +94,24 @@ def run(
       UserError: see `make_task`; also a workdir of another run, or a loss that is not finite.
     """
     mesh = meshes.make_mesh()
-    check_same_run(config, workdir)
-    task = make_task(config, mesh)
+
+    @everywhere
+    def checked() -> Task:
+        check_same_run(config, workdir)
+        return make_task(config, mesh)
+
+    task = checked()
     total = config.epochs * task.steps_per_epoch
-    first_process = jax.process_index() == 0
     with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
         state, meta = restore_or_init(config, task, checkpoints, mesh)
-        if first_process:
+        if is_first():
             write_config(config, workdir)
             print(task.description, flush=True)
             if meta['step']:
                 print(f'resuming after step {meta["step"]} of {total}', flush=True)
         if meta['step'] < total:
             state = train(config, task, state, meta, checkpoints, mesh, Path(workdir))
-    if first_process:
+    if is_first():
         print(f'done: {total} steps, {config.epochs} epochs; checkpoints in {Path(workdir) / "checkpoints"}',
               flush=True)
     return state
@@ -139,11 +144,11 @@ def train(config, task: Task, state: TrainState, meta: dict, checkpoints: Checkp
     probe = task.make_probe() if task.probe_every else None
     first = meta['step']
     cycle = len(task.phases)
-    first_process = jax.process_index() == 0
     losses = list(meta.get('losses', []))  # of the steps of an epoch that a checkpoint cut in two
     epoch_losses = list(meta['epoch_losses'])
     reader = pipeline.iterate(task.batches[first:], workers=config.data.workers)
-    with MetricsWriter(workdir, first) as writer, reader as batches, ExitStack() as bars:  # closed by an error, too
+    with reader as batches, ExitStack() as files, ExitStack() as bars:  # closed by an error, too
+        writer = files.enter_context(MetricsWriter(workdir, first)) if is_first() else None
         bar = None
         for step in range(first, config.epochs * task.steps_per_epoch):
             epoch = step // task.steps_per_epoch
@@ -166,9 +171,9 @@ def train(config, task: Task, state: TrainState, meta: dict, checkpoints: Checkp
             if not np.isfinite(list(measured.values())).all():
                 stop(workdir, step + 1, checkpoints, state=state, batch=local, key=key, orders=orders,
                      metrics={**measured, 'finite_embeddings': False})
-            if measured and first_process:
+            if measured and is_first():
                 tqdm.write(describe_measures(step + 1, measured))
-            if ends_epoch or checked or falls_on(step + 1, config.log.every_steps):
+            if writer and (ends_epoch or checked or falls_on(step + 1, config.log.every_steps)):
                 logged = {name: float(value) for name, value in metrics.items() if not name.startswith('finite')}
                 writer.write({'step': step + 1, 'epoch': epoch, 'phase': epoch % cycle, 'orders': list(orders),
                               **logged, **measured})
@@ -192,7 +197,7 @@ def falls_on(step: int, every: int) -> bool:
 
 def start_epoch(config, task: Task, epoch: int, step: int) -> tqdm:
     """Name an epoch and its phase, and open its progress bar."""
-    quiet = jax.process_index() != 0
+    quiet = not is_first()
     phase = task.phases[epoch % len(task.phases)]
     if not quiet:
         print(' '.join((f'epoch {epoch + 1}/{config.epochs}', phase)).rstrip(), flush=True)

@@ -89,8 +89,7 @@ def make_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> loo
         fingerprint=plan.source.fingerprint,
         batches=pipeline.training_stream(
             plan.source, plan.videos, length=plan.frames, stride=config.clip.stride, placement=config.clip.placement,
-            batch_size=config.batch_size, seed=config.seed, process=jax.process_index(),
-            processes=jax.process_count()),
+            batch_size=config.batch_size, seed=config.seed, rows=meshes.rows_here(mesh, config.batch_size)),
         inputs=('clips', 'size'),
         steps_per_epoch=plan.steps_per_epoch,
         init=partial(init_state, networks, optimizer, clip_shape=(config.clip.frames, size, size)),
