@@ -186,17 +186,19 @@ def test_motion_smoke_then_retrieval_and_report(root, tiny_motion, tiny_config, 
     assert result['metrics'] == metrics['trained'] and set(result['metrics']) == {'V', 'dV', 'd2V', 'joined'}
     assert list(result['metrics']['V']) == ['R@1', 'R@5', 'R@10', 'R@20', 'R@50']
     assert result['counts']['test'] == {
-        'listed': 16, 'ok': 16, 'missing': 0, 'broken': 0, 'videos': 16, 'looped': 0, 'dropped': 0}
+        'listed': 16, 'ok': 16, 'missing': 0, 'broken': 0, 'videos': 16, 'looped': 0, 'dropped': 0,
+        'clips_per_video': 3}
     assert result['chance'] == 12.5 and result['seed'] == 0 and result['checkpoint_step'] == 24
     assert result['clips_x_crops'] == '3 x 1 (centre)' and re.match(r'[0-9a-f]{40}|unknown', result['commit'])
     assert {'jax', 'flax', 'python'} <= set(result['versions'])
-    capsys.readouterr()
+    assert '3 x 1 (centre) views, 3.0 different clips a video' in capsys.readouterr().out
     task('report')(configs.load_config(f'{root}/configs/report.py:smoke'), str(tmp_path))
     last = capsys.readouterr().out.splitlines()[-1]
     expected = [metrics[name]['joined']['R@1'] for name in ('untrained', 'trained')]
     assert last == f'R@1 untrained={expected[0]:.1f} trained={expected[1]:.1f} chance=12.5'
     page = (tmp_path / 'report' / 'index.html').read_text()
     assert page.count('<img') == 5 and 'src="http' not in page and 'framework.projector' in page
+    assert 'test: 16 of 16 listed videos, 0 looped, 3.0 different clips a video' in page
 
 
 def test_all_evaluations_of_a_run_are_one_table_and_one_result(root, finished, tmp_path, capsys):
