@@ -21,6 +21,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.flags import choose_task
 from vididi_jax.schedule import SCHEDULES, Schedule, resolve
 from vididi_jax.train import state
+from vididi_jax.train.loop import is_probed
 from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.run import check_same_run, workdir_config, write_config
 
@@ -51,6 +52,20 @@ def test_every_header_says_how_where_how_long_and_what_comes_out(root):
         if 'Data' in fields:
             build_parser().parse_args(shlex.split(fields['Data'])[3:])
         assert len(path.read_text().splitlines()) <= 60
+
+
+def test_health_is_measured_in_every_phase_several_times(root):
+    """By every config and schedule, each phase as often as the others; at most a quarter of long runs' epochs."""
+    for path in files(root):
+        config = configs.load_config(str(path))
+        if config.task != 'pretrain':
+            continue
+        for schedule in SCHEDULES.values():
+            phases = len(schedule.phases)
+            probed = [epoch for epoch in range(config.epochs) if is_probed(epoch, phases, config.health.every_cycles)]
+            times = np.bincount([epoch % phases for epoch in probed], minlength=phases)
+            assert times.min() == times.max() >= 3
+            assert len(probed) <= max(config.epochs / 4, 12)
 
 
 def test_commands_name_fields_that_exist(root):
@@ -160,7 +175,7 @@ def test_other_smoke_variants_train(root, small_folder, tiny_motion, tmp_path, m
     """Two steps, with one program for all orders, and an encoder that compiles at once in place of the same R3D-18."""
     monkeypatch.setattr(state, 'build_encoder', lambda model: Flat())
     config = configs.load_config(f'{root}/configs/{name}.py:smoke')
-    config.clip.length, config.health.every_steps = 'constant', 0
+    config.clip.length, config.health.every_cycles = 'constant', 0
     if name.startswith('motion'):
         config.data.dir, config.augment.size, config.batch_size, config.epochs = str(tiny_motion), 16, 24, 1
     else:
