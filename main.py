@@ -5,7 +5,6 @@ The config's `task` says what runs. `python -m data_prep --help` prepares the da
 
 import importlib
 import logging
-import os
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -39,13 +38,11 @@ def set_up_devices() -> None:
     """Join the other processes if asked, and keep compiled programs from run to run."""
     import jax
 
+    from vididi_jax.compilation import keep_programs
     from vididi_jax.train import processes
 
     processes.join(MULTIHOST.value, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    cache = os.environ.get('JAX_COMPILATION_CACHE_DIR', os.path.expanduser('~/.cache/vididi_jax/compiled'))
-    jax.config.update('jax_compilation_cache_dir', cache)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+    keep_programs()
     if CONFIG.value.get('model', {}).get('dtype') == 'float64':
         jax.config.update('jax_enable_x64', True)
 

@@ -74,7 +74,7 @@ def get_config(framework: str = 'vicreg') -> ConfigDict:
     config.log = ConfigDict()
     config.log.every_steps = 10  # besides the end of each phase; 0: never
     config.health = ConfigDict()  # what a collapse shows in, see vididi_jax/train/health.py
-    config.health.every_steps = 600  # 0: never
+    config.health.every_cycles = 5  # at the end of each phase, in the first cycle and every fifth; 0: never
     config.health.videos = 256
     return config
 
@@ -106,7 +106,7 @@ def finish(config: ConfigDict, variant: str, variants: tuple[str, ...] = ('paper
         config.framework.predictor = (32,) * len(config.framework.predictor)
         config.augment.size = 32
         config.data.workers = 0
-        config.health.every_steps = 4
+        config.health.every_cycles = 1
         config.health.videos = 16
     return config
 

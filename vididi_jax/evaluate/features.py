@@ -25,6 +25,20 @@ from vididi_jax.train.run import workdir_config
 logger = logging.getLogger(__name__)
 
 ORDERS = (0, 1, 2)
+MAKERS = ('data', 'pixels', 'models', 'derivatives.py', 'evaluate/views.py', 'evaluate/features.py')  # of features
+
+
+def code_hash(package: Path) -> str:
+    """Hash of the source of everything that decides the features: the files `MAKERS` of a copy of this package."""
+    files = [file for maker in MAKERS for file in sorted((package / maker).rglob('*.py')) or [package / maker]]
+    digest = hashlib.sha256()
+    for file in files:
+        source = file.read_bytes()
+        digest.update(f'{file.relative_to(package).as_posix()} {len(source)} '.encode() + source)
+    return digest.hexdigest()[:16]
+
+
+CODE = code_hash(Path(__file__).resolve().parents[1])  # as it was imported
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,7 @@ def video_features(
     """Features of every video of `source`, in record order, averaged over its views.
 
     What was computed before comes from `cache`: a file an order, named after a hash of the encoder's weights, the
-    data's fingerprint and the views. A file that is damaged is computed again.
+    data's fingerprint, the views and the code. A file that is damaged is computed again.
 
     Args:
       encoder: the frozen encoder.
@@ -59,7 +73,8 @@ def video_features(
       {order: (N, D) float32, float64 where the encoder computes in it}.
     """
     dtype = jnp.float64 if encoder.module.dtype == jnp.float64 else jnp.float32
-    about = {'encoder': encoder.fingerprint(), 'data': source.fingerprint, 'split': source.split, **views._asdict()}
+    about = {'code': CODE, 'encoder': encoder.fingerprint(), 'data': source.fingerprint, 'split': source.split,
+             **views._asdict()}
     if views.crops != 'random':
         del about['seed']
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
@@ -144,8 +159,9 @@ def run(config, workdir: str) -> Path:
         np.savez(path, **{name: features[order][side.videos] for order, name in NAMES.items()}, **columns,
                  about=json.dumps(about))
         print(f'{counts["videos"]:,} of {counts["listed"]:,} listed videos of split {side.source.split!r} '
-              f'({counts["looped"]:,} looped, {counts["dropped"]:,} dropped as too short), {views.text} views, encoder '
-              f'of step {encoder.step}: written to {path}')
+              f'({counts["looped"]:,} looped, {counts["dropped"]:,} dropped as too short), {views.text} views, '
+              f'{counts["clips_per_video"]:.1f} different clips a video, encoder of step {encoder.step}: written to '
+              f'{path}')
         return path
 
     return write()

@@ -56,7 +56,8 @@ def read_results(workdir: Path) -> dict[str, dict]:
 
 def result_section(name: str, result: dict, folder: Path) -> str:
     """One result with everything that says what it is, and its picture."""
-    counts = [f'{side}: {count["videos"]:,} of {count["listed"]:,} listed videos'
+    counts = [f'{side}: {count["videos"]:,} of {count["listed"]:,} listed videos, {count["looped"]:,} looped' + (
+        f', {count["clips_per_video"]:.1f} different clips a video' if 'clips_per_video' in count else '')
               for side, count in result['counts'].items()]
     facts = [('protocol', result['protocol']), ('encoder', f'{result["encoder"]}, step {result["checkpoint_step"]}'),
              ('clips x crops', result['clips_x_crops']),

@@ -41,7 +41,7 @@ class Task(NamedTuple):
       orders: step -> derivative orders of that step's views.
       phases: names of the phases of a cycle; epoch e is of phase e mod their number. Losses of one phase do not compare
         with those of another, so the best checkpoint is that of the best cycle.
-      probe_every: steps between measurements of the state, 0 for none.
+      probe_every: cycles between measurements of the state, 0 for none; see `is_probed`.
       make_probe: -> (state -> {name: value}), called once, before the first step.
       complete: batch -> the batch with what the records do not hold; called in this process, not in the workers.
     """
@@ -68,10 +68,9 @@ def steps_per_epoch(config: ml_collections.ConfigDict, videos: int, origin: str)
     """
     if config.epochs < 1:
         raise UserError(f'epochs is {config.epochs}: it must be at least 1.')
-    for name in ('checkpoint', 'log', 'health'):
-        if name in config and config[name].every_steps < 0:
-            raise UserError(f'{name}.every_steps is {config[name].every_steps}: it must be a number of steps, or 0 for '
-                            'never.')
+    for name, unit in (('checkpoint', 'steps'), ('log', 'steps'), ('health', 'cycles')):
+        if name in config and (every := config[name][f'every_{unit}']) < 0:
+            raise UserError(f'{name}.every_{unit} is {every}: it must be a number of {unit}, or 0 for never.')
     if videos < config.batch_size:
         raise UserError(f'batch_size is {config.batch_size} and {origin} has {videos} usable videos: lower '
                         'config.batch_size.')
@@ -166,7 +165,7 @@ def train(config, task: Task, state: TrainState, meta: dict, checkpoints: Checkp
             bar.update()
             bar.set_postfix_str(f'loss {losses[-1]:.4f}')
             ends_epoch = (step + 1) % task.steps_per_epoch == 0
-            checked = falls_on(step + 1, task.probe_every)
+            checked = ends_epoch and is_probed(epoch, cycle, task.probe_every)
             measured = probe(state) if checked else {}
             if not np.isfinite(list(measured.values())).all():
                 stop(workdir, step + 1, checkpoints, state=state, batch=local, key=key, orders=orders,
@@ -193,6 +192,20 @@ def train(config, task: Task, state: TrainState, meta: dict, checkpoints: Checkp
 def falls_on(step: int, every: int) -> bool:
     """Whether step number `step`, from 1, is one of every `every` steps; 0 is never."""
     return every > 0 and step % every == 0
+
+
+def is_probed(epoch: int, phases: int, every: int) -> bool:
+    """Whether the state is measured at the end of `epoch`, from 0: in the first cycle and in every `every`-th.
+
+    A cycle is measured at the end of each of its `phases` epochs, so every phase comes up, and the figures of one phase
+    compare, as they are all of the same place. 0 is never.
+
+    Example:
+      >>> [epoch for epoch in range(16) if is_probed(epoch, phases=4, every=3)]
+      [0, 1, 2, 3, 8, 9, 10, 11]
+    """
+    cycle = epoch // phases + 1
+    return every > 0 and (cycle == 1 or cycle % every == 0)
 
 
 def start_epoch(config, task: Task, epoch: int, step: int) -> tqdm:

@@ -98,7 +98,7 @@ def make_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> loo
             plan.schedule, step // plan.steps_per_epoch, jax.random.fold_in(plan.orders_key, step)),
         phases=tuple(f'phase {number}: {schedules.describe_phase(plan.schedule, number)}'
                      for number in range(len(plan.schedule.phases))),
-        probe_every=config.health.every_steps,
+        probe_every=config.health.every_cycles,
         make_probe=lambda: Probe(config, networks, plan.source, plan.videos, mesh).measure,
     )
 
