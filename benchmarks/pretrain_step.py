@@ -23,6 +23,7 @@ from vididi_jax.config import load_config
 from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.flags import explain
 from vididi_jax.models.build import compute_dtype
+from vididi_jax.train.mesh import make_mesh, platform
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.state import build_networks, init_state
 from vididi_jax.train.step import frames_to_read, make_train_step, view_frames
@@ -30,9 +31,10 @@ from vididi_jax.train.step import frames_to_read, make_train_step, view_frames
 
 def make_steps(config) -> dict[int, Callable]:
     """{frames of the views: a function that runs a step}."""
-    networks, total = build_networks(config), 1000  # steps of a run
+    mesh, total = make_mesh(), 1000  # steps of a run
+    networks = build_networks(config, platform(mesh))
     rate, optimizer = (build(config, total) for build in (learning_rate, build_optimizer))
-    step = make_train_step(networks, optimizer, rate, config, total)
+    step = make_train_step(networks, optimizer, rate, config, total, mesh)
     clip, size, key = config.clip, config.augment.size, jax.random.key(0)
     held = [init_state(networks, optimizer, key, (clip.frames, size, size))]
     highest = schedules.resolve(config.schedule).max_order
@@ -61,7 +63,8 @@ def main() -> None:
     if config.task != 'pretrain':
         raise UserError(f'the task of {arguments.config} is {config.task}: give a config whose task is pretrain.')
     print(f'{arguments.config}: {config.model.name} of width {config.model.width}, {config.batch_size} videos, '
-          f'{compute_dtype(config.model)}, {jax.devices()[0].device_kind}, jax {jax.__version__}', flush=True)
+          f'{compute_dtype(config.model, platform(make_mesh()))}, {jax.devices()[0].device_kind}, '
+          f'jax {jax.__version__}', flush=True)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update('jax_compilation_cache_dir', folder)

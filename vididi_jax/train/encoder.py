@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from vididi_jax.errors import UserError
 from vididi_jax.models.build import build_encoder
 from vididi_jax.pixels.augment import Augmentation
+from vididi_jax.train import mesh as meshes
 from vididi_jax.train.checkpoint import checksums, load_encoder_variables
 from vididi_jax.train.state import INIT
 
@@ -48,7 +49,7 @@ def trained_encoder(config, workdir: str) -> Encoder:
 
 def untrained_encoder(config) -> Encoder:
     """The encoder that a run of `config` starts from, before its first step: the baseline of every evaluation."""
-    module = build_encoder(config.model)
+    module = build_encoder(config.model, meshes.platform(meshes.make_mesh()))
     augment = Augmentation(**config.augment)
     clip = jnp.zeros((1, config.clip.frames, augment.size, augment.size, 3), module.dtype)
     key = jax.random.fold_in(jax.random.key(config.seed), INIT)
