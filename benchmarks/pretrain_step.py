@@ -29,6 +29,13 @@ from vididi_jax.train.state import build_networks, init_state
 from vididi_jax.train.step import frames_to_read, make_train_step, view_frames
 
 
+def clips_shape(config) -> tuple[int, ...]:
+    """(B, 2, T, H, W, 3) of a batch as it is read; frames are as UCF101's, or as `crop='none'` wants them."""
+    clip, size = config.clip, config.augment.size
+    frames = frames_to_read(clip.frames, schedules.resolve(config.schedule).max_order, clip.length)
+    return (config.batch_size, 2, frames, *((size, size) if config.augment.crop == 'none' else (128, 171)), 3)
+
+
 def make_steps(config) -> dict[int, Callable]:
     """{frames of the views: a function that runs a step}."""
     mesh, total = make_mesh(), 1000  # steps of a run
@@ -38,10 +45,9 @@ def make_steps(config) -> dict[int, Callable]:
     clip, size, key = config.clip, config.augment.size, jax.random.key(0)
     held = [init_state(networks, optimizer, key, (clip.frames, size, size))]
     highest = schedules.resolve(config.schedule).max_order
-    frame = (size, size) if config.augment.crop == 'none' else (128, 171)
-    shape = (config.batch_size, 2, frames_to_read(clip.frames, highest, clip.length), *frame, 3)
+    shape = clips_shape(config)
     batch = {'clips': np.random.default_rng(0).integers(0, 256, shape, np.uint8),
-             'size': np.tile(np.array(frame, np.int32), (config.batch_size, 1))}
+             'size': np.tile(np.array(shape[3:5], np.int32), (config.batch_size, 1))}
 
     def run(orders):
         held[0], _ = jax.block_until_ready(step(held[0], batch, key, orders))
