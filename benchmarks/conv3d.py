@@ -23,8 +23,8 @@ from vididi_jax.models import create_encoder
 from vididi_jax.models.conv3d import IMPLEMENTATIONS, conv3d
 from vididi_jax.train.update import compiler_options
 
-IMPLS = [impl for impl in IMPLEMENTATIONS if impl != 'auto']
-jit = partial(jax.jit, compiler_options=compiler_options())  # as training has it
+IMPLS = [impl for impl in IMPLEMENTATIONS if impl not in ('auto', 'by_layer')]
+jit = partial(jax.jit, compiler_options=compiler_options(jax.default_backend()))  # as training has it
 
 
 def arrays(layer: Layer, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array, jax.Array]:

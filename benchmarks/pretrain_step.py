@@ -23,23 +23,31 @@ from vididi_jax.config import load_config
 from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.flags import explain
 from vididi_jax.models.build import compute_dtype
+from vididi_jax.train.mesh import make_mesh, platform
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.state import build_networks, init_state
 from vididi_jax.train.step import frames_to_read, make_train_step, view_frames
 
 
+def clips_shape(config) -> tuple[int, ...]:
+    """(B, 2, T, H, W, 3) of a batch as it is read; frames are as UCF101's, or as `crop='none'` wants them."""
+    clip, size = config.clip, config.augment.size
+    frames = frames_to_read(clip.frames, schedules.resolve(config.schedule).max_order, clip.length)
+    return (config.batch_size, 2, frames, *((size, size) if config.augment.crop == 'none' else (128, 171)), 3)
+
+
 def make_steps(config) -> dict[int, Callable]:
     """{frames of the views: a function that runs a step}."""
-    networks, total = build_networks(config), 1000  # steps of a run
+    mesh, total = make_mesh(), 1000  # steps of a run
+    networks = build_networks(config, platform(mesh))
     rate, optimizer = (build(config, total) for build in (learning_rate, build_optimizer))
-    step = make_train_step(networks, optimizer, rate, config, total)
+    step = make_train_step(networks, optimizer, rate, config, total, mesh)
     clip, size, key = config.clip, config.augment.size, jax.random.key(0)
     held = [init_state(networks, optimizer, key, (clip.frames, size, size))]
     highest = schedules.resolve(config.schedule).max_order
-    frame = (size, size) if config.augment.crop == 'none' else (128, 171)
-    shape = (config.batch_size, 2, frames_to_read(clip.frames, highest, clip.length), *frame, 3)
+    shape = clips_shape(config)
     batch = {'clips': np.random.default_rng(0).integers(0, 256, shape, np.uint8),
-             'size': np.tile(np.array(frame, np.int32), (config.batch_size, 1))}
+             'size': np.tile(np.array(shape[3:5], np.int32), (config.batch_size, 1))}
 
     def run(orders):
         held[0], _ = jax.block_until_ready(step(held[0], batch, key, orders))
@@ -61,7 +69,8 @@ def main() -> None:
     if config.task != 'pretrain':
         raise UserError(f'the task of {arguments.config} is {config.task}: give a config whose task is pretrain.')
     print(f'{arguments.config}: {config.model.name} of width {config.model.width}, {config.batch_size} videos, '
-          f'{compute_dtype(config.model)}, {jax.devices()[0].device_kind}, jax {jax.__version__}', flush=True)
+          f'{compute_dtype(config.model, platform(make_mesh()))}, {jax.devices()[0].device_kind}, '
+          f'jax {jax.__version__}', flush=True)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update('jax_compilation_cache_dir', folder)

@@ -44,7 +44,8 @@ def ours(arguments, clips: np.ndarray):
         return {'params': params, 'batch_stats': batch_stats}
 
     start = time.perf_counter()
-    compiled = jax.jit(step, donate_argnums=0, compiler_options=compiler_options()).lower(variables, x).compile()
+    options = compiler_options(jax.default_backend())
+    compiled = jax.jit(step, donate_argnums=0, compiler_options=options).lower(variables, x).compile()
     lines = [f'compiled in {time.perf_counter() - start:.1f} s']
     memory = compiled.memory_analysis()
     if memory is not None:

@@ -173,7 +173,7 @@ SMOKE = ('ucf101_simclr', 'ucf101_byol', 'k400_vicreg', 'k400_simclr', 'k400_byo
 @pytest.mark.parametrize('name', SMOKE)
 def test_other_smoke_variants_train(root, small_folder, tiny_motion, tmp_path, monkeypatch, name):
     """Two steps, with one program for all orders, and an encoder that compiles at once in place of the same R3D-18."""
-    monkeypatch.setattr(state, 'build_encoder', lambda model: Flat())
+    monkeypatch.setattr(state, 'build_encoder', lambda model, platform: Flat())
     config = configs.load_config(f'{root}/configs/{name}.py:smoke')
     config.clip.length, config.health.every_cycles = 'constant', 0
     if name.startswith('motion'):

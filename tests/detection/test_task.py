@@ -80,7 +80,8 @@ def one_step(model, batch, encoder_rate=1.0):
     state = TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables['params']))
     before = jax.device_get(state)
     spec = Augmentation(size=16, crop='none', flip=0.5, blur=0.0, jitter=0.0, gray=0.0)
-    after, metrics = make_step(model, optimizer, lambda _: 0.1, spec)(state, batch, jax.random.key(1), model.orders)
+    step = make_step(model, optimizer, lambda _: 0.1, spec, 'cpu')
+    after, metrics = step(state, batch, jax.random.key(1), model.orders)
     return before, jax.device_get(after), jax.device_get(metrics)
 
 

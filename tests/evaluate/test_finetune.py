@@ -120,7 +120,7 @@ def one_step(model, encoder_rate=1.0):
     rng = np.random.default_rng(0)
     batch = {'clips': jnp.asarray(rng.integers(0, 256, (6, 1, 4, 8, 8, 3)), jnp.uint8),
              'size': jnp.full((6, 2), 8, jnp.int32), 'label': jnp.arange(6) % 3}
-    step = finetune.make_step(model, optimizer, lambda _: 0.1, spec)
+    step = finetune.make_step(model, optimizer, lambda _: 0.1, spec, 'cpu')
     after, metrics = step(state, batch, jax.random.key(1), model.orders)
     return before, jax.device_get(after), metrics
 

@@ -135,4 +135,5 @@ def test_the_automatic_choice_on_a_cpu_is_winograds_filtering_for_layers_of_many
         x, w = jnp.zeros((1, frames, 32, 32, 32), dtype), jnp.zeros((1, 3, 3, 32, 32), dtype)
         program = {impl: str(jax.make_jaxpr(partial(
             conv3d, stride=(1, stride, stride), padding=(0, 1, 1), impl=impl))(x, w)) for impl in IMPLEMENTATIONS}
-        assert program['auto'] == program[named] != program['taps' if named == 'winograd' else 'xla']
+        assert program['auto'] == program['by_layer'] == program[named]
+        assert program['auto'] != program['taps' if named == 'winograd' else 'xla']

@@ -28,10 +28,10 @@ def run(devices: int, dtype: str, steps: list[int]):
     config.optimizer.base_rate = 4.8
     data = Mesh(np.array(jax.devices()[:devices]), ('data',))
     plan = make_plan(config, data)
-    networks = build_networks(config)
+    networks = build_networks(config, mesh.platform(data))
     settings = (config, plan.total_steps)
     optimizer = build_optimizer(*settings)
-    train_step = make_train_step(networks, optimizer, learning_rate(*settings), config, plan.total_steps)
+    train_step = make_train_step(networks, optimizer, learning_rate(*settings), config, plan.total_steps, data)
     state = mesh.replicate(data, init_state(networks, optimizer, jax.random.key(0), (8, 16, 16)))
     stream = pipeline.training_stream(
         plan.source, plan.videos, length=plan.frames, stride=1, placement='adjacent', batch_size=16, seed=0)
@@ -74,6 +74,10 @@ def check_frameworks():
         found[loss, scope] = after[0][0]
     # The statistics of two videos are not those of sixteen.
     assert abs(found['vicreg', 'global'] / found['vicreg', 'per_device'] - 1) > 1e-3
+    # As many parts as the mesh has devices, however many there are.
+    one = Mesh(np.array(jax.devices()[:1]), ('data',))
+    _, update, state, views = small_step('vicreg', 'per_device', videos=16, mesh=one)
+    np.testing.assert_allclose(update(state, *views)[1]['loss'], found['vicreg', 'global'], rtol=1e-6)
 
 
 if __name__ == '__main__':

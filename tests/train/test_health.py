@@ -36,7 +36,7 @@ def test_a_run_measures_itself(finished):
 def test_a_probe_warns_of_a_collapse_and_survives_what_is_not_finite(tiny_config, caplog):
     """A projector whose last layer is zero maps every clip to its bias; an infinite bias leaves nan."""
     mesh = make_mesh()
-    plan, networks = make_plan(tiny_config, mesh), build_networks(tiny_config)
+    plan, networks = make_plan(tiny_config, mesh), build_networks(tiny_config, 'cpu')
     state = init_state(networks, build_optimizer(tiny_config, 24), jax.random.key(0), (8, 16, 16))
     measure = health.Probe(tiny_config, networks, plan.source, plan.videos, mesh).measure
     last = state.params['projector']['Dense_2']

@@ -21,6 +21,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.train import loop, pretrain
 from vididi_jax.train.checkpoint import Checkpoints, load_encoder_variables
 from vididi_jax.train.debug import load_bundle
+from vididi_jax.train.mesh import make_mesh
 from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.run import workdir_config
@@ -174,10 +175,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_message(tiny_config, tmp
     tiny_config.augment.mean = (float('inf'),) * 3  # pixels of -inf, however the compiler rounds
     with pytest.raises(UserError, match='at step 1 .*not finite.* loss.*no checkpoint yet.*debug/1'):
         pretrain.run(tiny_config, str(tmp_path))
-    networks, optimizer = build_networks(tiny_config), build_optimizer(tiny_config, 24)
+    networks, optimizer = build_networks(tiny_config, 'cpu'), build_optimizer(tiny_config, 24)
     fresh = init_state(networks, optimizer, jax.random.key(9), (8, 16, 16))
     state, batch, key, orders = load_bundle(tmp_path / 'debug' / '1', fresh)
-    step = make_train_step(networks, optimizer, learning_rate(tiny_config, 24), tiny_config, 24)
+    step = make_train_step(networks, optimizer, learning_rate(tiny_config, 24), tiny_config, 24, make_mesh())
     start = jax.tree.map(np.array, state)
     state, metrics = step(jax.tree.map(jnp.asarray, state), batch, key, orders)
     saved = json.loads((tmp_path / 'debug' / '1' / 'step.json').read_text())['metrics']
@@ -218,7 +219,7 @@ def test_a_diverging_run_ends_with_one_sentence_and_finite_checkpoints(tiny_moti
         assert f'not finite came up in {DIVERGING[name][2]}: lower' in errors[0]
         config = workdir_config(tmp_path / name)
         step, = (int(path.name) for path in (tmp_path / name / 'debug').iterdir())
-        fresh = partial(init_state, build_networks(config), build_optimizer(config, 24), clip_shape=(8, 16, 16))
+        fresh = partial(init_state, build_networks(config, 'cpu'), build_optimizer(config, 24), clip_shape=(8, 16, 16))
         with Checkpoints(tmp_path / name) as checkpoints:
             restored, meta = checkpoints.restore_latest(jax.tree.map(jnp.empty_like, jax.eval_shape(
                 fresh, jax.random.key(0))))

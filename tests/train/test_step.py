@@ -1,15 +1,20 @@
 """The training step: its loss, BYOL's target, statistics of both views, clip lengths, what is not finite."""
 
+import re
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from configs import motion_byol, motion_vicreg
 from vididi_jax import losses
 from vididi_jax.losses import ema_tau
 from vididi_jax.models.heads import MLP
+from vididi_jax.train.mesh import make_mesh, platform
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.state import Networks, build_networks, init_state
 from vididi_jax.train.step import differentiate_views, frames_to_read, make_train_step, make_update, view_frames
@@ -22,9 +27,9 @@ def run_byol(accumulate=1):
     config = motion_byol.get_config('smoke')
     config.optimizer.accumulate = accumulate
     config.model.width, config.augment.size, config.clip.length = 2, 8, 'constant'
-    networks, optimizer = build_networks(config), build_optimizer(config, STEPS)
+    networks, optimizer = build_networks(config, 'cpu'), build_optimizer(config, STEPS)
     state = init_state(networks, optimizer, jax.random.key(0), (8, 8, 8))
-    step = make_train_step(networks, optimizer, learning_rate(config, STEPS), config, STEPS)
+    step = make_train_step(networks, optimizer, learning_rate(config, STEPS), config, STEPS, make_mesh())
     rng = np.random.default_rng(0)
     batch = {'clips': jnp.asarray(rng.integers(0, 256, (8, 2, 10, 8, 8, 3)), jnp.uint8),
              'size': jnp.full((8, 2), 8, jnp.int32)}
@@ -109,7 +114,7 @@ class Flat(nn.Module):
         return MLP((8, self.feature_dim))(clips.reshape(len(clips), -1), train=train)
 
 
-def small_step(loss, scope='global', base_rate=4.8, videos=8, **options):
+def small_step(loss, scope='global', base_rate=4.8, videos=8, mesh=None, **options):
     """Networks, `update`, a fresh state and two views, for `Flat` and a loss; eight_devices.py takes it too."""
     config = motion_vicreg.get_config('smoke')
     config.framework.update({'loss': loss, 'scope': scope})
@@ -119,7 +124,8 @@ def small_step(loss, scope='global', base_rate=4.8, videos=8, **options):
     optimizer = build_optimizer(config, STEPS)
     state = init_state(networks, optimizer, jax.random.key(0), (2, 2, 2))
     views = np.random.default_rng(0).normal(size=(2, videos, 2, 2, 2, 3)).astype(np.float32)
-    return networks, make_update(networks, optimizer, learning_rate(config, STEPS), config, STEPS), state, views
+    update = make_update(networks, optimizer, learning_rate(config, STEPS), config, STEPS, mesh or make_mesh())
+    return networks, update, state, views
 
 
 @pytest.mark.parametrize(('loss', 'scope', 'function', 'options'), [
@@ -140,6 +146,29 @@ def test_a_step_minimises_the_loss_that_it_names(loss, scope, function, options)
         found.append(float(metrics['loss']))
     np.testing.assert_allclose(found[0], function(*z, **options)[0], rtol=1e-5)  # float32
     assert found[2] < found[0]
+
+
+class Chip:
+    """A device that this machine does not have."""
+
+    platform = 'tpu'
+
+
+def test_programs_are_for_the_devices_of_the_mesh_and_not_for_this_machine():
+    """Eight chips seen from a CPU: bfloat16, a 3-D convolution a layer, statistics in eight parts. Lowered only."""
+    mesh = Mesh(np.array([Chip() for _ in range(8)]), ('data',))
+
+    def lower(function, *inputs):
+        return function.trace(*inputs).lower(lowering_platforms=(platform(mesh),)).as_text()
+
+    encoder = build_networks(motion_vicreg.get_config('smoke'), platform(mesh)).encoder
+    clips = jax.ShapeDtypeStruct((16, 8, 16, 16, 3), jnp.float32)
+    variables = jax.eval_shape(encoder.init, jax.random.key(0), clips)
+    program = lower(jax.jit(partial(encoder.apply, train=False)), variables, clips)
+    convolutions = re.findall(r'stablehlo.convolution.* -> tensor<(.*)>', program)
+    assert len(convolutions) == 20 and all(re.fullmatch(r'16(x\d+){4}xbf16', result) for result in convolutions)
+    _, update, state, views = small_step('vicreg', 'per_device', videos=16, mesh=mesh)
+    assert 'tensor<8x2x5xf32>' in lower(update.step, state, *views)  # device, video, channel
 
 
 @pytest.mark.parametrize(('spoil', 'parts'), [

@@ -56,7 +56,9 @@ def box_loss(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array
     return jnp.where(mask, losses, 0).sum() / jnp.maximum(mask.sum(), 1)
 
 
-def make_step(model: Detector, optimizer: optax.GradientTransformation, rate: optax.Schedule, spec: Augmentation):
+def make_step(
+    model: Detector, optimizer: optax.GradientTransformation, rate: optax.Schedule, spec: Augmentation, platform: str,
+):
     """Build `step(state, batch, key, orders) -> (state, metrics)`: the mean of the heads' `box_loss`."""
 
     def loss_fn(params, state, pixels, boxes, labels, mask, key):
@@ -65,7 +67,7 @@ def make_step(model: Detector, optimizer: optax.GradientTransformation, rate: op
         losses = {f'loss_{NAMES[order]}': box_loss(value, labels, mask) for order, value in found.items()}
         return sum(losses.values()) / len(losses), ({**losses, 'boxes': mask.sum()}, stats)
 
-    update = compile_update(loss_fn, optimizer, rate)
+    update = compile_update(loss_fn, optimizer, rate, platform)
 
     def step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, ...]):
         del orders  # always those of the heads

@@ -24,7 +24,6 @@ from vididi_jax.errors import UserError
 from vididi_jax.evaluate.gather import batch_size_for, gathered
 from vididi_jax.evaluate.protocol import Fold, check_apart, open_complete, whole
 from vididi_jax.evaluate.results import write_results
-from vididi_jax.models.build import build_encoder
 from vididi_jax.models.classifier import NAMES
 from vididi_jax.pictures import keyframe_picture
 from vididi_jax.pixels.augment import Augmentation
@@ -115,7 +114,7 @@ def open_detection(config, workdir: str) -> Detection:
                         f'{ava.LABEL_MAP}, so there is nothing to learn: prepare the data set again, with the label '
                         'map of its annotations.')
     encoder = untrained_encoder(training) if settings.untrained else trained_encoder(training, workdir)
-    encoder = encoder._replace(module=build_encoder(training.model, last_stride=1))
+    encoder = encoder._replace(module=encoder.module.clone(last_stride=1))
     return Detection(config, Path(workdir), training, encoder, data, (train, asked, truth))
 
 

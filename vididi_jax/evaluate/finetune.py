@@ -28,7 +28,9 @@ from vididi_jax.train.supervised import check_recipe, run_config, supervised_tas
 from vididi_jax.train.update import compile_update
 
 
-def make_step(model: Classifier, optimizer: optax.GradientTransformation, rate: optax.Schedule, spec: Augmentation):
+def make_step(
+    model: Classifier, optimizer: optax.GradientTransformation, rate: optax.Schedule, spec: Augmentation, platform: str,
+):
     """Build `step(state, batch, key, orders) -> (state, metrics)`: the mean of the heads' cross-entropies."""
 
     def loss_fn(params, state, pixels, labels, key):
@@ -39,7 +41,7 @@ def make_step(model: Classifier, optimizer: optax.GradientTransformation, rate: 
                  for order, value in found.items()}
         return sum(losses.values()) / len(losses), (right, stats)
 
-    update = compile_update(loss_fn, optimizer, rate)
+    update = compile_update(loss_fn, optimizer, rate, platform)
 
     def step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, ...]):
         del orders  # always those of the heads

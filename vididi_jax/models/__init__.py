@@ -33,7 +33,7 @@ def create_encoder(
     import jax.numpy as jnp
 
     from vididi_jax.errors import UserError
-    from vididi_jax.models.conv3d import check_implementation
+    from vididi_jax.models.conv3d import choose_implementation
     from vididi_jax.models.resnet3d import VideoResNet
     from vididi_jax.models.s3d import S3D
 
@@ -43,8 +43,7 @@ def create_encoder(
         raise UserError(f'model.width is {width}: it must be at least 1.')
     if last_stride not in (1, 2):
         raise UserError(f'last_stride is {last_stride}: it must be 1 or 2.')
-    check_implementation(conv_impl)
-    options = (width, jnp.dtype(dtype or jnp.float32), conv_impl, remat, last_stride)
+    options = (width, jnp.dtype(dtype or jnp.float32), choose_implementation(conv_impl), remat, last_stride)
     if name == 's3d':
         return S3D(*options)
     kinds = {'r3d_18': ('3d',) * 4, 'r2plus1d_18': ('2plus1d',) * 4, 'mc3_18': ('3d', '2d', '2d', '2d')}

@@ -10,7 +10,7 @@ from jax import lax
 from vididi_jax.errors import UserError
 from vididi_jax.models import winograd
 
-IMPLEMENTATIONS = ('auto', 'xla', 'taps', 'winograd')
+IMPLEMENTATIONS = ('auto', 'xla', 'taps', 'winograd', 'by_layer')
 Triple = tuple[int, int, int]
 FRAMES = ('NHWC', 'HWIO', 'NHWC')
 # Measured with benchmarks/conv3d.py on a CPU:
@@ -18,10 +18,21 @@ MIN_TILES, MIN_CHANNELS = 256, 32  # below, Winograd's transforms cost more than
 MIN_OUTPUTS = 16  # output channels that fill the vector units of a 2-D convolution
 
 
-def check_implementation(impl: str) -> None:
-    """Raises `UserError` for an unknown name."""
+def choose_implementation(impl: str, platform: str | None = None) -> str:
+    """What 'auto' stands for where the program will run: 'by_layer' on a CPU, 'xla' elsewhere; other names stay.
+
+    Args:
+      impl: one of `IMPLEMENTATIONS`.
+      platform: of the devices, 'cpu', 'gpu' or 'tpu'; None is JAX's default here.
+
+    Raises:
+      UserError: an unknown name.
+    """
     if impl not in IMPLEMENTATIONS:
         raise UserError(f'conv_impl is {impl!r}: choose one of {", ".join(IMPLEMENTATIONS)}.')
+    if impl != 'auto':
+        return impl
+    return 'by_layer' if (platform or jax.default_backend()) == 'cpu' else 'xla'
 
 
 def conv3d(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple, impl: str = 'auto') -> jax.Array:
@@ -37,7 +48,8 @@ def conv3d(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple, impl: st
       impl: 'xla' is one convolution of three spatial dimensions; 'taps' is a sum over temporal taps of 2-D
         convolutions, because XLA sends 3-D convolutions on a CPU to a slow generic kernel; 'winograd' needs a quarter
         of the multiplications where the kernel is 3x3 in space with stride 1 and padding 1, and is 'taps' elsewhere;
-        'auto' is 'xla' but on a CPU, where it is 'winograd' for layers of many pixels and 'taps' for the others.
+        'by_layer' is 'winograd' for layers of many pixels and 'taps' for the others, what is fast on a CPU; 'auto' is
+        that on a CPU and 'xla' elsewhere, by JAX's default platform: see `choose_implementation` for another.
 
     Returns:
       (B, T', H', W', O), dtype of `x`, with `T' = (T + 2 p_t - kt) // s_t + 1` and H', W' likewise.
@@ -47,12 +59,12 @@ def conv3d(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple, impl: st
 
     Reference: torch.nn.functional.conv3d, without bias, dilation and groups.
     """
-    check_implementation(impl)
+    impl = choose_implementation(impl)
     if min(_output_size(x, w, stride, padding)) < 1:
         raise UserError(f'a kernel of {_text(w.shape[:3])} does not fit into clips of {_text(x.shape[1:4])} padded by '
                         f'{_text(padding)} (frames x height x width): give longer or larger clips.')
-    if impl == 'auto':
-        impl = _best_on_cpu(x, w) if jax.default_backend() == 'cpu' else 'xla'
+    if impl == 'by_layer':
+        impl = _best_on_cpu(x, w)
     if impl == 'xla':
         return lax.conv_general_dilated(
             x, w, stride, [(p, p) for p in padding], dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from vididi_jax.errors import UserError
 from vididi_jax.models.build import build_encoder
 from vididi_jax.pixels.augment import Augmentation
+from vididi_jax.train import mesh as meshes
 from vididi_jax.train.checkpoint import checksums, load_encoder_variables
 from vididi_jax.train.state import INIT
 
@@ -62,7 +63,8 @@ def untrained_encoder(config) -> Encoder:
 
 def _fresh(config) -> tuple[nn.Module, Augmentation, Callable[[], Any]]:
     """Module, augmentation, and `() -> variables` of a new encoder, drawn as in `init_state`."""
-    module, augment = build_encoder(config.model), Augmentation(**config.augment)
+    module = build_encoder(config.model, meshes.platform(meshes.make_mesh()))
+    augment = Augmentation(**config.augment)
     clip_shape = (1, config.clip.frames, augment.size, augment.size, 3)
 
     def init():

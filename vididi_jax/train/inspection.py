@@ -61,7 +61,7 @@ def run(config, workdir: str | None) -> None:
     del workdir  # nothing is written
     mesh = meshes.make_mesh()
     plan = make_plan(config, mesh)
-    networks = build_networks(config)
+    networks = build_networks(config, meshes.platform(mesh))
     settings = (config, plan.total_steps)
     optimizer, rate = build_optimizer(*settings), learning_rate(*settings)
     size, frames = Augmentation(**config.augment).size, config.clip.frames
@@ -71,7 +71,7 @@ def run(config, workdir: str | None) -> None:
     print('config')
     for name, value in sorted(flatten(to_dict(config)).items()):
         print(f'  {name:34} {json.dumps(value)}')
-    print('\n' + describe(plan, config))
+    print('\n' + describe(plan, config, mesh))
     print(f'steps: {plan.steps_per_epoch} an epoch, {plan.total_steps} in all; learning rate '
           f'{float(rate(0)):.3g} at first, {float(rate(plan.total_steps - 1)):.3g} at last')
     print('\nschedule')

@@ -12,6 +12,11 @@ def make_mesh() -> Mesh:
     return Mesh(np.asarray(jax.devices()), ('data',))
 
 
+def platform(mesh: Mesh) -> str:
+    """'cpu', 'gpu' or 'tpu': what its devices are, which need not be what this machine has."""
+    return mesh.devices.flat[0].platform
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of the state: a whole copy on each device."""
     return NamedSharding(mesh, PartitionSpec())

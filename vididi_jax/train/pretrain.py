@@ -63,9 +63,9 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
     return Plan(schedule, orders_key, source, videos, frames, steps, steps * config.epochs)
 
 
-def describe(plan: Plan, config: ml_collections.ConfigDict) -> str:
+def describe(plan: Plan, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> str:
     """One line on the data and one on the run."""
-    counts = plan.source.counts
+    counts, platform = plan.source.counts, meshes.platform(mesh)
     needed = clips.frames_needed(plan.frames, config.clip.stride, config.clip.placement)
     short = sum(row['frames'] < needed for row in plan.source.rows)
     return (
@@ -73,19 +73,19 @@ def describe(plan: Plan, config: ml_collections.ConfigDict) -> str:
         f'{plan.source.name} ({counts["missing"]:,} missing, {counts["broken"]:,} broken; {short:,} shorter than '
         f'{needed} frames: {config.clip.short_video})\n'
         f'run: {config.epochs} epochs x {plan.steps_per_epoch} steps of {config.batch_size} videos on '
-        f'{jax.device_count()} {jax.default_backend()} device(s), {config.model.name} of width {config.model.width} in '
-        f'{compute_dtype(config.model)}, schedule {config.schedule}, seed {config.seed}'
+        f'{mesh.size} {platform} device(s), {config.model.name} of width {config.model.width} in '
+        f'{compute_dtype(config.model, platform)}, schedule {config.schedule}, seed {config.seed}'
     )
 
 
 def make_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> loop.Task:
     """Pretraining as the loop takes it; raises as `make_plan`."""
     plan = make_plan(config, mesh)
-    networks = build_networks(config)
+    networks = build_networks(config, meshes.platform(mesh))
     rate, optimizer = (build(config, plan.total_steps) for build in (learning_rate, build_optimizer))
     size = Augmentation(**config.augment).size
     return loop.Task(
-        description=describe(plan, config),
+        description=describe(plan, config, mesh),
         fingerprint=plan.source.fingerprint,
         batches=pipeline.training_stream(
             plan.source, plan.videos, length=plan.frames, stride=config.clip.stride, placement=config.clip.placement,
@@ -93,7 +93,7 @@ def make_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> loo
         inputs=('clips', 'size'),
         steps_per_epoch=plan.steps_per_epoch,
         init=partial(init_state, networks, optimizer, clip_shape=(config.clip.frames, size, size)),
-        step=make_train_step(networks, optimizer, rate, config, plan.total_steps),
+        step=make_train_step(networks, optimizer, rate, config, plan.total_steps, mesh),
         orders=lambda step: schedules.view_orders(
             plan.schedule, step // plan.steps_per_epoch, jax.random.fold_in(plan.orders_key, step)),
         phases=tuple(f'phase {number}: {schedules.describe_phase(plan.schedule, number)}'

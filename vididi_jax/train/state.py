@@ -42,12 +42,12 @@ class Networks(NamedTuple):
     predictor: nn.Module | None
 
 
-def build_networks(config) -> Networks:
-    """Modules for `config.model` and `config.framework`."""
-    dtype = compute_dtype(config.model)
+def build_networks(config, platform: str) -> Networks:
+    """Modules for `config.model` and `config.framework`, for devices of a platform, see `build_encoder`."""
+    dtype = compute_dtype(config.model, platform)
     head = lambda widths: MLP(tuple(widths), dtype=dtype)  # noqa: E731
     return Networks(
-        build_encoder(config.model),
+        build_encoder(config.model, platform),
         head(config.framework.projector),
         head(config.framework.predictor) if config.framework.loss == 'byol' else None,
     )

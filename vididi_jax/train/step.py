@@ -12,8 +12,9 @@ from vididi_jax import losses
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError
 from vididi_jax.pixels.augment import Augmentation, augment
+from vididi_jax.train import mesh as meshes
 from vididi_jax.train.state import Networks, TrainState
-from vididi_jax.train.update import compile_update
+from vididi_jax.train.update import Update, compile_update
 
 PAIR_LOSSES = {'vicreg': losses.vicreg_loss, 'info_nce': losses.info_nce_loss, 'nt_xent': losses.nt_xent_loss}
 
@@ -78,13 +79,15 @@ def check_framework(framework) -> None:
                         f'take: it takes {", ".join(sorted(known)) or "none"}.')
 
 
-def pair_loss(framework) -> Callable:
-    """`(z1, z2) -> (loss, terms)` for `config.framework`, over the global batch or per device."""
+def pair_loss(framework, devices: int) -> Callable:
+    """`(z1, z2) -> (loss, terms)` for `config.framework`, over the global batch or for each of `devices` alone."""
     loss = partial(PAIR_LOSSES[framework.loss], **framework.loss_options)
-    return losses.per_device(loss, jax.device_count()) if framework.scope == 'per_device' else loss
+    return losses.per_device(loss, devices) if framework.scope == 'per_device' else loss
 
 
-def make_update(networks: Networks, optimizer: optax.GradientTransformation, learning_rate, config, total_steps: int):
+def make_update(
+    networks: Networks, optimizer: optax.GradientTransformation, learning_rate, config, total_steps: int, mesh,
+) -> Update:
     """Build `update(state, first, second) -> (state, metrics)` for two views (B, T, H, W, 3); `state` is donated.
 
     The two views pass through the encoder one after the other, so BatchNorm normalises each with its own statistics
@@ -106,7 +109,7 @@ def make_update(networks: Networks, optimizer: optax.GradientTransformation, lea
     def two_views(params, state, first, second):
         z1, batch_stats = embed(params, state.batch_stats, first)
         z2, batch_stats = embed(params, batch_stats, second)
-        loss, terms = pair_loss(config.framework)(z1, z2)
+        loss, terms = pair_loss(config.framework, mesh.size)(z1, z2)
         return loss, (terms, batch_stats)
 
     def online_and_target(params, state, first, second):
@@ -133,13 +136,14 @@ def make_update(networks: Networks, optimizer: optax.GradientTransformation, lea
         return {'params': optax.incremental_update(state.target['params'], online, tau),  # tau is the target's share
                 'batch_stats': target_stats}
 
+    shared = (optimizer, learning_rate, meshes.platform(mesh))
     if networks.predictor is None:
-        return compile_update(two_views, optimizer, learning_rate)
-    return compile_update(online_and_target, optimizer, learning_rate, move_target)
+        return compile_update(two_views, *shared)
+    return compile_update(online_and_target, *shared, move_target)
 
 
-def make_train_step(networks: Networks, optimizer, learning_rate, config, total_steps: int) -> Callable:
-    """Build `train_step(state, batch, key, orders) -> (state, metrics)`.
+def make_train_step(networks: Networks, optimizer, learning_rate, config, total_steps: int, mesh) -> Callable:
+    """Build `train_step(state, batch, key, orders) -> (state, metrics)` for the devices of `mesh`.
 
     Args of the returned function:
       state: `TrainState`, donated.
@@ -149,7 +153,7 @@ def make_train_step(networks: Networks, optimizer, learning_rate, config, total_
     """
     spec = Augmentation(**config.augment)
     dtype = jnp.float64 if config.model.dtype == 'float64' else jnp.float32
-    update = make_update(networks, optimizer, learning_rate, config, total_steps)
+    update = make_update(networks, optimizer, learning_rate, config, total_steps, mesh)
 
     def train_step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, int]):
         views = augment_views(key, batch['clips'], batch['size'], spec=spec, dtype=dtype)

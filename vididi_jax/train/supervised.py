@@ -63,7 +63,7 @@ def supervised_task(
       name: of the data, for messages.
       placement: of the clips, see `pipeline.training_stream`.
       inputs, complete: see `loop.Task`.
-      make_step: `(model, optimizer, rate, spec) -> step`.
+      make_step: `(model, optimizer, rate, spec, platform) -> step`, see `compile_update`.
 
     Raises:
       UserError: a batch that does not fit the devices or the videos, frames that do not fit the augmentation.
@@ -91,7 +91,7 @@ def supervised_task(
         inputs=inputs,
         steps_per_epoch=steps,
         init=init,
-        step=make_step(model, optimizer, rate, spec),
+        step=make_step(model, optimizer, rate, spec, meshes.platform(mesh)),
         orders=lambda step: model.orders,
         phases=('',),
         complete=complete,

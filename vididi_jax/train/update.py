@@ -1,6 +1,7 @@
 """An update of the train state as compiled programs, and the one guard against a step that is not finite."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 
 import jax
@@ -11,14 +12,14 @@ from vididi_jax.train.state import TrainState
 
 
 @cache
-def compiler_options() -> dict[str, str]:
+def compiler_options(platform: str) -> dict[str, str]:
     """For `jax.jit` of what trains an encoder: on a CPU, convolutions without XLA's new library for them (YNN).
 
     Measured with benchmarks/train_step.py, its convolutions are slower than the ones before. The option is left out
-    where the compiler has none of that name.
+    where the compiler has none of that name. `platform` is that of the devices, see `mesh.platform`.
     """
     options = {'xla_cpu_experimental_ynn_fusion_type': ''}
-    if jax.default_backend() != 'cpu':
+    if platform != 'cpu':
         return {}
     try:
         jax.jit(lambda: jnp.zeros(()), compiler_options=options).lower().compile()
@@ -59,19 +60,34 @@ def keep_if_finite(new: TrainState, metrics: dict, old: TrainState) -> tuple[Tra
     return state, {**metrics, 'finite': finite, **found}
 
 
+@dataclass(frozen=True)
+class Update:
+    """`update(state, *inputs) -> (state, metrics)`; `state` is donated, and comes back as it was if not finite.
+
+    Attributes:
+      step: the jitted update itself, without the guard, which leaves the state that it gets intact.
+    """
+
+    step: Callable
+
+    def __call__(self, state: TrainState, *inputs) -> tuple[TrainState, dict]:
+        return keep_if_finite(*self.step(state, *inputs), state)
+
+
 def compile_update(
-    loss_fn: Callable, optimizer: optax.GradientTransformation, rate: optax.Schedule,
+    loss_fn: Callable, optimizer: optax.GradientTransformation, rate: optax.Schedule, platform: str,
     move_target: Callable = lambda state, params: None,
-) -> Callable:
-    """Build `update(state, *inputs) -> (state, metrics)`; `state` is donated, and comes back as it was if not finite.
+) -> Update:
+    """Build the `Update` by the gradients of a loss.
 
     Args:
       loss_fn: `(params, state, *inputs) -> (loss, (metrics, batch_stats, *rest))`.
       optimizer, rate: the rate is only reported.
+      platform: of the devices, see `compiler_options`.
       move_target: `(state, params, *rest) -> target`, from the state before the step and the parameters after it.
     """
 
-    @partial(jax.jit, compiler_options=compiler_options())
+    @partial(jax.jit, compiler_options=compiler_options(platform))
     def step(state: TrainState, *inputs):
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (metrics, batch_stats, *rest)), grads = gradient(state.params, state, *inputs)
@@ -81,4 +97,4 @@ def compile_update(
         return new, {'loss': loss, **metrics, 'gradient_norm': optax.tree.norm(grads),
                      'learning_rate': rate(state.step), 'finite_gradients': all_finite(grads)}
 
-    return lambda state, *inputs: keep_if_finite(*step(state, *inputs), state)
+    return Update(step)
