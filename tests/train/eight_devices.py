@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from configs import motion_vicreg
-from tests.train.test_step import small_step
+from tests.train.test_step import ORDERS, small_step
 from vididi_jax import schedule
 from vididi_jax.data import pipeline
 from vididi_jax.train import mesh
@@ -67,7 +67,7 @@ def check_frameworks():
             data = Mesh(np.array(jax.devices()[:devices]), ('data',))
             _, update, state, views = small_step(loss, scope, videos=16)
             placed = mesh.to_devices(data, dict(zip('ab', views, strict=True)))
-            state, metrics = update(mesh.replicate(data, state), placed['a'], placed['b'])
+            state, metrics = update(mesh.replicate(data, state), placed['a'], placed['b'], ORDERS)
             after.append(jax.device_get((metrics['loss'], state.params, state.batch_stats, state.target)))
         for a, b in zip(*map(jax.tree.leaves, after), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5, err_msg=f'{loss} {scope}')
@@ -77,7 +77,7 @@ def check_frameworks():
     # As many parts as the mesh has devices, however many there are.
     one = Mesh(np.array(jax.devices()[:1]), ('data',))
     _, update, state, views = small_step('vicreg', 'per_device', videos=16, mesh=one)
-    np.testing.assert_allclose(update(state, *views)[1]['loss'], found['vicreg', 'global'], rtol=1e-6)
+    np.testing.assert_allclose(update(state, *views, ORDERS)[1]['loss'], found['vicreg', 'global'], rtol=1e-6)
 
 
 if __name__ == '__main__':

@@ -255,7 +255,8 @@ def finish(detection: Detection, judged: dict[str, dict], steps: int, label_map:
         boxes=config.detection.boxes, label_map=label_map, protocol=data.name, split=config.eval.test,
         data=config.data.dir, clips_x_crops=f'1 x 1 (whole frames in {config.eval.size} pixels)', encoder=encoder,
         frozen=frozen, steps=steps, epoch=f'the last one, {config.epochs}', checkpoint_step=detection.encoder.step,
-        seed=training.seed, evaluation_seed=config.seed, training_config=training.to_dict())
+        statistics=training.get('statistics', 'plain'), seed=training.seed, evaluation_seed=config.seed,
+        training_config=training.to_dict())
     used = '; '.join(f'{side} {count["videos"]:,} of {count["listed"]:,} keyframes with {count["boxes"]:,} boxes'
                      for side, count in counts.items())
     print(f'detection on {data.name}: {encoder} encoder{", frozen" if frozen else ""}, step {detection.encoder.step}, '

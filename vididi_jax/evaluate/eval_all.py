@@ -60,7 +60,7 @@ def collect(config, workdir: str, folders: dict[str, Path]) -> dict:
     first = next(iter(results.values()))
     same = ('protocol', 'split', 'data', 'clips_x_crops', 'short_video', 'counts',
             'test_videos_without_their_class_in_train', 'transductive', 'test_videos_seen_in_pretraining', 'encoder',
-            'checkpoint_step', 'seed', 'evaluation_seed', 'training_config')
+            'statistics', 'checkpoint_step', 'seed', 'evaluation_seed', 'training_config')
     metrics, std, folds = ({part: result[key] for part, result in results.items()}
                            for key in ('metrics', 'std', 'folds'))
     path = write_results(Path(workdir), config.eval.name, task='eval_all', metrics=metrics, config=config, std=std,

@@ -151,7 +151,8 @@ def run(config, workdir: str) -> Path:
                  'short_video': config.eval.short_video, 'counts': counts, 'clips_x_crops': views.text,
                  'frames': views.frames, 'stride': views.stride, 'encoder': encoder.fingerprint(),
                  'checkpoint_step': encoder.step, 'fingerprint': side.source.fingerprint, 'seed': training.seed,
-                 'evaluation_seed': config.seed, **provenance(config)}
+                 'evaluation_seed': config.seed, 'statistics': training.get('statistics', 'plain'),
+                 **provenance(config)}
         columns = {column: np.array([row[key] for row in side.rows], str)
                    for column, key in (('ids', 'id'), ('labels', 'label'), ('groups', 'group'))}
         path = Path(workdir) / 'eval' / config.eval.name / 'features.npz'

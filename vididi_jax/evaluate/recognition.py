@@ -193,7 +193,8 @@ def finish(evaluation: Evaluation, task: str, outcomes: list[Outcome], **details
         test_videos_without_their_class_in_train={
             name: sum(entry[name] for entry in without) for name in ('videos', 'classes')},
         transductive=None if seen is None else seen > 0, test_videos_seen_in_pretraining=seen, encoder=encoder,
-        checkpoint_step=evaluation.encoder.step, seed=training.seed, evaluation_seed=config.seed, **details,
+        statistics=training.get('statistics', 'plain'), checkpoint_step=evaluation.encoder.step, seed=training.seed,
+        evaluation_seed=config.seed, **details,
         confusion={'features': list(metrics)[-1], 'classes': classes, 'counts': matrix.tolist()},
         training_config=training.to_dict())
     (path.parent / 'confusion.png').write_bytes(confusion_picture(matrix, classes, f'{task}, {list(metrics)[-1]}'))
