@@ -13,7 +13,6 @@ from vididi_jax.models import create_encoder, torchvision
 from vididi_jax.models.torchvision import from_state_dict, to_state_dict
 
 NAMES = list(reference.CLIPS)
-jit = partial(jax.jit, compiler_options={'xla_cpu_use_fusion_emitters': False})  # compiles in a third of the time
 
 
 @pytest.fixture(scope='module')
@@ -36,13 +35,13 @@ def test_features_statistics_and_gradients_are_torchvisions(name, expected):
     state_dict = reference.random_state_dict(want['shapes'])
     variables, x = from_state_dict(name, state_dict), reference.clips(name)
     cotangent = reference.cotangent(want['train'].shape)
-    single = jit(partial(create_encoder(name).apply, train=False))(*jax.tree.map(np.float32, (variables, x)))
+    single = jax.jit(partial(create_encoder(name).apply, train=False))(*jax.tree.map(np.float32, (variables, x)))
     np.testing.assert_allclose(single, want['eval'], rtol=0, atol=1e-5)
 
     with jax.enable_x64(True):
         encoder = create_encoder(name, dtype=jnp.float64)
 
-        @jit
+        @jax.jit
         def both_modes(variables):
             def loss(params):
                 out, new = encoder.apply({**variables, 'params': params}, x, train=True, mutable=['batch_stats'])
