@@ -12,7 +12,8 @@ from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.processes import local_devices
 
 HERE = Path(__file__).parent
-LAYOUTS = {'one process': {'processes': 1, 'devices': 1}, 'two processes': {'processes': 2, 'devices': 1}}
+TRAINED = ({'processes': 1, 'devices': 1}, {'processes': 2, 'devices': 4})
+EVALUATED = ({'processes': 1, 'devices': 1}, {'processes': 2, 'devices': 1})
 TINY = ['--config.model.width=2', '--config.model.dtype=float64', '--config.framework.projector=(16,16,16)',
         '--config.augment.size=16', '--config.batch_size=16', '--config.clip.length=constant',
         '--config.optimizer.base_rate=4.8', '--config.log.every_steps=1']
@@ -27,26 +28,26 @@ def run(layout: dict, *arguments: str) -> list:
 
 @pytest.fixture(scope='module')
 def workdirs(tiny_motion, tmp_path_factory):
-    """Layout -> a workdir, trained there for a cycle."""
-    found = {}
-    for name, layout in LAYOUTS.items():
+    """A workdir for each of `TRAINED`, trained there for a cycle."""
+    found = []
+    for layout in TRAINED:
         workdir = tmp_path_factory.mktemp('layout') / 'work'
         run(layout, '--config=configs/motion_vicreg.py:smoke', f'--workdir={workdir}',
             f'--config.data.dir={tiny_motion}', *TINY)
-        found[name] = workdir
+        found.append(workdir)
     return found
 
 
 @pytest.fixture(scope='module')
 def evaluated(workdirs, tmp_path_factory):
-    """Layout -> a copy of the workdir of one process, evaluated in that layout, and what each process printed."""
-    found = {}
-    for name, layout in LAYOUTS.items():
-        workdir = shutil.copytree(workdirs['one process'], tmp_path_factory.mktemp('evaluated') / 'work')
+    """For each of `EVALUATED`, a copy of the workdir of one process, evaluated there, and what each process printed."""
+    found = []
+    for layout in EVALUATED:
+        workdir = shutil.copytree(workdirs[0], tmp_path_factory.mktemp('evaluated') / 'work')
         small = [f'--workdir={workdir}', '--config.eval.clips=2']
         printed = run(layout, '--config=configs/eval_all.py:smoke', *small, '--config.parts.finetune.epochs=2')
         run(layout, '--config=configs/features.py:smoke', *small, '--config.eval.split=test')
-        found[name] = workdir, [process.stdout for process in printed]
+        found.append((workdir, [process.stdout for process in printed]))
     return found
 
 
@@ -75,9 +76,9 @@ def test_what_one_process_does_for_all_and_its_errors_come_back_in_each(printed)
     assert second[1] == 'everywhere: The last one fails.'
 
 
-def test_losses_of_a_cycle_do_not_depend_on_the_number_of_processes(workdirs):
-    """float64, to 1e-9: sums over the batch are made in another order."""
-    one, two = (read_metrics(workdirs[name]) for name in LAYOUTS)
+def test_losses_of_a_cycle_do_not_depend_on_the_layout(workdirs):
+    """One device of one process, and eight of two. float64, to 1e-9: sums over the batch are made in another order."""
+    one, two = map(read_metrics, workdirs)
     assert [row['step'] for row in one] == [row['step'] for row in two] == list(range(1, 13))
     for name in ('loss', 'gradient_norm'):
         np.testing.assert_allclose(*([row[name] for row in rows] for rows in (one, two)), rtol=1e-9)
@@ -86,7 +87,7 @@ def test_losses_of_a_cycle_do_not_depend_on_the_number_of_processes(workdirs):
 
 
 def test_metrics_are_written_by_one_process(workdirs):
-    for workdir in workdirs.values():
+    for workdir in workdirs:
         assert len(list((workdir / 'tensorboard').iterdir())) == 1
         assert len((workdir / 'metrics.jsonl').read_text().splitlines()) == 12
 
@@ -94,7 +95,7 @@ def test_metrics_are_written_by_one_process(workdirs):
 def test_evaluation_gives_the_same_figures(evaluated):
     """Retrieval, linear probe, fine-tuning and its linear probe; 16 test videos over batches of 32 views."""
     one, two = (json.loads((workdir / 'eval' / 'all' / 'results.json').read_text())
-                for workdir, _ in evaluated.values())
+                for workdir, _ in evaluated)
     assert set(one['metrics']) == {'retrieval', 'linear', 'finetune', 'finetune_linear'}
     assert one['metrics'] == two['metrics'] and one['counts'] == two['counts']
     assert (one['device'], two['device']) == ('1 x cpu (cpu)', '2 x cpu (cpu)')
@@ -102,14 +103,14 @@ def test_evaluation_gives_the_same_figures(evaluated):
 
 def test_features_are_the_same(evaluated):
     """In float32."""
-    one, two = (np.load(workdir / 'eval' / 'features' / 'features.npz') for workdir, _ in evaluated.values())
+    one, two = (np.load(workdir / 'eval' / 'features' / 'features.npz') for workdir, _ in evaluated)
     np.testing.assert_array_equal(one['ids'], two['ids'])
     for kind in ('V', 'dV', 'd2V'):
         np.testing.assert_allclose(one[kind], two[kind], atol=1e-5)
 
 
 def test_one_process_prints(evaluated):
-    (_, (alone,)), (_, (first, second)) = evaluated.values()
+    (_, (alone,)), (_, (first, second)) = evaluated
     assert 'written to' in alone and 'written to' in first
     assert not [line for line in second.splitlines() if not line.startswith('[Gloo]')]
 

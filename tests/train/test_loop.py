@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -242,14 +241,3 @@ def test_local_statistics_need_two_videos_on_each_device(tiny_config):
     pretrain.make_plan(tiny_config, AbstractMesh((4,), ('data',)))
     with pytest.raises(UserError, match='one video to each of 8 devices.*at least 16'):
         pretrain.make_plan(tiny_config, AbstractMesh((8,), ('data',)))
-
-
-SCRIPT = Path(__file__).with_name('eight_devices.py')
-EIGHT_DEVICES = {'XLA_FLAGS': os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=8'}
-
-
-def test_eight_devices_equal_one(tiny_motion, root):
-    """A step from one state to 1e-5 in float32; losses over a whole cycle to 1e-9 in float64."""
-    environment = {**os.environ, **EIGHT_DEVICES, 'PYTHONPATH': str(root)}
-    done = subprocess.run([sys.executable, SCRIPT, tiny_motion], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]

@@ -116,7 +116,7 @@ class Flat(nn.Module):
 
 
 def small_step(loss, scope='global', base_rate=4.8, videos=8, mesh=None, orders=0, **options):
-    """Networks, `update`, a fresh state and two views, for `Flat` and a loss; eight_devices.py takes it too."""
+    """Networks, `update`, a fresh state and two views, for `Flat` and a loss."""
     config = motion_vicreg.get_config('smoke')
     config.framework.update({'loss': loss, 'scope': scope})
     config.framework.loss_options, config.optimizer.base_rate = options, base_rate
