@@ -6,6 +6,7 @@ Rows are videos or clips. Embeddings are compared by their direction. Where anyt
 import numpy as np
 
 NEIGHBOURS = 5
+DECIMALS = 12  # of similarities that are told apart: a matrix product may round equal rows differently
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -93,7 +94,7 @@ def knn_accuracy(features: np.ndarray, labels: np.ndarray, k: int = NEIGHBOURS) 
     if not np.isfinite(features).all():  # nan has no place in the order
         return np.nan
     x, labels = unit(features), np.asarray(labels)
-    similarity = x @ x.T
+    similarity = np.round(x @ x.T, DECIMALS)
     np.fill_diagonal(similarity, -np.inf)
     nearest = labels[np.argsort(-similarity, axis=1, kind='stable')[:, : min(k, len(x) - 1)]]
     votes = (nearest[:, :, None] == nearest[:, None, :]).sum(-1)  # of each neighbour's class; argmax takes the nearest

@@ -7,11 +7,10 @@ import numpy as np
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.metrics import confusion
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, features_of, finish, open_evaluation
-from vididi_jax.measures import unit
+from vididi_jax.measures import DECIMALS, unit
 from vididi_jax.train.processes import by_first
 
 ORDERS = (0, 1, 2)
-DECIMALS = 12  # of similarities that are told apart
 
 
 def join(*features: np.ndarray) -> np.ndarray:
