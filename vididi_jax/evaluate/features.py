@@ -25,7 +25,8 @@ from vididi_jax.train.run import workdir_config
 logger = logging.getLogger(__name__)
 
 ORDERS = (0, 1, 2)
-MAKERS = ('data', 'pixels', 'models', 'derivatives.py', 'evaluate/views.py', 'evaluate/features.py')  # of features
+MAKERS = ('data', 'pixels', 'models', 'derivatives.py',  # of features
+          *(f'evaluate/{name}.py' for name in ('views', 'gather', 'features')))
 
 
 def code_hash(package: Path) -> str:
