@@ -29,6 +29,7 @@ os.environ['JAX_PLATFORMS'] = 'cpu'  # what is computed here, a few keys, needs 
 os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # the compiler shall not ask the cloud which chips this machine has
 os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-8')  # of any kind: it is asked for, and the topology counts
 os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')  # several at a time, as none opens a chip
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # compilers that say how long they take
 
 import jax
@@ -124,7 +125,7 @@ def size_of(arrays: list[tuple[str, str]]) -> float:
 
 
 def collectives(program: str) -> dict[tuple[str, str], list]:
-    """{(kind, dtype): [(bytes of the result on a device, its shape, whose it is)]} of optimised HLO."""
+    """{(kind, dtypes): [(bytes of the result on a device, its shape, whose it is)]} of optimised HLO."""
     found = collections.defaultdict(list)
     for line in program.splitlines():
         if match := COLLECTIVE.search(line):
@@ -135,7 +136,8 @@ def collectives(program: str) -> dict[tuple[str, str], list]:
                 arrays = arrays[1:2]
             shapes = ' '.join(f'{dtype}[{dims}]' for dtype, dims in arrays)
             origin = re.search(r'op_name="([^"]*)"', line)
-            found[match[2], arrays[0][0]].append((size_of(arrays), shapes[:80], origin[1][-100:] if origin else ''))
+            dtypes = ' and '.join(sorted({dtype for dtype, _ in arrays}))
+            found[match[2], dtypes].append((size_of(arrays), shapes[:80], origin[1][-100:] if origin else ''))
     return found
 
 
@@ -162,9 +164,9 @@ def report(name: str, lowered, sharding, options: dict) -> None:
     if KEEP.value:
         Path(KEEP.value).mkdir(parents=True, exist_ok=True)
         (Path(KEEP.value) / f'{name}.hlo').write_text(program)
-    for (kind, dtype), found in sorted(collectives(program).items()):
+    for (kind, dtypes), found in sorted(collectives(program).items()):
         size, shape, origin = max(found)
-        print(f'  {len(found)} {kind} of {dtype}, {sum(bytes for bytes, *_ in found) / 1e6:,.3f} MB; the largest '
+        print(f'  {len(found)} {kind} of {dtypes}, {sum(bytes for bytes, *_ in found) / 1e6:,.3f} MB; the largest '
               f'{size / 1e6:,.3f} MB: {shape} {origin}')
     calls = collections.Counter(re.findall(r'custom_call_target="([^"]*)"', program))
     if calls:
