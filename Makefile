@@ -1,4 +1,4 @@
-# make demo | weizmann | ut_interaction | test | lint | parity.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
+# make demo | weizmann | ut_interaction | test | next | lint | parity.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,16 +8,22 @@ SEED ?= 0
 VIDIDI_DATA ?= ../shared/data
 MAIN := $(BIN)/python main.py
 
-.PHONY: demo weizmann ut_interaction test lint parity
+# The exact packages that were tested with this Python, if it has a file; CONSTRAINTS= takes the newest that requirements.txt allows.
+CONSTRAINTS = $(wildcard constraints/$(shell $(BIN)/python -c 'import sys; print("python%d.%d" % sys.version_info[:2])').txt)
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS:%=-c %)
+
+.PHONY: demo weizmann ut_interaction test next lint parity
 .DEFAULT_GOAL := demo
 
-$(VENV)/installed: requirements.txt setup.py
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: requirements.txt setup.py $(wildcard constraints/*) | $(BIN)/python
+	$(INSTALL) -r requirements.txt
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
 	touch $@
 
 demo: $(VENV)/installed
@@ -47,6 +53,10 @@ weizmann ut_interaction: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	VIDIDI_DATA="$(VIDIDI_DATA)" $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The same in another Python, in an environment of its own: make next PYTHON=python3.13.
+next:
+	$(MAKE) test VENV=.venv-next
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

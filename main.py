@@ -5,7 +5,6 @@ The config's `task` says what runs. `python -m data_prep --help` prepares the da
 
 import importlib
 import logging
-import os
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -28,20 +27,22 @@ TASKS = {  # task -> the module with its `run(config, workdir)`, and a field tha
 
 CONFIG = define_config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run: checkpoints, metrics, results, report.')
-MULTIHOST = flags.DEFINE_bool('multihost', False, 'Join the other processes of a pod or cluster (jax.distributed).')
+MULTIHOST = flags.DEFINE_bool('multihost', False, 'Join the other processes of a TPU pod, SLURM job or other cluster.')
+COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, to join processes on plain machines.')
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes --coordinator joins.')
+PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')
 flags.mark_flags_as_required(['config'])
 
 
 def set_up_devices() -> None:
-    """Join the other hosts if asked, and keep compiled programs from run to run."""
+    """Join the other processes if asked, and keep compiled programs from run to run."""
     import jax
 
-    if MULTIHOST.value:
-        jax.distributed.initialize()
-    cache = os.environ.get('JAX_COMPILATION_CACHE_DIR', os.path.expanduser('~/.cache/vididi_jax/compiled'))
-    jax.config.update('jax_compilation_cache_dir', cache)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+    from vididi_jax.compilation import keep_programs
+    from vididi_jax.train import processes
+
+    processes.join(MULTIHOST.value, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    keep_programs()
     if CONFIG.value.get('model', {}).get('dtype') == 'float64':
         jax.config.update('jax_enable_x64', True)
 

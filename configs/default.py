@@ -28,6 +28,9 @@ def get_config(framework: str = 'vicreg') -> ConfigDict:
     # Or base, first_order, random, derivative_only, see vididi_jax/schedule.py; or phases of your own ((1, 1), (0, 2)),
     # with a coin {'phases': ((1, 1), (0, 2)), 'coin': True}: assigned in a file, or in quotes on the command line.
     config.schedule = FieldReference('vididi', field_type=object)  # of any type
+    # BatchNorm's running statistics: an average for each derivative order, mixed in the schedule's shares; or 'plain',
+    # one average that remembers a dozen steps, and with it what the schedule's last coins drew.
+    config.statistics = 'by_order'
     config.init_from = ''  # another workdir, to start from its encoder
     config.allow_missing = False  # evaluation only: run on an incomplete test set
 
@@ -74,7 +77,7 @@ def get_config(framework: str = 'vicreg') -> ConfigDict:
     config.log = ConfigDict()
     config.log.every_steps = 10  # besides the end of each phase; 0: never
     config.health = ConfigDict()  # what a collapse shows in, see vididi_jax/train/health.py
-    config.health.every_steps = 600  # 0: never
+    config.health.every_cycles = 5  # at the end of each phase, in the first cycle and every fifth; 0: never
     config.health.videos = 256
     return config
 
@@ -83,8 +86,8 @@ def finish(config: ConfigDict, variant: str, variants: tuple[str, ...] = ('paper
     """`config`, or one of its `variants`.
 
     'paper': as the authors' code did it, where we recommend something else: colour is drawn anew for every frame, no
-    warm-up, videos shorter than a pair of clips are dropped, statistics and negatives of each device's part of the
-    batch.
+    warm-up, videos shorter than a pair of clips are dropped, plain running statistics, statistics and negatives of each
+    device's part of the batch.
     'smoke': one cycle of a tiny encoder, to see in seconds that everything fits.
 
     Raises:
@@ -96,6 +99,7 @@ def finish(config: ConfigDict, variant: str, variants: tuple[str, ...] = ('paper
         config.augment.frame_consistent = False
         config.optimizer.warmup_fraction = 0.0
         config.clip.short_video = 'drop'
+        config.statistics = 'plain'
         if config.framework.loss != 'byol':  # whose loss has no statistics over the batch
             config.framework.scope = 'per_device'
     elif variant == 'smoke':
@@ -106,7 +110,7 @@ def finish(config: ConfigDict, variant: str, variants: tuple[str, ...] = ('paper
         config.framework.predictor = (32,) * len(config.framework.predictor)
         config.augment.size = 32
         config.data.workers = 0
-        config.health.every_steps = 4
+        config.health.every_cycles = 1
         config.health.videos = 16
     return config
 

@@ -29,7 +29,7 @@ def adapt(config, projector: tuple[int, ...], predictor: tuple[int, ...] = ()):
                                shift=8, gain=(0.7, 1.3), tint=(0.8, 1.2), centre_fraction=1.0))
     config.optimizer.base_rate = 19.2
     config.optimizer.warmup_fraction = 0.1
-    config.health.every_steps = 128
+    config.health.every_cycles = 3
     config.health.videos = 128
     return config
 

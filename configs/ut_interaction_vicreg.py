@@ -23,5 +23,6 @@ def get_config(variant: str = ''):
     config.epochs = 450  # of 2 steps: as many steps as on Weizmann
     config.clip.stride = 7
     config.clip.placement = 'independent'
+    config.health.every_cycles = 37
     config.health.videos = 60
     return default.finish(config, variant, ('smoke',))

@@ -29,7 +29,7 @@ def adapt(config):
     config.augment.centre_fraction = 1.0
     config.optimizer.base_rate = 19.2
     config.optimizer.warmup_fraction = 0.1
-    config.health.every_steps = 150
+    config.health.every_cycles = 25
     config.health.videos = 90
     return config
 

@@ -21,6 +21,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.flags import choose_task
 from vididi_jax.schedule import SCHEDULES, Schedule, resolve
 from vididi_jax.train import state
+from vididi_jax.train.loop import is_probed
 from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.run import check_same_run, workdir_config, write_config
 
@@ -51,6 +52,20 @@ def test_every_header_says_how_where_how_long_and_what_comes_out(root):
         if 'Data' in fields:
             build_parser().parse_args(shlex.split(fields['Data'])[3:])
         assert len(path.read_text().splitlines()) <= 60
+
+
+def test_health_is_measured_in_every_phase_several_times(root):
+    """By every config and schedule, each phase as often as the others; at most a quarter of long runs' epochs."""
+    for path in files(root):
+        config = configs.load_config(str(path))
+        if config.task != 'pretrain':
+            continue
+        for schedule in SCHEDULES.values():
+            phases = len(schedule.phases)
+            probed = [epoch for epoch in range(config.epochs) if is_probed(epoch, phases, config.health.every_cycles)]
+            times = np.bincount([epoch % phases for epoch in probed], minlength=phases)
+            assert times.min() == times.max() >= 3
+            assert len(probed) <= max(config.epochs / 4, 12)
 
 
 def test_commands_name_fields_that_exist(root):
@@ -160,7 +175,7 @@ def test_other_smoke_variants_train(root, small_folder, tiny_motion, tmp_path, m
     """Two steps, with one program for all orders, and an encoder that compiles at once in place of the same R3D-18."""
     monkeypatch.setattr(state, 'build_encoder', lambda model, platform: Flat())
     config = configs.load_config(f'{root}/configs/{name}.py:smoke')
-    config.clip.length, config.health.every_steps = 'constant', 0
+    config.clip.length, config.health.every_cycles = 'constant', 0
     if name.startswith('motion'):
         config.data.dir, config.augment.size, config.batch_size, config.epochs = str(tiny_motion), 16, 24, 1
     else:
@@ -186,17 +201,19 @@ def test_motion_smoke_then_retrieval_and_report(root, tiny_motion, tiny_config, 
     assert result['metrics'] == metrics['trained'] and set(result['metrics']) == {'V', 'dV', 'd2V', 'joined'}
     assert list(result['metrics']['V']) == ['R@1', 'R@5', 'R@10', 'R@20', 'R@50']
     assert result['counts']['test'] == {
-        'listed': 16, 'ok': 16, 'missing': 0, 'broken': 0, 'videos': 16, 'looped': 0, 'dropped': 0}
+        'listed': 16, 'ok': 16, 'missing': 0, 'broken': 0, 'videos': 16, 'looped': 0, 'dropped': 0,
+        'clips_per_video': 3}
     assert result['chance'] == 12.5 and result['seed'] == 0 and result['checkpoint_step'] == 24
     assert result['clips_x_crops'] == '3 x 1 (centre)' and re.match(r'[0-9a-f]{40}|unknown', result['commit'])
     assert {'jax', 'flax', 'python'} <= set(result['versions'])
-    capsys.readouterr()
+    assert '3 x 1 (centre) views, 3.0 different clips a video' in capsys.readouterr().out
     task('report')(configs.load_config(f'{root}/configs/report.py:smoke'), str(tmp_path))
     last = capsys.readouterr().out.splitlines()[-1]
     expected = [metrics[name]['joined']['R@1'] for name in ('untrained', 'trained')]
     assert last == f'R@1 untrained={expected[0]:.1f} trained={expected[1]:.1f} chance=12.5'
     page = (tmp_path / 'report' / 'index.html').read_text()
     assert page.count('<img') == 5 and 'src="http' not in page and 'framework.projector' in page
+    assert 'test: 16 of 16 listed videos, 0 looped, 3.0 different clips a video' in page
 
 
 def test_all_evaluations_of_a_run_are_one_table_and_one_result(root, finished, tmp_path, capsys):

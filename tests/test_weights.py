@@ -1,5 +1,9 @@
 """`load_encoder`: the same features as evaluation, for any number of clips; files of weights, export and import."""
 
+import json
+import logging
+import os
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -68,6 +72,43 @@ def test_a_workdirs_features_are_those_of_evaluation(finished, clips):
         np.testing.assert_allclose(encode(np.asarray(pixels), order=np.int64(order)), expected, rtol=1e-4, atol=1e-5)
     assert encode(clips[:0]).shape == (0, 16)
     assert (features[0] != features[1]).any() and (features[1] != features[2]).any()
+
+
+def test_a_run_is_loaded_without_a_program_and_without_the_run_it_started_from(finished, tmp_path, caplog):
+    """Shapes are compared, not arrays: nothing is compiled before the first clip."""
+    workdir = shutil.copytree(finished[0], tmp_path / 'work')
+    config = json.loads((workdir / 'config.json').read_text())
+    (workdir / 'config.json').write_text(json.dumps(config | {'init_from': str(tmp_path / 'gone')}))
+    clips = np.zeros((1, 4, 20, 20, 3), np.uint8)  # of a shape that no other test has
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        encode = load_encoder(workdir)
+        assert 'Finished XLA compilation' not in caplog.text
+        features = encode(clips)
+        assert 'Finished XLA compilation' in caplog.text
+    np.testing.assert_array_equal(features, load_encoder(finished[0])(clips))
+
+
+KEPT = """
+import sys, jax
+jax.jit(lambda x: x + 1)(1.0)
+from vididi_jax import load_encoder
+load_encoder(sys.argv[1])
+jax.jit(lambda x: x + 2)(1.0)
+"""
+
+
+@pytest.mark.parametrize(('configured', 'folder'), [(False, 'home/.cache/vididi_jax/compiled'), (True, 'mine')])
+def test_programs_are_kept_where_the_user_wants_them(configured, folder, tmp_path, root):
+    """By default in the home, also if the process compiled something before."""
+    (tmp_path / 'home').mkdir()
+    file = write_encoder(tmp_path / 'weights.npz', 'r3d_18')
+    environment = {name: value for name, value in os.environ.items() if name != 'JAX_COMPILATION_CACHE_DIR'}
+    mine = {'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'mine')} if configured else {}
+    done = subprocess.run([sys.executable, '-c', KEPT, str(file)], cwd=root, capture_output=True, text=True,
+                          env={**environment, 'HOME': str(tmp_path / 'home'), **mine})
+    assert done.returncode == 0, done.stderr
+    kept = {path.parent for path in tmp_path.rglob('*-cache')}
+    assert kept == {tmp_path / folder}
 
 
 def test_few_clips_cost_little(tmp_path, clips):

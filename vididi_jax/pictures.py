@@ -14,7 +14,7 @@ def _png(figure: Figure, **options) -> bytes:
 
 
 def curves(rows: list[dict], names: tuple[str, ...]) -> bytes:
-    """One panel a metric against the step, points coloured by phase.
+    """One panel a metric against the step, points coloured by phase; those of health, which are few, are joined.
 
     Args:
       rows: of metrics.jsonl.
@@ -29,7 +29,8 @@ def curves(rows: list[dict], names: tuple[str, ...]) -> bytes:
     for axis, name in zip(axes.flat, names, strict=False):
         for phase in phases:
             points = [(row['step'], row[name]) for row in rows if row['phase'] == phase and name in row]
-            axis.plot(*np.array(points).T, '.', markersize=3, label=f'phase {phase}')
+            style = '.-' if name.startswith('health/') else '.'
+            axis.plot(*np.reshape(points, (-1, 2)).T, style, markersize=3, linewidth=0.7, label=f'phase {phase}')
         axis.set(title=name.replace('_', ' '), xlabel='step')
         axis.grid(alpha=0.3)
     for axis in list(axes.flat)[len(names):]:

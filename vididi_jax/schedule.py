@@ -39,6 +39,12 @@ class Schedule:
         """The highest order that can come up."""
         return max(itertools.chain.from_iterable(self.choices or self.phases)) + self.coin
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The share of each order, from 0 to `max_order`, among the views of a cycle; 1/4, 1/2, 1/4 of 'vididi'."""
+        views = [order for epoch in range(len(self.phases)) for pair in self.possible(epoch) for order in pair]
+        return tuple(views.count(order) / len(views) for order in range(self.max_order + 1))
+
     def possible(self, epoch: int) -> tuple[Orders, ...]:
         """The pairs of orders that a step of `epoch` can get, equally likely."""
         raised = range(1 + self.coin)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vididi_jax.compilation import keep_programs
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.models import create_encoder
@@ -32,6 +33,8 @@ def load_encoder(
     std: Channels | None = None, batch_size: int = 32,
 ) -> Callable[..., np.ndarray]:
     """The encoder of a training run, or of a file of torchvision's weights.
+
+    Compiled programs are kept on disk, see `vididi_jax.compilation.keep_programs`: a second process answers sooner.
 
     Args:
       source: a workdir, whose latest checkpoint is taken, or a .pth, .safetensors or .npz file.
@@ -57,6 +60,7 @@ def load_encoder(
 
     Reference: torchvision.models.video, R3D_18_Weights.KINETICS400_V1.transforms() and its like.
     """
+    keep_programs()
     source = Path(source)
     options = {'name': name, 'size': size, 'mean': mean, 'std': std}
     given = {option: value for option, value in options.items() if value is not None}

@@ -6,6 +6,7 @@ import pytest
 from vididi_jax.data.clips import (
     centre_clip,
     centre_frames_needed,
+    different_clips,
     even_clips,
     frames_needed,
     sample_clip_pair,
@@ -50,6 +51,15 @@ def test_even_clips_span_the_video():
     assert even_clips(100, clips=1, length=16, stride=4)[0, 0] == 19
     looped = even_clips(10, clips=3, length=16, stride=4)
     assert looped.max() <= 9 and (looped[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize(('num_frames', 'clips', 'different'), [
+    (100, 10, 10), (61, 10, 1), (62, 10, 2), (65, 10, 5), (70, 10, 10), (10, 10, 1), (100, 1, 1)])
+def test_a_short_video_has_few_different_clips(num_frames, clips, different):
+    """A clip of 16 frames at stride 4 spans 61; each frame more is one more to start at."""
+    assert different_clips(num_frames, clips=clips, length=16, stride=4) == different
+    distinct = {tuple(clip) for clip in even_clips(num_frames, clips=clips, length=16, stride=4)}
+    assert different == len(distinct)
 
 
 def test_policies_for_short_videos():

@@ -1,5 +1,8 @@
 """From records to batches: order, shares of processes, resumption, workers."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -38,9 +41,9 @@ def test_a_batch_depends_on_its_index_and_the_seed_alone(source):
 
 def test_the_shares_of_processes_make_up_the_global_batch(source):
     whole = stream(source)[7]
-    shares = [stream(source, process=p, processes=3)[7] for p in range(3)]
+    shares = [stream(source, rows=np.arange(4 * p, 4 * p + 4))[7] for p in range(3)]
     for name in whole:
-        together = np.stack([share[name] for share in shares], 1).reshape(whole[name].shape)
+        together = np.concatenate([share[name] for share in shares])
         np.testing.assert_array_equal(together, whole[name])
 
 
@@ -67,10 +70,11 @@ def test_worker_processes_and_threads_read_the_same(source):
 
 def test_evaluation_reads_every_video_once_in_order(source):
     with pipeline.iterate(pipeline.evaluation_batches(
-            source, clips_per_video=3, length=4, stride=1, videos_per_batch=10), workers=0) as batches:
+            source, clips_per_video=3, length=4, stride=1, batch_size=10, records=np.arange(48)), workers=0) as batches:
         batches = list(batches)
-    assert [len(batch['record']) for batch in batches] == [10, 10, 10, 10, 8]
-    np.testing.assert_array_equal(np.concatenate([batch['record'] for batch in batches]), np.arange(48))
+    assert [len(batch['record']) for batch in batches] == [10] * 5
+    records = np.concatenate([batch['record'] for batch in batches])
+    np.testing.assert_array_equal(records, [*range(48), 47, 47])  # the last batch is filled up
     np.testing.assert_array_equal(batches[0]['clips'][1, 1], source[1].frames([10, 11, 12, 13]))
 
 
@@ -85,10 +89,35 @@ def test_videos_of_several_sizes_stand_in_the_corner_of_one_canvas(source, monke
 def test_clips_around_the_middle_frame_in_training_and_in_evaluation(source):
     stream = pipeline.training_stream(
         source, np.arange(len(source)), length=4, stride=2, placement='centre', batch_size=6, seed=0)
-    evaluated = pipeline.keyframe_batches(source, length=4, stride=2, videos_per_batch=10, records=np.array([3, 1]))[0]
+    evaluated = pipeline.keyframe_batches(source, length=4, stride=2, batch_size=2, records=np.array([3, 1]))[0]
     assert stream[0]['clips'].shape[:3] == (6, 1, 4) and evaluated['record'].tolist() == [3, 1]
     for batch in (stream[0], stream[9], evaluated):
         for clip, record in zip(batch['clips'][:, 0], batch['record'], strict=True):
             np.testing.assert_array_equal(clip, source[int(record)].frames([8, 10, 12, 14]))
     first_pass = np.concatenate([stream[i]['record'] for i in range(8)])
     np.testing.assert_array_equal(np.sort(first_pass), np.arange(48))
+
+
+READ = '''
+import sys
+import subprocess
+import sys
+
+import numpy as np
+from vididi_jax.data import pipeline
+from vididi_jax.data.source import RecordSource
+
+source = RecordSource(sys.argv[1], 'train')
+stream = pipeline.training_stream(
+    source, np.arange(len(source)), length=4, stride=1, placement='adjacent', batch_size=4, seed=0)
+before = set(sys.modules)
+with pipeline.iterate(stream, workers=0) as batches:
+    next(batches)
+print([name for name in set(sys.modules) - before if name.startswith(('tensorflow_datasets', 'cv2', 'vididi_jax'))])
+'''
+
+
+def test_reading_threads_import_nothing(tiny_motion, root):
+    """The imports of tensorflow_datasets are lazy, and deadlock now and then when several threads trigger them."""
+    done = subprocess.run([sys.executable, '-c', READ, tiny_motion], cwd=root, capture_output=True, text=True)
+    assert done.stdout.strip() == '[]', done.stdout + done.stderr[-2000:]

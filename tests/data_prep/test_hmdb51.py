@@ -59,9 +59,10 @@ def test_real_files_decode_with_their_odd_names_and_metadata(vididi_data, tmp_pa
     config.eval.protocol, config.allow_missing = 'hmdb51/split1', True
     (fold,) = open_protocol(config, str(tmp_path / 'out')).folds
     counts = fold.test.counts(config.eval)
-    assert counts == {'listed': 1530, 'ok': 2, 'missing': 1528, 'broken': 0, 'videos': 2, 'looped': 1, 'dropped': 0}
+    assert counts == {'listed': 1530, 'ok': 2, 'missing': 1528, 'broken': 0, 'videos': 2, 'looped': 1, 'dropped': 0,
+                      'clips_per_video': 5.5}  # ten of one and one of the other
     batch = pipeline.evaluation_batches(
-        fold.test.source, clips_per_video=10, length=16, stride=4, videos_per_batch=2)[0]
+        fold.test.source, clips_per_video=10, length=16, stride=4, batch_size=2, records=np.arange(2))[0]
     clips = dict(zip((row['id'][:6] for row in fold.test.rows), batch['clips'], strict=True))
     np.testing.assert_array_equal(clips['Truman'][0, 12:], clips['Truman'][0, :4])  # 48 frames, from the start again
     assert (clips['KOREAN'][0] != clips['KOREAN'][9]).any() and batch['clips'].shape[:3] == (2, 10, 16)

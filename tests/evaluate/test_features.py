@@ -75,6 +75,29 @@ def test_other_weights_data_or_views_are_computed_anew(encoder, tiny_motion, tmp
     assert len(extractions) == 1 + len(variants)
 
 
+def test_other_code_computes_anew(encoder, tiny_motion, tmp_path, extractions, monkeypatch):
+    extract_features(encoder, tiny_motion, tmp_path, (0,))
+    monkeypatch.setattr(features, 'CODE', 'other')
+    extract_features(encoder, tiny_motion, tmp_path, (0,))
+    assert len(extractions) == 2
+
+
+def test_the_hash_of_the_code_changes_with_what_decides_features_alone(tmp_path, root):
+    package = shutil.copytree(root / 'vididi_jax', tmp_path / 'vididi_jax')
+    known = [features.code_hash(package)]
+    assert known == [features.CODE]
+    for name in ('train/loop.py', 'report/page.py', 'evaluate/retrieval.py'):
+        (package / name).write_text('changed')
+        assert features.code_hash(package) == known[0]
+    for name in ('pixels/crops.py', 'models/resnet3d.py', 'derivatives.py', 'evaluate/features.py', 'evaluate/views.py',
+                 'data/clips.py', 'data/pipeline.py', 'data/records.py'):
+        (package / name).write_text((package / name).read_text() + '\n')
+        known.append(features.code_hash(package))
+    (package / 'models' / 'resnet3d.py').rename(package / 'models' / 'resnet.py')
+    known.append(features.code_hash(package))
+    assert len(set(known)) == len(known)
+
+
 def test_a_damaged_file_is_noticed_and_computed_again(encoder, tiny_motion, tmp_path, extractions, caplog):
     first = extract_features(encoder, tiny_motion, tmp_path, (0,))
     (path,) = tmp_path.iterdir()
@@ -132,7 +155,8 @@ def test_the_features_task_leaves_out_short_videos_if_asked(finished, tiny_motio
         assert (counts['videos'], counts['looped'], counts['dropped']) == (15, 0, 1)
         assert list(file['ids']) == [row['id'] for row in rows[48:] if row['frames'] == 24]
         assert len(file['V']) == len(file['dV']) == 15 and np.isfinite(file['V']).all()
-    assert '0 looped, 1 dropped as too short' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert '0 looped, 1 dropped as too short), 3 x 1 (centre) views, 3.0 different clips a video' in printed
 
 
 def test_the_features_task_writes_ids_labels_and_counts(finished, encoder, tiny_motion, tmp_path, capsys):
@@ -142,7 +166,8 @@ def test_the_features_task_writes_ids_labels_and_counts(finished, encoder, tiny_
     with np.load(features.run(config, str(workdir))) as file:
         about = json.loads(str(file['about']))
         assert about['counts'] == {
-            'listed': 16, 'ok': 16, 'missing': 0, 'broken': 0, 'videos': 16, 'looped': 0, 'dropped': 0}
+            'listed': 16, 'ok': 16, 'missing': 0, 'broken': 0, 'videos': 16, 'looped': 0, 'dropped': 0,
+            'clips_per_video': 3}
         assert about['seed'] == about['evaluation_seed'] == 0 and about['config']['eval']['split'] == 'test'
         assert {'commit', 'device', 'date'} <= set(about) and 'jax' in about['versions']
         assert about['checkpoint_step'] == 24 and about['encoder'] == encoder.fingerprint()

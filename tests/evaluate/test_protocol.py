@@ -67,11 +67,11 @@ def test_short_videos_loop_are_dropped_or_are_an_error_and_are_counted(tiny_moti
     """Of seven frames, one less than a clip has: two training videos and one test video."""
     data = edit(tiny_motion, tmp_path / 'short', lambda i, row: row | ({'frames': 7} if i in (1, 9, 50) else {}))
     everything = {'listed': 48, 'ok': 48, 'missing': 0, 'broken': 0}
-    for policy, used, looped, dropped in (('loop', 48, 2, 0), ('drop', 46, 0, 2)):
+    for policy, used, looped, dropped, mean in (('loop', 48, 2, 0, (46 * 3 + 2) / 48), ('drop', 46, 0, 2, 3)):
         settings = config(short_video=policy)
         (fold,) = open_protocol(settings, data).folds
         counts = fold.train.counts(settings.eval)
-        assert counts == everything | {'videos': used, 'looped': looped, 'dropped': dropped}
+        assert counts == everything | {'videos': used, 'looped': looped, 'dropped': dropped, 'clips_per_video': mean}
         assert len(fold.train.rows) == used and (1 in fold.train.videos) == (policy == 'loop')
         assert len(fold.test.videos) == 16 - (policy == 'drop')
     with pytest.raises(UserError, match=r"'train' of .*eval.short_video: 2 of 48 videos have fewer than the 8 frames"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.compiled import plain
 from vididi_jax.errors import UserError
 from vididi_jax.pixels import augment as A
 from vididi_jax.pixels import operations
@@ -128,6 +129,29 @@ def test_a_box_that_never_fits_falls_back_to_the_centre():
     """Of a 10 x 100 frame no box of the whole area has an aspect up to 4/3: the largest centred one is taken."""
     box = A.random_box(jax.random.key(0), 10, 100, (1.0, 1.0), (3 / 4, 4 / 3))
     assert [int(x) for x in box] == [0, 43, 10, 13]
+
+
+def test_a_box_is_the_same_in_every_program():
+    """Compiled, compiled with float64 at hand, and as products of float32 in numpy: every one of 300 boxes, exactly."""
+    spec = A.Augmentation()
+    heights, widths = np.random.default_rng(0).integers(64, 2200, (2, 300)).astype(np.int32)
+    keys = jax.random.split(jax.random.key(0), 300)
+    draw = jax.vmap(lambda key, height, width: A.random_box(key, height, width, spec.area, spec.aspect))
+    got = np.stack(jax.jit(draw)(keys, heights, widths), 1)
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(np.stack(jax.jit(draw)(keys, heights, widths), 1), got)
+    expected = [plain.random_box(*given, spec) for given in zip(keys, heights.tolist(), widths.tolist(), strict=True)]
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_a_centre_crop_has_one_side_in_every_precision():
+    """0.7 x 45 is 31.5 in float32 and less in float64, which would round to another square."""
+    clips = random_clips(15, (2, 2, 45, 45, 3))
+    spec = A.Augmentation(size=16, centre_fraction=0.7)
+    single = centre_crop(clips, full_sizes(clips), spec)
+    with jax.enable_x64(True):
+        double = centre_crop(clips, full_sizes(clips), spec, jnp.float64)
+    np.testing.assert_allclose(single, double, atol=1e-4)  # float32
 
 
 def test_precision_changes_rounding_only():

@@ -25,7 +25,7 @@ def test_collapse_is_called_out(caplog):
 
 def test_a_run_measures_itself(finished):
     measured = [row for row in read_metrics(finished[0]) if 'health/effective_rank' in row]
-    assert [row['step'] for row in measured] == [4, 8, 12, 16, 20, 24]
+    assert [(row['step'], row['phase']) for row in measured] == [(6, 0), (12, 1), (18, 2), (24, 3)]
     for row in measured:
         assert 0 <= row['health/embedding_std_min'] <= row['health/embedding_std_mean'] <= 1.01
         assert 1 <= row['health/effective_rank'] <= 15  # of 16 videos

@@ -20,6 +20,7 @@ from vididi_jax.train.state import Networks, build_networks, init_state
 from vididi_jax.train.step import differentiate_views, frames_to_read, make_train_step, make_update, view_frames
 
 STEPS = 4
+ORDERS = np.array([0, 1], np.int32)
 
 
 def run_byol(accumulate=1):
@@ -114,7 +115,7 @@ class Flat(nn.Module):
         return MLP((8, self.feature_dim))(clips.reshape(len(clips), -1), train=train)
 
 
-def small_step(loss, scope='global', base_rate=4.8, videos=8, mesh=None, **options):
+def small_step(loss, scope='global', base_rate=4.8, videos=8, mesh=None, orders=0, **options):
     """Networks, `update`, a fresh state and two views, for `Flat` and a loss; eight_devices.py takes it too."""
     config = motion_vicreg.get_config('smoke')
     config.framework.update({'loss': loss, 'scope': scope})
@@ -122,7 +123,7 @@ def small_step(loss, scope='global', base_rate=4.8, videos=8, mesh=None, **optio
     config.optimizer.warmup_fraction = 0.0
     networks = Networks(Flat(), MLP((8, 5)), MLP((8, 5)) if loss == 'byol' else None)
     optimizer = build_optimizer(config, STEPS)
-    state = init_state(networks, optimizer, jax.random.key(0), (2, 2, 2))
+    state = init_state(networks, optimizer, jax.random.key(0), (2, 2, 2), orders)
     views = np.random.default_rng(0).normal(size=(2, videos, 2, 2, 2, 3)).astype(np.float32)
     update = make_update(networks, optimizer, learning_rate(config, STEPS), config, STEPS, mesh or make_mesh())
     return networks, update, state, views
@@ -142,7 +143,7 @@ def test_a_step_minimises_the_loss_that_it_names(loss, scope, function, options)
         z.append(networks.projector.apply(variables['projector'], features, train=True, mutable=['batch_stats'])[0])
     found = []
     for _ in range(3):
-        state, metrics = update(state, *views)
+        state, metrics = update(state, *views, ORDERS)
         found.append(float(metrics['loss']))
     np.testing.assert_allclose(found[0], function(*z, **options)[0], rtol=1e-5)  # float32
     assert found[2] < found[0]
@@ -168,7 +169,7 @@ def test_programs_are_for_the_devices_of_the_mesh_and_not_for_this_machine():
     convolutions = re.findall(r'stablehlo.convolution.* -> tensor<(.*)>', program)
     assert len(convolutions) == 20 and all(re.fullmatch(r'16(x\d+){4}xbf16', result) for result in convolutions)
     _, update, state, views = small_step('vicreg', 'per_device', videos=16, mesh=mesh)
-    assert 'tensor<8x2x5xf32>' in lower(update.step, state, *views)  # device, video, channel
+    assert 'tensor<8x2x5xf32>' in lower(update.step, state, *views, ORDERS)  # device, video, channel
 
 
 @pytest.mark.parametrize(('spoil', 'parts'), [
@@ -183,7 +184,7 @@ def test_whatever_is_not_finite_is_named_and_keeps_the_state(spoil, parts):
     _, update, state, views = small_step('vicreg', base_rate=1e6)
     state, views = spoil(state, jnp.asarray(views))
     start = jax.device_get(state)
-    state, metrics = update(state, *views)
+    state, metrics = update(state, *views, ORDERS)
     assert not metrics['finite']
     assert {name for name, value in metrics.items() if name.startswith('finite_') and not value} == {
         f'finite_{name}' for name in parts.split()}

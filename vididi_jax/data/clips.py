@@ -114,6 +114,16 @@ def even_clips(num_frames: int, *, clips: int, length: int, stride: int) -> np.n
     return (starts.astype(np.int64)[:, None] + stride * np.arange(length)) % num_frames
 
 
+def different_clips(num_frames: int, *, clips: int, length: int, stride: int) -> int:
+    """How many of the `clips` of `even_clips` differ: a short video has few places to start at, one that loops has one.
+
+    Example:
+      >>> different_clips(17, clips=10, length=16, stride=1)
+      2
+    """
+    return len(np.unique(even_clips(num_frames, clips=clips, length=length, stride=stride)[:, 0]))
+
+
 def centre_clip(num_frames: int, *, length: int, stride: int) -> np.ndarray:
     """Frame indices of one clip around the middle frame, the keyframe of a detection data set.
 

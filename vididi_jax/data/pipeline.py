@@ -65,15 +65,36 @@ class _FixedClips(grain.transforms.Map):
         return load_clips(self.source, record, self.choose(self.source.rows[record]['frames']), self.shape)
 
 
+class _Rows:
+    """Some rows of every batch of `examples`, one after the other: a random-access source for grain."""
+
+    def __init__(self, examples: grain.MapDataset, batch_size: int, rows: np.ndarray):
+        self.examples, self.batch_size, self.rows = examples, batch_size, rows
+
+    def __len__(self) -> int:
+        return len(self.examples) // self.batch_size * len(self.rows)
+
+    def __getitem__(self, index: int):
+        batch, row = divmod(index, len(self.rows))
+        return self.examples[batch * self.batch_size + int(self.rows[row])]
+
+
+def _batches(examples: grain.MapDataset, batch_size: int, rows: np.ndarray | None) -> grain.MapDataset:
+    """`rows` of each whole batch of `examples`; None for all."""
+    if rows is None or len(rows) == batch_size:
+        return examples.batch(batch_size)
+    return grain.MapDataset.source(_Rows(examples, batch_size, rows)).batch(len(rows))
+
+
 def training_stream(
     source: RecordSource, videos: np.ndarray, *, length: int, stride: int, placement: str, batch_size: int, seed: int,
-    process: int = 0, processes: int = 1,
+    rows: np.ndarray | None = None,
 ) -> grain.MapDataset:
     """The endless sequence of training batches, as a function of its index.
 
     Batch i depends on the arguments and on i alone, so a run resumes at any batch, with any number of workers. The
-    videos are reshuffled every pass and every pass holds each once. Of a global batch, process p of n takes the
-    examples p, p + n, ...: together the processes see what a single one would.
+    videos are reshuffled every pass and every pass holds each once. Of a global batch each process reads its `rows`:
+    together the processes have what a single one would.
 
     Args:
       source: the records.
@@ -81,13 +102,13 @@ def training_stream(
       length, stride: of a clip.
       placement: 'single' for one random clip a video, see `clips.sample_clip`; 'centre' for the one around its middle
         frame, see `clips.centre_clip`; else see `clips.sample_clip_pair`.
-      batch_size: videos in a global batch; a multiple of `processes`.
+      batch_size: videos in a global batch.
       seed: of shuffling and of clip sampling.
-      process, processes: this process's number, and how many there are.
+      rows: of each global batch, those to read, see `mesh.rows_here`; None for all.
 
     Returns:
-      Dataset whose element i is `load_clips` with K = 2 (1 for 'single' and 'centre'), stacked over this process's
-      share of global batch i.
+      Dataset whose element i is `load_clips` with K = 2 (1 for 'single' and 'centre'), stacked over `rows` of global
+      batch i.
     """
     order = grain.MapDataset.source(videos).seed(seed).shuffle().repeat()
     if placement == 'centre':
@@ -97,34 +118,40 @@ def training_stream(
     else:
         sample = partial(clips.sample_clip_pair, length=length, stride=stride, placement=placement)
         examples = order.random_map(_RandomClips(source, sample))
-    return examples[process::processes].batch(batch_size // processes)
+    return _batches(examples, batch_size, rows)
 
 
 def evaluation_batches(
-    source: RecordSource, *, clips_per_video: int, length: int, stride: int, videos_per_batch: int,
-    records: np.ndarray | None = None,
+    source: RecordSource, *, clips_per_video: int, length: int, stride: int, batch_size: int, records: np.ndarray,
+    rows: np.ndarray | None = None,
 ) -> grain.MapDataset:
-    """Each video once: batches of `load_clips` with K evenly spaced clips; the last one may be smaller.
+    """Batches of `load_clips` with K evenly spaced clips of each of some videos.
+
+    The last batch is filled up with its last video, so that all have the same shape.
 
     Args:
       source: the records.
       clips_per_video: K.
       length, stride: see `clips.even_clips`.
-      videos_per_batch: videos in a batch.
-      records: indices of the records to read, in order; None for all.
+      batch_size: videos in a global batch.
+      records: indices of the records to read, in order.
+      rows: see `training_stream`.
     """
-    chosen = np.arange(len(source)) if records is None else records
-    clips_of = _FixedClips(source, partial(clips.even_clips, clips=clips_per_video, length=length, stride=stride))
-    return grain.MapDataset.source(chosen).map(clips_of).batch(videos_per_batch)
+    choose = partial(clips.even_clips, clips=clips_per_video, length=length, stride=stride)
+    return _fixed_batches(source, choose, batch_size, records, rows)
 
 
 def keyframe_batches(
-    source: RecordSource, *, length: int, stride: int, videos_per_batch: int, records: np.ndarray | None = None,
+    source: RecordSource, *, length: int, stride: int, batch_size: int, records: np.ndarray,
+    rows: np.ndarray | None = None,
 ) -> grain.MapDataset:
     """As `evaluation_batches`, with the one clip around the middle frame, see `clips.centre_clip`."""
-    chosen = np.arange(len(source)) if records is None else records
-    clips_of = _FixedClips(source, partial(clips.centre_clip, length=length, stride=stride))
-    return grain.MapDataset.source(chosen).map(clips_of).batch(videos_per_batch)
+    return _fixed_batches(source, partial(clips.centre_clip, length=length, stride=stride), batch_size, records, rows)
+
+
+def _fixed_batches(source, choose: partial, batch_size: int, records: np.ndarray, rows) -> grain.MapDataset:
+    filled = np.pad(records, (0, -len(records) % batch_size), mode='edge')
+    return _batches(grain.MapDataset.source(filled).map(_FixedClips(source, choose)), batch_size, rows)
 
 
 def _one_thread_decoding() -> None:

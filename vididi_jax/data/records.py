@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import google_crc32c
 import numpy as np
+from tensorflow_datasets.proto import tf_example_pb2  # not where threads read: in several at once it deadlocks
 
 ENCODINGS = ('jpeg', 'raw')
 JPEG_QUALITY = 95
@@ -121,8 +122,6 @@ def features(label_names: Sequence[str], encoding: str):
 
 def serialise(frames: Sequence[bytes], encoding: str, fields: dict) -> bytes:
     """A tf.train.Example of encoded frames and the other features, as `features` describes it."""
-    from tensorflow_datasets.proto import tf_example_pb2
-
     example = tf_example_pb2.Example()
     feature = example.features.feature
     feature['frames/value' if encoding == 'raw' else 'frames'].bytes_list.value.extend(frames)
@@ -144,8 +143,6 @@ class Record:
     """
 
     def __init__(self, data: bytes):
-        from tensorflow_datasets.proto import tf_example_pb2
-
         feature = tf_example_pb2.Example.FromString(data).features.feature
         self.id, self.group = (feature[name].bytes_list.value[0].decode() for name in ('id', 'group'))
         self.label, self.num_frames, self.height, self.width = (

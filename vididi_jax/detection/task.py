@@ -12,7 +12,6 @@ from typing import NamedTuple
 import jax
 import ml_collections
 import numpy as np
-from tqdm import tqdm
 
 from vididi_jax.config import to_dict
 from vididi_jax.data import pipeline
@@ -22,6 +21,7 @@ from vididi_jax.detection.evaluator import evaluate_csv
 from vididi_jax.detection.keyframes import Keyframes, open_keyframes
 from vididi_jax.detection.model import Detector, make_step
 from vididi_jax.errors import UserError
+from vididi_jax.evaluate.gather import batch_size_for, gathered
 from vididi_jax.evaluate.protocol import Fold, check_apart, open_complete, whole
 from vididi_jax.evaluate.results import write_results
 from vididi_jax.models.classifier import NAMES
@@ -31,6 +31,7 @@ from vididi_jax.pixels.boxes import whole_frames
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.encoder import Encoder, trained_encoder, untrained_encoder
+from vididi_jax.train.processes import by_first, everywhere
 from vididi_jax.train.run import workdir_config
 from vididi_jax.train.state import TrainState
 from vididi_jax.train.supervised import check_recipe, run_config, supervised_task
@@ -68,6 +69,7 @@ class Detection(NamedTuple):
         return Path(source.directory) / ava.file_name(kind, source.split)
 
 
+@everywhere
 def open_detection(config, workdir: str) -> Detection:
     """Check the config and the data, and load the encoder; raises `UserError` at the first thing that does not fit."""
     settings, recipe = config.eval, config.detection
@@ -156,24 +158,16 @@ def probabilities(detection: Detection, model: Detector, state: TrainState) -> d
     config, source, keyframes = detection.config, detection.data.test.source, detection.boxes[1]
     spec = dataclasses.replace(Augmentation(**detection.training.augment), size=config.eval.size)
     mesh = meshes.make_mesh()
-    size = mesh.size * max(1, 16 // mesh.size)  # large frames; the same number on each device
+    size = batch_size_for(mesh, 16)  # large frames
     batches = pipeline.keyframe_batches(
-        source, length=config.eval.frames, stride=config.eval.stride, videos_per_batch=size)
+        source, length=config.eval.frames, stride=config.eval.stride, batch_size=size, records=np.arange(len(source)),
+        rows=meshes.rows_here(mesh, size))
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
-    found = {order: [] for order in model.orders}
-    with pipeline.iterate(batches, workers=config.data.workers) as iterator, \
-            tqdm(total=len(source), unit='keyframe', leave=False, dynamic_ncols=True) as bar:
-        for batch in iterator:
-            count = len(batch['record'])
-            batch['boxes'] = keyframes.boxes[batch['record']]
-            placed = meshes.to_devices(mesh, {  # the last batch keeps the shape; what fills it is cut off below
-                name: np.pad(batch[name], [(0, size - count)] + [(0, 0)] * (batch[name].ndim - 1), mode='edge')
-                for name in ('clips', 'size', 'boxes')})
-            values = _probabilities(model, variables, placed, spec)
-            for order, value in jax.device_get(values).items():
-                found[order].append(value[:count])
-            bar.update(count)
-    kinds = {NAMES[order]: np.concatenate(values) for order, values in found.items()}
+    found = list(gathered(
+        lambda batch: _probabilities(model, variables, batch, spec), batches, mesh=mesh, count=len(source),
+        inputs=('clips', 'size', 'boxes'), workers=config.data.workers, unit='keyframe',
+        complete=lambda batch: batch | {'boxes': keyframes.boxes[batch['record']]}))
+    kinds = {NAMES[order]: np.concatenate([values[order] for values in found]) for order in model.orders}
     return {**kinds, 'joined': np.mean(list(kinds.values()), axis=0)} if len(kinds) > 1 else kinds
 
 
@@ -202,16 +196,21 @@ def run(config, workdir: str) -> dict:
     `results.json` and `keyframes.png`.
     """
     detection = open_detection(config, workdir)
-    source = detection.data.test.source
-    names = ava.read_label_map(Path(source.directory) / ava.LABEL_MAP)
-    counting = Path(source.directory) / ava.EVALUATED_LABEL_MAP
-    counting = counting if counting.is_file() else Path(source.directory) / ava.LABEL_MAP
+    names = ava.read_label_map(Path(detection.data.test.source.directory) / ava.LABEL_MAP)
     recipe = config.detection
     model = Detector(
         detection.encoder.module, tuple(recipe.orders), len(names), recipe.dropout, recipe.encoder_rate == 0,
         recipe.roi_size, recipe.sampling_ratio)
     state = train(detection, model)
-    found = probabilities(detection, model, state)
+    return judge(detection, probabilities(detection, model, state), names, int(state.step))
+
+
+@by_first
+def judge(detection: Detection, found: dict[str, np.ndarray], names: dict[int, str], steps: int) -> dict:
+    """Write, judge and show what `probabilities` found, for classes `names`, after `steps` of training."""
+    source = detection.data.test.source
+    counting = Path(source.directory) / ava.EVALUATED_LABEL_MAP
+    counting = counting if counting.is_file() else Path(source.directory) / ava.LABEL_MAP
     ids = [row['id'] for row in source.rows]
     exclusions = detection.file(ava.EXCLUDED)
     judged = {}
@@ -223,7 +222,7 @@ def run(config, workdir: str) -> dict:
                                     exclusions if exclusions.is_file() else None)
     picture = keyframes_shown(detection, list(found.values())[-1], list(names.values()))
     (detection.folder / 'keyframes.png').write_bytes(picture)
-    return finish(detection, judged, int(state.step), counting.name)
+    return finish(detection, judged, steps, counting.name)
 
 
 def keyframes_shown(detection: Detection, scores: np.ndarray, names: list[str]) -> bytes:
@@ -256,7 +255,8 @@ def finish(detection: Detection, judged: dict[str, dict], steps: int, label_map:
         boxes=config.detection.boxes, label_map=label_map, protocol=data.name, split=config.eval.test,
         data=config.data.dir, clips_x_crops=f'1 x 1 (whole frames in {config.eval.size} pixels)', encoder=encoder,
         frozen=frozen, steps=steps, epoch=f'the last one, {config.epochs}', checkpoint_step=detection.encoder.step,
-        seed=training.seed, evaluation_seed=config.seed, training_config=training.to_dict())
+        statistics=training.get('statistics', 'plain'), seed=training.seed, evaluation_seed=config.seed,
+        training_config=training.to_dict())
     used = '; '.join(f'{side} {count["videos"]:,} of {count["listed"]:,} keyframes with {count["boxes"]:,} boxes'
                      for side, count in counts.items())
     print(f'detection on {data.name}: {encoder} encoder{", frozen" if frozen else ""}, step {detection.encoder.step}, '

@@ -11,6 +11,7 @@ from vididi_jax.config import flatten, to_dict
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.recognition import print_table
 from vididi_jax.evaluate.results import write_results
+from vididi_jax.train.processes import by_first
 
 # In the order of the table; the quick ones first.
 TASKS = {'retrieval': 'retrieval', 'linear': 'linear', 'finetune': 'finetune', 'finetune_linear': 'finetune'}
@@ -41,7 +42,7 @@ def run(config, workdir: str) -> dict:
     """
     modules = {part: importlib.import_module(f'vididi_jax.evaluate.{task}') for part, task in TASKS.items()
                if part in config.parts}
-    checked, results = {}, {}
+    checked = {}
     for part, module in modules.items():
         try:
             checked[part] = module.prepare(part_config(config, part), workdir)
@@ -49,11 +50,17 @@ def run(config, workdir: str) -> dict:
             raise UserError(in_full(str(error), part, list(flatten(to_dict(config.parts[part]))))) from error
     for part, module in modules.items():
         module.evaluate(checked[part])
-        results[part] = json.loads((checked[part].folder / 'results.json').read_text())
+    return collect(config, workdir, {part: evaluation.folder for part, evaluation in checked.items()})
+
+
+@by_first
+def collect(config, workdir: str, folders: dict[str, Path]) -> dict:
+    """Write and print the table of the results in `folders`; returns {part: its figures}."""
+    results = {part: json.loads((folder / 'results.json').read_text()) for part, folder in folders.items()}
     first = next(iter(results.values()))
     same = ('protocol', 'split', 'data', 'clips_x_crops', 'short_video', 'counts',
             'test_videos_without_their_class_in_train', 'transductive', 'test_videos_seen_in_pretraining', 'encoder',
-            'checkpoint_step', 'seed', 'evaluation_seed', 'training_config')
+            'statistics', 'checkpoint_step', 'seed', 'evaluation_seed', 'training_config')
     metrics, std, folds = ({part: result[key] for part, result in results.items()}
                            for key in ('metrics', 'std', 'folds'))
     path = write_results(Path(workdir), config.eval.name, task='eval_all', metrics=metrics, config=config, std=std,

@@ -19,11 +19,26 @@ from vididi_jax.evaluate.results import provenance
 from vididi_jax.evaluate.views import Views, average_over_views, read_views
 from vididi_jax.models.classifier import NAMES
 from vididi_jax.train.encoder import Encoder, trained_encoder, untrained_encoder
+from vididi_jax.train.processes import by_first, everywhere
 from vididi_jax.train.run import workdir_config
 
 logger = logging.getLogger(__name__)
 
 ORDERS = (0, 1, 2)
+MAKERS = ('data', 'pixels', 'models', 'derivatives.py', 'evaluate/views.py', 'evaluate/features.py')  # of features
+
+
+def code_hash(package: Path) -> str:
+    """Hash of the source of everything that decides the features: the files `MAKERS` of a copy of this package."""
+    files = [file for maker in MAKERS for file in sorted((package / maker).rglob('*.py')) or [package / maker]]
+    digest = hashlib.sha256()
+    for file in files:
+        source = file.read_bytes()
+        digest.update(f'{file.relative_to(package).as_posix()} {len(source)} '.encode() + source)
+    return digest.hexdigest()[:16]
+
+
+CODE = code_hash(Path(__file__).resolve().parents[1])  # as it was imported
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,7 @@ def video_features(
     """Features of every video of `source`, in record order, averaged over its views.
 
     What was computed before comes from `cache`: a file an order, named after a hash of the encoder's weights, the
-    data's fingerprint and the views. A file that is damaged is computed again.
+    data's fingerprint, the views and the code. A file that is damaged is computed again.
 
     Args:
       encoder: the frozen encoder.
@@ -58,32 +73,41 @@ def video_features(
       {order: (N, D) float32, float64 where the encoder computes in it}.
     """
     dtype = jnp.float64 if encoder.module.dtype == jnp.float64 else jnp.float32
-    about = {'encoder': encoder.fingerprint(), 'data': source.fingerprint, 'split': source.split, **views._asdict()}
+    about = {'code': CODE, 'encoder': encoder.fingerprint(), 'data': source.fingerprint, 'split': source.split,
+             **views._asdict()}
     if views.crops != 'random':
         del about['seed']
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     paths = {order: cache / f'{key}_order{order}.npz' for order in orders}
-    known = {order: value for order, path in paths.items() if (value := _read(path, len(source))) is not None}
+    known = _read(paths, len(source))
     missing = tuple(order for order in orders if order not in known)
     if missing:
-        known |= average_over_views(
+        computed = average_over_views(
             FeatureFunction(encoder.module, missing), encoder.variables, source, np.arange(len(source)),
             augment=encoder.augment, views=views, workers=workers, dtype=dtype)
-        if jax.process_index() == 0:
-            cache.mkdir(parents=True, exist_ok=True)
-            for order in missing:
-                _write(paths[order], known[order])
+        _write(paths, computed)
+        known |= computed
     return {order: known[order] for order in orders}
 
 
-def _write(path: Path, features: np.ndarray) -> None:
-    temporary = path.with_suffix('.tmp')
-    with temporary.open('wb') as file:
-        np.savez(file, features=features)  # a zip file: it has checksums
-    os.replace(temporary, path)
+@by_first
+def _write(paths: dict[int, Path], features: dict[int, np.ndarray]) -> None:
+    for order, value in features.items():
+        path = paths[order]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix('.tmp')
+        with temporary.open('wb') as file:
+            np.savez(file, features=value)  # a zip file: it has checksums
+        os.replace(temporary, path)
 
 
-def _read(path: Path, videos: int) -> np.ndarray | None:
+@by_first  # so that all agree on what is missing
+def _read(paths: dict[int, Path], videos: int) -> dict[int, np.ndarray]:
+    found = {order: _read_file(path, videos) for order, path in paths.items()}
+    return {order: value for order, value in found.items() if value is not None}
+
+
+def _read_file(path: Path, videos: int) -> np.ndarray | None:
     if not path.exists():
         return None
     try:
@@ -98,6 +122,17 @@ def _read(path: Path, videos: int) -> np.ndarray | None:
     return None
 
 
+@everywhere
+def _open(config, workdir: str) -> tuple:
+    """The training config, the views, the videos and the encoder, checked."""
+    training = workdir_config(workdir)
+    views = read_views(config, ORDERS)
+    source = open_complete(config.data.dir or training.data.dir, config.eval.split, config.allow_missing)
+    side = usable(source, config.eval)
+    encoder = untrained_encoder(training) if config.eval.untrained else trained_encoder(training, workdir)
+    return training, views, side, encoder
+
+
 def run(config, workdir: str) -> Path:
     """Write the features of split `config.eval.split`; labels are neither needed nor used.
 
@@ -105,26 +140,29 @@ def run(config, workdir: str) -> Path:
     counts of the split's videos, views, checkpoint, fingerprints, and what results.json has too: seeds, config, commit,
     versions, device.
     """
-    training = workdir_config(workdir)
-    views = read_views(config, ORDERS)
-    directory = config.data.dir or training.data.dir
-    source = open_complete(directory, config.eval.split, config.allow_missing)
-    side = usable(source, config.eval)
-    encoder = untrained_encoder(training) if config.eval.untrained else trained_encoder(training, workdir)
-    features = video_features(encoder, source, orders=ORDERS, views=views, workers=config.data.workers,
+    training, views, side, encoder = _open(config, workdir)
+    features = video_features(encoder, side.source, orders=ORDERS, views=views, workers=config.data.workers,
                               cache=Path(workdir) / 'eval' / 'cache')
-    counts = side.counts(config.eval)
-    about = {'data': directory, 'split': source.split, 'short_video': config.eval.short_video, 'counts': counts,
-             'clips_x_crops': views.text, 'frames': views.frames, 'stride': views.stride,
-             'encoder': encoder.fingerprint(), 'checkpoint_step': encoder.step, 'fingerprint': source.fingerprint,
-             'seed': training.seed, 'evaluation_seed': config.seed, **provenance(config)}
-    columns = {column: np.array([row[key] for row in side.rows], str)
-               for column, key in (('ids', 'id'), ('labels', 'label'), ('groups', 'group'))}
-    path = Path(workdir) / 'eval' / config.eval.name / 'features.npz'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **{name: features[order][side.videos] for order, name in NAMES.items()}, **columns,
-             about=json.dumps(about))
-    print(f'{counts["videos"]:,} of {counts["listed"]:,} listed videos of split {source.split!r} ({counts["looped"]:,} '
-          f'looped, {counts["dropped"]:,} dropped as too short), {views.text} views, encoder of step {encoder.step}: '
-          f'written to {path}')
-    return path
+
+    @by_first
+    def write() -> Path:
+        counts = side.counts(config.eval)
+        about = {'data': config.data.dir or training.data.dir, 'split': side.source.split,
+                 'short_video': config.eval.short_video, 'counts': counts, 'clips_x_crops': views.text,
+                 'frames': views.frames, 'stride': views.stride, 'encoder': encoder.fingerprint(),
+                 'checkpoint_step': encoder.step, 'fingerprint': side.source.fingerprint, 'seed': training.seed,
+                 'evaluation_seed': config.seed, 'statistics': training.get('statistics', 'plain'),
+                 **provenance(config)}
+        columns = {column: np.array([row[key] for row in side.rows], str)
+                   for column, key in (('ids', 'id'), ('labels', 'label'), ('groups', 'group'))}
+        path = Path(workdir) / 'eval' / config.eval.name / 'features.npz'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **{name: features[order][side.videos] for order, name in NAMES.items()}, **columns,
+                 about=json.dumps(about))
+        print(f'{counts["videos"]:,} of {counts["listed"]:,} listed videos of split {side.source.split!r} '
+              f'({counts["looped"]:,} looped, {counts["dropped"]:,} dropped as too short), {views.text} views, '
+              f'{counts["clips_per_video"]:.1f} different clips a video, encoder of step {encoder.step}: written to '
+              f'{path}')
+        return path
+
+    return write()

@@ -21,6 +21,7 @@ from vididi_jax.models.classifier import NAMES, Classifier
 from vididi_jax.pixels.augment import Augmentation, augment
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
+from vididi_jax.train.processes import everywhere
 from vididi_jax.train.run import check_same_run
 from vididi_jax.train.state import TrainState
 from vididi_jax.train.supervised import check_recipe, run_config, supervised_task
@@ -107,6 +108,7 @@ def train_and_test(evaluation: Evaluation, number: int, fold: Fold) -> Outcome:
     return judge(fold, probabilities)._replace(details={'steps': int(state.step)})
 
 
+@everywhere
 def prepare(config, workdir: str) -> Evaluation:
     """Check the config, the data and the run of each fold, and load the encoder."""
     evaluation = open_evaluation(config, workdir, tuple(config.finetune.orders) or (0,))

@@ -1,6 +1,7 @@
 """Linear probe: multinomial logistic regression on the features of a frozen encoder."""
 
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.evaluate.metrics import confusion, top_k
 from vididi_jax.evaluate.protocol import Fold, deal
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, features_of, finish, open_evaluation
+from vididi_jax.train.processes import by_first
 
 logger = logging.getLogger(__name__)
 
@@ -101,9 +103,9 @@ def choose_strength(x: np.ndarray, labels: np.ndarray, groups: np.ndarray, stren
     return max(sorted(strengths), key=accuracy)
 
 
-def probe(evaluation, fold: Fold, strengths: tuple[float, ...]) -> Outcome:
-    """Train on one side of a fold, and test on the other, for each kind of feature."""
-    train, test = (features_of(evaluation, side, ORDERS) for side in (fold.train, fold.test))
+def probe(fold: Fold, features: Callable, strengths: tuple[float, ...]) -> Outcome:
+    """Train on one side of a fold, and test on the other, for each kind of feature; `features(side)` are its own."""
+    train, test = map(features, (fold.train, fold.test))
     labels, asked, classes = fold.train.labels, fold.test.labels, len(fold.test.source.label_names)
     metrics, chosen = {}, {}
     for kind, orders in {'V': (0,), 'dV': (1,), 'joined': (0, 1)}.items():
@@ -122,10 +124,17 @@ def prepare(config, workdir: str) -> Evaluation:
     return open_evaluation(config, workdir, ORDERS)
 
 
+@by_first
+def probe_folds(evaluation: Evaluation, features: Callable) -> list[Outcome]:
+    """The outcome of each fold, from `features_of(evaluation, ORDERS)`."""
+    folds, strengths = evaluation.protocol.folds, tuple(evaluation.config.linear.strengths)
+    return [probe(fold, features, strengths)
+            for fold in tqdm(folds, unit='fold', leave=False, disable=len(folds) == 1)]
+
+
 def evaluate(evaluation: Evaluation) -> dict:
     """What `run` does after `prepare`."""
-    folds = tqdm(evaluation.protocol.folds, unit='fold', leave=False, disable=len(evaluation.protocol.folds) == 1)
-    outcomes = [probe(evaluation, fold, tuple(evaluation.config.linear.strengths)) for fold in folds]
+    outcomes = probe_folds(evaluation, features_of(evaluation, ORDERS))
     return finish(evaluation, 'linear', outcomes, features='standardised over the training videos of each fold')
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vididi_jax.data.clips import frames_spanned, usable_videos
+from vididi_jax.data.clips import different_clips, frames_spanned, usable_videos
 from vididi_jax.data.source import RecordSource, official_split
 from vididi_jax.errors import UserError
 
@@ -37,14 +37,17 @@ class Side(NamedTuple):
         """(N,) names of the groups; a video without one stands for itself."""
         return np.array([row['group'] or row['id'] for row in self.rows])
 
-    def counts(self, settings) -> dict[str, int]:
+    def counts(self, settings) -> dict[str, float]:
         """How many videos are listed, there and used, and how many of them are too short for a clip of `config.eval`.
 
-        'looped' are used, their clips run on from the start; 'dropped' are not.
+        'looped' are used, their clips run on from the start; 'dropped' are not. 'clips_per_video': how many of the
+        evenly spaced clips of a video differ, the mean over those used.
         """
         short = sum(row['frames'] < frames_spanned(settings.frames, settings.stride) for row in self.rows)
+        different = [different_clips(row['frames'], clips=settings.clips, length=settings.frames,
+                                     stride=settings.stride) for row in self.rows]
         return {**self.source.counts, 'videos': len(self.videos), 'looped': short,
-                'dropped': len(self.source) - len(self.videos)}
+                'dropped': len(self.source) - len(self.videos), 'clips_per_video': float(np.mean(different))}
 
 
 class Fold(NamedTuple):

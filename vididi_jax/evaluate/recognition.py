@@ -1,5 +1,6 @@
 """What all evaluations by recognition have in common: how they start, and the one form of their results."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from vididi_jax.evaluate.results import write_results
 from vididi_jax.evaluate.views import Views, read_views
 from vididi_jax.pictures import confusion_picture
 from vididi_jax.train.encoder import Encoder, trained_encoder, untrained_encoder
+from vididi_jax.train.processes import by_first, everywhere
 from vididi_jax.train.run import workdir_config
 
 
@@ -44,6 +46,11 @@ class Evaluation(NamedTuple):
         """Where the results go."""
         return self.workdir / 'eval' / self.config.eval.name
 
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether the encoder itself is trained on each fold: on random clips, and from scratch if it is untrained."""
+        return 'finetune' in self.config
+
 
 class Outcome(NamedTuple):
     """What a fold gave.
@@ -61,6 +68,7 @@ class Outcome(NamedTuple):
     details: dict = {}
 
 
+@everywhere
 def open_evaluation(config, workdir: str, orders: tuple[int, ...]) -> Evaluation:
     """Check an evaluation and load its encoder.
 
@@ -80,26 +88,57 @@ def open_evaluation(config, workdir: str, orders: tuple[int, ...]) -> Evaluation
     return Evaluation(config, Path(workdir), training, directory, encoder, views, protocol)
 
 
-def features_of(evaluation: Evaluation, side: Side, orders: tuple[int, ...]) -> dict[int, np.ndarray]:
-    """{order: (N, D)} of the videos of one side of a fold, through the cache of the workdir."""
-    features = video_features(
-        evaluation.encoder, side.source, orders=orders, views=evaluation.views, workers=evaluation.config.data.workers,
-        cache=evaluation.workdir / 'eval' / 'cache')
-    return {order: value[side.videos] for order, value in features.items()}
+def features_of(evaluation: Evaluation, orders: tuple[int, ...]) -> Callable[[Side], dict[int, np.ndarray]]:
+    """side of a fold -> {order: (N, D)} of its videos. Each split is computed, or read from the cache, once."""
+
+    def place(source: RecordSource) -> tuple:
+        return source.directory, source.split
+
+    sources = {place(side.source): side.source for sides in evaluation.protocol.sides.values() for side in sides}
+    features = {name: video_features(
+        evaluation.encoder, source, orders=orders, views=evaluation.views, workers=evaluation.config.data.workers,
+        cache=evaluation.workdir / 'eval' / 'cache') for name, source in sources.items()}
+    return lambda side: {order: value[side.videos] for order, value in features[place(side.source)].items()}
+
+
+def lineage(training: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict | None]:
+    """The config of a run, and those of the runs that it started from, one by `init_from` of the other.
+
+    The last is None if that workdir is gone, or has no config, as one of imported weights.
+    """
+    runs, visited = [training], set()
+    while runs[-1] is not None and runs[-1].init_from and (origin := Path(runs[-1].init_from).resolve()) not in visited:
+        visited.add(origin)
+        try:
+            runs.append(workdir_config(origin))
+        except UserError:
+            runs.append(None)
+    return runs
+
+
+def videos_of(training: ml_collections.ConfigDict | None) -> set[tuple] | None:
+    """{(data set, id, frames)} of the data of a run; None if they are gone."""
+    if training is None:
+        return None
+    try:
+        source = RecordSource(training.data.dir, training.data.get('split', ''))  # the run of a fold has no split
+    except UserError:
+        return None
+    return {(source.name, row['id'], row['frames']) for row in source.rows}
 
 
 def seen_in_training(evaluation: Evaluation) -> int | None:
-    """How many different test videos the encoder was trained on, without labels; None if its data are gone."""
-    if evaluation.config.eval.untrained:
-        return 0
-    try:
-        source = RecordSource(evaluation.training.data.dir, evaluation.training.data.split)
-    except UserError:
-        return None
-    known = {(source.name, row['id'], row['frames']) for row in source.rows}
+    """How many different test videos the encoder was trained on, without labels, in its run or in one before that.
+
+    None if none is known of, and some run of the `lineage` or its data are gone.
+    """
+    untrained = evaluation.config.eval.untrained
+    runs = [] if untrained and evaluation.fine_tunes else lineage(evaluation.training)[int(untrained):]
+    known = [videos_of(run) for run in runs]
     tested = {(fold.test.source.name, row['id'], row['frames'])
               for fold in evaluation.protocol.folds for row in fold.test.rows}
-    return len(known & tested)
+    found = len(tested.intersection(set().union(*(videos for videos in known if videos))))
+    return None if not found and None in known else found
 
 
 def describe_fold(fold: Fold, outcome: Outcome) -> dict:
@@ -112,13 +151,23 @@ def describe_fold(fold: Fold, outcome: Outcome) -> dict:
         'metrics': outcome.metrics, 'chance': outcome.chance, **outcome.details}
 
 
-def counts_of(evaluation: Evaluation) -> dict[str, dict[str, int]]:
-    """How many videos are listed, there and used, by what they are for; over all data sets."""
-    rows = {side: [part.counts(evaluation.config.eval) for part in parts]
-            for side, parts in evaluation.protocol.sides.items()}
-    return {side: {name: sum(row[name] for row in found) for name in found[0]} for side, found in rows.items()}
+def counts_of(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    """`Side.counts` of the videos by what they are for, over all data sets.
+
+    Videos that are only trained on, on random clips, have no 'clips_per_video'.
+    """
+    counts = {}
+    for side, parts in evaluation.protocol.sides.items():
+        rows = [part.counts(evaluation.config.eval) for part in parts]
+        counts[side] = {name: sum(row[name] for row in rows) for name in rows[0]}
+        counts[side]['clips_per_video'] = float(np.average(
+            [row['clips_per_video'] for row in rows], weights=[row['videos'] for row in rows]))
+    if evaluation.fine_tunes and 'train' in counts:
+        del counts['train']['clips_per_video']
+    return counts
 
 
+@by_first
 def finish(evaluation: Evaluation, task: str, outcomes: list[Outcome], **details) -> dict:
     """Write `results.json` and `confusion.png`, and print a table; returns the figures: means over the folds.
 
@@ -144,14 +193,16 @@ def finish(evaluation: Evaluation, task: str, outcomes: list[Outcome], **details
         test_videos_without_their_class_in_train={
             name: sum(entry[name] for entry in without) for name in ('videos', 'classes')},
         transductive=None if seen is None else seen > 0, test_videos_seen_in_pretraining=seen, encoder=encoder,
-        checkpoint_step=evaluation.encoder.step, seed=training.seed, evaluation_seed=config.seed, **details,
+        statistics=training.get('statistics', 'plain'), checkpoint_step=evaluation.encoder.step, seed=training.seed,
+        evaluation_seed=config.seed, **details,
         confusion={'features': list(metrics)[-1], 'classes': classes, 'counts': matrix.tolist()},
         training_config=training.to_dict())
     (path.parent / 'confusion.png').write_bytes(confusion_picture(matrix, classes, f'{task}, {list(metrics)[-1]}'))
     videos = '; '.join(f'{side} {count["videos"]:,} of {count["listed"]:,} videos ({count["looped"]:,} looped, '
                        f'{count["dropped"]:,} dropped as too short)' for side, count in counts.items())
     print(f'{task} on {protocol.name}: {encoder} encoder, step {evaluation.encoder.step}, seed {training.seed}; '
-          f'{videos}; {evaluation.views.text} views')
+          f'{videos}; {evaluation.views.text} views, '
+          f'{list(counts.values())[-1]["clips_per_video"]:.1f} different clips a video')
     print_table({task: metrics}, {task: std}, len(folds))
     print(f'written to {path}')
     return metrics

@@ -1,11 +1,14 @@
 """Video retrieval: each test video looks for videos of its class among its nearest neighbours in train."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.metrics import confusion
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, features_of, finish, open_evaluation
 from vididi_jax.measures import unit
+from vididi_jax.train.processes import by_first
 
 ORDERS = (0, 1, 2)
 DECIMALS = 12  # of similarities that are told apart
@@ -63,18 +66,24 @@ def prepare(config, workdir: str) -> Evaluation:
     return open_evaluation(config, workdir, ORDERS)
 
 
-def evaluate(evaluation: Evaluation) -> dict:
-    """What `run` does after `prepare`."""
+@by_first
+def search(evaluation: Evaluation, features: Callable) -> list[Outcome]:
+    """The outcome of each fold, from `features_of(evaluation, ORDERS)`."""
     outcomes = []
     for fold in evaluation.protocol.folds:
-        query, gallery = (kinds(features_of(evaluation, side, ORDERS)) for side in (fold.test, fold.train))
+        query, gallery = (kinds(features(side)) for side in (fold.test, fold.train))
         asked, known = fold.test.labels, fold.train.labels
         order = {kind: neighbours(query[kind], gallery[kind]) for kind in query}
         outcomes.append(Outcome(
             {kind: recall_at(near, asked, known, evaluation.config.retrieval.ks) for kind, near in order.items()},
             chance_recall(asked, known),
             confusion(asked, known[order['joined'][:, 0]], len(fold.test.source.label_names))))
-    return finish(evaluation, 'retrieval', outcomes)
+    return outcomes
+
+
+def evaluate(evaluation: Evaluation) -> dict:
+    """What `run` does after `prepare`."""
+    return finish(evaluation, 'retrieval', search(evaluation, features_of(evaluation, ORDERS)))
 
 
 def run(config, workdir: str) -> dict:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from vididi_jax.data import pipeline
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
+from vididi_jax.evaluate.gather import batch_size_for, gathered
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.crops import CROPS, evaluation_crops
 from vididi_jax.train import mesh as meshes
@@ -78,24 +78,15 @@ def average_over_views(
       {order: (N, D)}, in the order of `videos`.
     """
     mesh = meshes.make_mesh()
-    devices = mesh.size
-    views_per_video = views.clips * CROPS[views.crops]
-    size = devices * max(1, 64 // (views_per_video * devices))  # about 64 views at a time, the same on each device
+    size = batch_size_for(mesh, 64 // (views.clips * CROPS[views.crops]))  # about 64 views at a time
     batches = pipeline.evaluation_batches(
-        source, clips_per_video=views.clips, length=views.frames, stride=views.stride, videos_per_batch=size,
-        records=videos)
+        source, clips_per_video=views.clips, length=views.frames, stride=views.stride, batch_size=size,
+        records=videos, rows=meshes.rows_here(mesh, size))
     variables = meshes.replicate(mesh, variables)
-    found = {}
-    with pipeline.iterate(batches, workers=workers) as iterator, \
-            tqdm(total=len(videos), unit='video', leave=False, dynamic_ncols=True) as bar:
-        for batch in iterator:
-            count = len(batch['label'])
-            fill = size - count  # the last batch keeps the shape; what fills it is cut off below
-            placed = meshes.to_devices(mesh, {
-                name: np.pad(batch[name], [(0, fill)] + [(0, 0)] * (batch[name].ndim - 1), mode='edge')
-                for name in ('clips', 'size', 'record')})
-            outputs = _outputs(function, variables, placed, augment=augment, views=views, dtype=dtype)
-            for order, value in jax.device_get(outputs).items():
-                found.setdefault(order, []).append(value.mean(1)[:count])
-            bar.update(count)
-    return {order: np.concatenate(values) for order, values in found.items()}
+
+    def outputs(batch: dict) -> dict:
+        return _outputs(function, variables, batch, augment=augment, views=views, dtype=dtype)
+
+    means = [{order: value.mean(1) for order, value in found.items()} for found in gathered(
+        outputs, batches, mesh=mesh, count=len(videos), inputs=('clips', 'size', 'record'), workers=workers)]
+    return {order: np.concatenate([found[order] for found in means]) for order in means[0]}

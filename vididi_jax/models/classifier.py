@@ -65,8 +65,9 @@ class Classifier:
             features, stats = self.features(encoder, view, train and not self.frozen, **regions)
             features = jax.lax.stop_gradient(features) if self.frozen else features
             if train and self.dropout:
-                dropout = nn.Dropout(self.dropout, deterministic=False)
-                features = dropout.apply({}, features, rngs={'dropout': jax.random.fold_in(key, order)})
+                # Drawn in float32 whatever the features are: another dtype would use other bits.
+                drawn = jax.random.uniform(jax.random.fold_in(key, order), features.shape, jnp.float32)
+                features = jnp.where(drawn < self.dropout, 0, features / (1 - self.dropout))
             found[order] = self.head().apply({'params': params[f'head{order}']}, features.astype(jnp.float32))
         return found, {'encoder': stats}
 

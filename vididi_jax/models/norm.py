@@ -18,7 +18,8 @@ class BatchNorm(nn.Module):
       epsilon: added to the variance.
       momentum: share of the old running statistics that stays; 1 - PyTorch's momentum.
 
-    Variables: params `scale`, `bias` (C,); batch_stats `mean`, `var` (C,).
+    Variables: params `scale`, `bias` (C,); batch_stats `mean`, `var` (C,); moments, where they are mutable, the same of
+    the batch alone.
 
     Reference: Ioffe and Szegedy, "Batch Normalization", ICML 2015; torch.nn.BatchNorm3d.
     """
@@ -42,8 +43,10 @@ class BatchNorm(nn.Module):
             if not self.is_initializing():
                 count = x.size // x.shape[-1]
                 unbiased = var * (count / max(count - 1, 1))
-                for running, value in ((running_mean, mean), (running_var, unbiased)):
-                    running.value = self.momentum * running.value + (1 - self.momentum) * lax.stop_gradient(value)
+                for name, running, value in (('mean', running_mean, mean), ('var', running_var, unbiased)):
+                    value = lax.stop_gradient(value)
+                    running.value = self.momentum * running.value + (1 - self.momentum) * value
+                    self.sow('moments', name, value, init_fn=tuple, reduce_fn=lambda _, new: new)
         else:
             mean, var = running_mean.value, running_var.value
         factor = scale * lax.rsqrt(var + self.epsilon)

@@ -8,17 +8,18 @@ Reference: Chen et al., CPAL 2025, section 4 (experimental setup); torchvision.t
 
 from dataclasses import dataclass
 from functools import partial
-from math import log
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vididi_jax.errors import UserError
 from vididi_jax.pixels import operations
 
 PER_FRAME = ('crop', 'flip', 'blur', 'jitter', 'gray')  # what can be drawn anew for each frame
 CROP_ATTEMPTS = 10  # as torchvision: tries to fit a crop into the frame before taking the centre
+CROP_LEVELS = 4096  # areas, and aspects, that a crop is drawn from: more than boxes of whole pixels tell apart
 
 
 @dataclass(frozen=True)
@@ -146,16 +147,27 @@ def random_box(key: jax.Array, height, width, area: tuple, aspect: tuple) -> tup
 
     Area and log aspect are uniform; the first of ten draws that fits is taken, else the largest centred box whose
     aspect is in range.
+
+    Boxes are rounded, so a last bit can decide a pixel, and what a compiler fuses it rounds otherwise. Here are only
+    tables that the host computes, and products in float32: a box is the same in every program, at every precision.
     """
     numbers = _numbers(key, 2 * CROP_ATTEMPTS + 2)
-    target = _between(numbers[:CROP_ATTEMPTS], area) * (height * width)
-    ratio = jnp.exp(_between(numbers[CROP_ATTEMPTS:-2], (log(aspect[0]), log(aspect[1]))))
-    w = jnp.round(jnp.sqrt(target * ratio)).astype(jnp.int32)
-    h = jnp.round(jnp.sqrt(target / ratio)).astype(jnp.int32)
+    levels = (np.arange(CROP_LEVELS) + 0.5) / CROP_LEVELS
+    root_area, root_aspect = np.sqrt(_between(levels, area)), np.exp(_between(levels, np.log(aspect)) / 2)
+
+    def look_up(table: np.ndarray, numbers: jax.Array) -> jax.Array:
+        return jnp.asarray(table, jnp.float32)[_below(numbers, CROP_LEVELS)]
+
+    def whole(length: jax.Array) -> jax.Array:
+        return jnp.round(length).astype(jnp.int32)
+
+    areas, aspects = numbers[:CROP_ATTEMPTS], numbers[CROP_ATTEMPTS:-2]
+    side = look_up(root_area, areas) * jnp.sqrt(jnp.asarray(height * width, jnp.float32))
+    w, h = whole(side * look_up(root_aspect, aspects)), whole(side * look_up(1 / root_aspect, aspects))
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
     chosen, found = jnp.argmax(fits), fits.any()
-    w = jnp.where(found, w[chosen], jnp.minimum(width, jnp.round(height * aspect[1]).astype(jnp.int32)))
-    h = jnp.where(found, h[chosen], jnp.minimum(height, jnp.round(width / aspect[0]).astype(jnp.int32)))
+    w = jnp.where(found, w[chosen], jnp.minimum(width, whole(height * np.float32(aspect[1]))))
+    h = jnp.where(found, h[chosen], jnp.minimum(height, whole(width * np.float32(1 / aspect[0]))))
     top = jnp.where(found, _below(numbers[-2], height - h + 1), (height - h) // 2)
     left = jnp.where(found, _below(numbers[-1], width - w + 1), (width - w) // 2)
     return top, left, h, w

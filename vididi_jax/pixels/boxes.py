@@ -34,8 +34,11 @@ def move_boxes(boxes: jax.Array, mask: jax.Array, sizes: jax.Array, windows: Win
     corners = boxes.reshape(*boxes.shape[:-1], 2, 2) * scale[:, None, None] - offset[:, None, None]
     flipped = corners.at[..., 0].set(1 - corners[..., ::-1, 0])
     corners = jnp.where(windows.flip[:, None, None, None], flipped, corners)
-    centres = corners.mean(-2)
-    inside = ((centres >= 0) & (centres <= 1)).all(-1)
+    # Centres do fall on borders, so a product is compared with whole numbers, which no program rounds otherwise.
+    first, extent = (2 * jnp.stack(pair, 1)[:, None] for pair in (
+        (windows.left, windows.top), (windows.width, windows.height)))
+    centres = (boxes[..., :2] + boxes[..., 2:]) * sizes[:, None, ::-1]
+    inside = ((centres >= first) & (centres <= first + extent)).all(-1)
     return jnp.clip(corners, 0, 1).reshape(boxes.shape), mask & inside
 
 

@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vididi_jax.pixels.augment import Augmentation, check_clips
 from vididi_jax.pixels.operations import normalise, resized_crop
@@ -41,7 +42,7 @@ def evaluation_crops(
     check_clips(clips, dtype)
 
     def one(clip, size, key):
-        side = jnp.round(spec.centre_fraction * size.min()).astype(jnp.int32)
+        side = jnp.round(np.float32(spec.centre_fraction) * size.min()).astype(jnp.int32)  # whatever `dtype` is
         room, middle = size - side, (size - side) // 2
         if crops == 'random':
             corners = [jnp.floor(jax.random.uniform(key, (2,), jnp.float32) * (room + 1)).astype(jnp.int32)]

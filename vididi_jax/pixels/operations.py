@@ -68,7 +68,7 @@ def letterbox(clip: jax.Array, height, width, size: int) -> tuple[jax.Array, jax
     side = jnp.maximum(height, width)
 
     def along(length, inputs):
-        inside = (jnp.arange(size) + 0.5) * side / size < length
+        inside = (2 * jnp.arange(size) + 1) * side < 2 * size * length  # in whole numbers: centres do fall on borders
         weights = resize_weights(0, side, inputs, size, clip.dtype)
         weights = jnp.where(inside[:, None] & (jnp.arange(inputs) < length), weights, 0)  # no padding of the canvas
         return weights / jnp.where(inside, weights.sum(1), 1)[:, None], inside

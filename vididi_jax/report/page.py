@@ -16,6 +16,7 @@ from vididi_jax.derivatives import derivative_stack
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.crops import centre_crop
 from vididi_jax.train.metric_writer import read_metrics
+from vididi_jax.train.processes import by_first
 from vididi_jax.train.run import workdir_config
 
 CURVES = ('loss', 'invariance', 'variance', 'covariance', 'view1_to_view2', 'view2_to_view1', 'gradient_norm',
@@ -55,7 +56,8 @@ def read_results(workdir: Path) -> dict[str, dict]:
 
 def result_section(name: str, result: dict, folder: Path) -> str:
     """One result with everything that says what it is, and its picture."""
-    counts = [f'{side}: {count["videos"]:,} of {count["listed"]:,} listed videos'
+    counts = [f'{side}: {count["videos"]:,} of {count["listed"]:,} listed videos, {count["looped"]:,} looped' + (
+        f', {count["clips_per_video"]:.1f} different clips a video' if 'clips_per_video' in count else '')
               for side, count in result['counts'].items()]
     facts = [('protocol', result['protocol']), ('encoder', f'{result["encoder"]}, step {result["checkpoint_step"]}'),
              ('clips x crops', result['clips_x_crops']),
@@ -87,6 +89,7 @@ def detection_section(name: str, result: dict, folder: Path) -> str:
     return f'<h3>{html.escape(name)}</h3>' + table(rows, ('percent', *kinds)) + table(facts) + keyframes
 
 
+@by_first
 def run(config, workdir: str) -> None:
     """Write the page, and print the line that sums up a run that was evaluated before and after training."""
     training = workdir_config(workdir)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -41,22 +42,36 @@ class Encoder(NamedTuple):
 
 
 def trained_encoder(config, workdir: str) -> Encoder:
-    """The encoder of the latest checkpoint of `workdir`, whose training config is `config`."""
-    untrained = untrained_encoder(config)
-    variables, meta = load_fitting_variables(workdir, untrained.variables['params'])
-    return untrained._replace(variables=variables, step=meta['step'])
+    """The encoder of the latest checkpoint of `workdir`, whose training config is `config`.
+
+    Nothing is initialised, only shapes are compared: `config.init_from` need not be there any more.
+    """
+    module, augment, init = _fresh(config)
+    variables, meta = load_fitting_variables(workdir, jax.eval_shape(init)['params'])
+    return Encoder(module, variables, augment, meta['step'])
 
 
 def untrained_encoder(config) -> Encoder:
     """The encoder that a run of `config` starts from, before its first step: the baseline of every evaluation."""
+    module, augment, init = _fresh(config)
+    if config.init_from:
+        variables, _ = load_fitting_variables(config.init_from, jax.eval_shape(init)['params'])
+    else:
+        variables = jax.jit(init)()
+    return Encoder(module, variables, augment, 0)
+
+
+def _fresh(config) -> tuple[nn.Module, Augmentation, Callable[[], Any]]:
+    """Module, augmentation, and `() -> variables` of a new encoder, drawn as in `init_state`."""
     module = build_encoder(config.model, meshes.platform(meshes.make_mesh()))
     augment = Augmentation(**config.augment)
-    clip = jnp.zeros((1, config.clip.frames, augment.size, augment.size, 3), module.dtype)
-    key = jax.random.fold_in(jax.random.key(config.seed), INIT)
-    variables = jax.jit(module.init)(jax.random.split(key, 3)[0], clip)  # as in `init_state`
-    if config.init_from:
-        variables, _ = load_fitting_variables(config.init_from, variables['params'])
-    return Encoder(module, variables, augment, 0)
+    clip_shape = (1, config.clip.frames, augment.size, augment.size, 3)
+
+    def init():
+        key = jax.random.fold_in(jax.random.key(config.seed), INIT)
+        return module.init(jax.random.split(key, 3)[0], jnp.zeros(clip_shape, module.dtype))
+
+    return module, augment, init
 
 
 def load_fitting_variables(workdir: str, expected) -> tuple[Any, dict]:

@@ -31,10 +31,9 @@ class Probe:
         """
         batches = max(1, min(config.health.videos, len(videos)) // config.batch_size)
         chosen = np.sort(np.random.default_rng(config.seed).choice(videos, batches * config.batch_size, replace=False))
-        process, processes = jax.process_index(), jax.process_count()
         dataset = pipeline.evaluation_batches(
             source, clips_per_video=2, length=config.clip.frames, stride=config.clip.stride,
-            videos_per_batch=config.batch_size // processes, records=chosen[process::processes])
+            batch_size=config.batch_size, records=chosen, rows=meshes.rows_here(mesh, config.batch_size))
         self.batches = list(dataset)
         self.max_order = min(2, config.clip.frames - 1)
         self.has_labels = len(source.label_names) > 1

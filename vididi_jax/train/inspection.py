@@ -13,6 +13,7 @@ from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.pretrain import describe, make_plan
+from vididi_jax.train.processes import by_first
 from vididi_jax.train.state import build_networks, init_state
 
 
@@ -54,6 +55,7 @@ def step_forwards(config) -> int:
     return 3 + (config.framework.loss == 'byol') + config.model.remat
 
 
+@by_first
 def run(config, workdir: str | None) -> None:
     """Print config, data, schedule, parameters, shapes, steps and operations of a pretraining config."""
     del workdir  # nothing is written

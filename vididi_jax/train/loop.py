@@ -21,6 +21,7 @@ from vididi_jax.train.checkpoint import Checkpoints
 from vididi_jax.train.debug import save_bundle
 from vididi_jax.train.encoder import load_fitting_variables
 from vididi_jax.train.metric_writer import MetricsWriter
+from vididi_jax.train.processes import everywhere, is_first
 from vididi_jax.train.run import check_same_run, write_config
 from vididi_jax.train.state import AUGMENT, INIT, TrainState, with_encoder
 
@@ -31,7 +32,7 @@ class Task(NamedTuple):
     Attributes:
       description: printed first, on the data and the run.
       fingerprint: of the data; a run that resumes refuses other data.
-      batches: the endless sequence of this process's shares of the batches; step i (from 0) gets element i.
+      batches: the endless sequence of this process's rows of the batches; step i (from 0) gets element i.
       inputs: names of the arrays of a batch that go to the devices.
       steps_per_epoch: see `steps_per_epoch`.
       init: key -> fresh state, traceable; `config.init_from` then replaces its encoder.
@@ -40,7 +41,7 @@ class Task(NamedTuple):
       orders: step -> derivative orders of that step's views.
       phases: names of the phases of a cycle; epoch e is of phase e mod their number. Losses of one phase do not compare
         with those of another, so the best checkpoint is that of the best cycle.
-      probe_every: steps between measurements of the state, 0 for none.
+      probe_every: cycles between measurements of the state, 0 for none; see `is_probed`.
       make_probe: -> (state -> {name: value}), called once, before the first step.
       complete: batch -> the batch with what the records do not hold; called in this process, not in the workers.
     """
@@ -67,10 +68,9 @@ def steps_per_epoch(config: ml_collections.ConfigDict, videos: int, origin: str)
     """
     if config.epochs < 1:
         raise UserError(f'epochs is {config.epochs}: it must be at least 1.')
-    for name in ('checkpoint', 'log', 'health'):
-        if name in config and config[name].every_steps < 0:
-            raise UserError(f'{name}.every_steps is {config[name].every_steps}: it must be a number of steps, or 0 for '
-                            'never.')
+    for name, unit in (('checkpoint', 'steps'), ('log', 'steps'), ('health', 'cycles')):
+        if name in config and (every := config[name][f'every_{unit}']) < 0:
+            raise UserError(f'{name}.every_{unit} is {every}: it must be a number of {unit}, or 0 for never.')
     if videos < config.batch_size:
         raise UserError(f'batch_size is {config.batch_size} and {origin} has {videos} usable videos: lower '
                         'config.batch_size.')
@@ -93,20 +93,24 @@ def run(
       UserError: see `make_task`; also a workdir of another run, or a loss that is not finite.
     """
     mesh = meshes.make_mesh()
-    check_same_run(config, workdir)
-    task = make_task(config, mesh)
+
+    @everywhere
+    def checked() -> Task:
+        check_same_run(config, workdir)
+        return make_task(config, mesh)
+
+    task = checked()
     total = config.epochs * task.steps_per_epoch
-    first_process = jax.process_index() == 0
     with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
         state, meta = restore_or_init(config, task, checkpoints, mesh)
-        if first_process:
+        if is_first():
             write_config(config, workdir)
             print(task.description, flush=True)
             if meta['step']:
                 print(f'resuming after step {meta["step"]} of {total}', flush=True)
         if meta['step'] < total:
             state = train(config, task, state, meta, checkpoints, mesh, Path(workdir))
-    if first_process:
+    if is_first():
         print(f'done: {total} steps, {config.epochs} epochs; checkpoints in {Path(workdir) / "checkpoints"}',
               flush=True)
     return state
@@ -139,11 +143,11 @@ def train(config, task: Task, state: TrainState, meta: dict, checkpoints: Checkp
     probe = task.make_probe() if task.probe_every else None
     first = meta['step']
     cycle = len(task.phases)
-    first_process = jax.process_index() == 0
     losses = list(meta.get('losses', []))  # of the steps of an epoch that a checkpoint cut in two
     epoch_losses = list(meta['epoch_losses'])
     reader = pipeline.iterate(task.batches[first:], workers=config.data.workers)
-    with MetricsWriter(workdir, first) as writer, reader as batches, ExitStack() as bars:  # closed by an error, too
+    with reader as batches, ExitStack() as files, ExitStack() as bars:  # closed by an error, too
+        writer = files.enter_context(MetricsWriter(workdir, first)) if is_first() else None
         bar = None
         for step in range(first, config.epochs * task.steps_per_epoch):
             epoch = step // task.steps_per_epoch
@@ -161,14 +165,14 @@ def train(config, task: Task, state: TrainState, meta: dict, checkpoints: Checkp
             bar.update()
             bar.set_postfix_str(f'loss {losses[-1]:.4f}')
             ends_epoch = (step + 1) % task.steps_per_epoch == 0
-            checked = falls_on(step + 1, task.probe_every)
+            checked = ends_epoch and is_probed(epoch, cycle, task.probe_every)
             measured = probe(state) if checked else {}
             if not np.isfinite(list(measured.values())).all():
                 stop(workdir, step + 1, checkpoints, state=state, batch=local, key=key, orders=orders,
                      metrics={**measured, 'finite_embeddings': False})
-            if measured and first_process:
+            if measured and is_first():
                 tqdm.write(describe_measures(step + 1, measured))
-            if ends_epoch or checked or falls_on(step + 1, config.log.every_steps):
+            if writer and (ends_epoch or checked or falls_on(step + 1, config.log.every_steps)):
                 logged = {name: float(value) for name, value in metrics.items() if not name.startswith('finite')}
                 writer.write({'step': step + 1, 'epoch': epoch, 'phase': epoch % cycle, 'orders': list(orders),
                               **logged, **measured})
@@ -190,9 +194,23 @@ def falls_on(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
+def is_probed(epoch: int, phases: int, every: int) -> bool:
+    """Whether the state is measured at the end of `epoch`, from 0: in the first cycle and in every `every`-th.
+
+    A cycle is measured at the end of each of its `phases` epochs, so every phase comes up, and the figures of one phase
+    compare, as they are all of the same place. 0 is never.
+
+    Example:
+      >>> [epoch for epoch in range(16) if is_probed(epoch, phases=4, every=3)]
+      [0, 1, 2, 3, 8, 9, 10, 11]
+    """
+    cycle = epoch // phases + 1
+    return every > 0 and (cycle == 1 or cycle % every == 0)
+
+
 def start_epoch(config, task: Task, epoch: int, step: int) -> tqdm:
     """Name an epoch and its phase, and open its progress bar."""
-    quiet = jax.process_index() != 0
+    quiet = not is_first()
     phase = task.phases[epoch % len(task.phases)]
     if not quiet:
         print(' '.join((f'epoch {epoch + 1}/{config.epochs}', phase)).rstrip(), flush=True)

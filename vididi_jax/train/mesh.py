@@ -27,8 +27,14 @@ def split_over_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec('data'))
 
 
+def rows_here(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Which rows of a global batch are those of this process's devices, ascending."""
+    slices = split_over_batch(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return np.sort(np.concatenate([np.arange(batch_size)[rows] for rows, in slices]))
+
+
 def to_devices(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """This process's share of a global batch -> global arrays, split over all devices."""
+    """This process's rows of a global batch, see `rows_here` -> global arrays, split over all devices."""
     sharding = split_over_batch(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
 

@@ -20,6 +20,8 @@ from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.state import TrainState, build_networks, init_state
 from vididi_jax.train.step import check_framework, frames_to_read, make_train_step
 
+STATISTICS = ('by_order', 'plain')  # BatchNorm's running ones, see `vididi_jax.train.statistics`
+
 
 class Plan(NamedTuple):
     """What a config and its data fix before the first step."""
@@ -53,6 +55,8 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
     if config.clip.length == 'shrink' and config.clip.frames <= schedule.max_order:
         raise UserError(f'clips of {config.clip.frames} frames have no derivative of order {schedule.max_order}, which '
                         f'schedule {config.schedule!r} asks for: raise config.clip.frames.')
+    if config.statistics not in STATISTICS:
+        raise UserError(f'statistics is {config.statistics!r}: choose one of {", ".join(STATISTICS)}.')
     source = RecordSource(config.data.dir, config.data.split)
     frames = frames_to_read(config.clip.frames, schedule.max_order, config.clip.length)
     needed = clips.frames_needed(frames, config.clip.stride, config.clip.placement)
@@ -89,17 +93,17 @@ def make_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> loo
         fingerprint=plan.source.fingerprint,
         batches=pipeline.training_stream(
             plan.source, plan.videos, length=plan.frames, stride=config.clip.stride, placement=config.clip.placement,
-            batch_size=config.batch_size, seed=config.seed, process=jax.process_index(),
-            processes=jax.process_count()),
+            batch_size=config.batch_size, seed=config.seed, rows=meshes.rows_here(mesh, config.batch_size)),
         inputs=('clips', 'size'),
         steps_per_epoch=plan.steps_per_epoch,
-        init=partial(init_state, networks, optimizer, clip_shape=(config.clip.frames, size, size)),
+        init=partial(init_state, networks, optimizer, clip_shape=(config.clip.frames, size, size),
+                     orders=len(plan.schedule.shares) if config.statistics == 'by_order' else 0),
         step=make_train_step(networks, optimizer, rate, config, plan.total_steps, mesh),
         orders=lambda step: schedules.view_orders(
             plan.schedule, step // plan.steps_per_epoch, jax.random.fold_in(plan.orders_key, step)),
         phases=tuple(f'phase {number}: {schedules.describe_phase(plan.schedule, number)}'
                      for number in range(len(plan.schedule.phases))),
-        probe_every=config.health.every_steps,
+        probe_every=config.health.every_cycles,
         make_probe=lambda: Probe(config, networks, plan.source, plan.videos, mesh).measure,
     )
 

@@ -10,8 +10,10 @@ import optax
 
 from vididi_jax.models.build import build_encoder, compute_dtype
 from vididi_jax.models.heads import MLP
+from vididi_jax.train import statistics
 
 INIT, AUGMENT = range(2)  # tags that split the keys of one seed by what they are for; the schedule has its own
+EVALUATED = ('encoder', 'projector')  # what is also run in evaluation mode
 
 
 @flax.struct.dataclass
@@ -25,6 +27,8 @@ class TrainState:
       opt_state: optax state.
       target: BYOL's target network {'params', 'batch_stats'} of encoder and projector; None elsewhere. Its parameters
         are a moving average of the online ones; its running statistics are its own, see `step.make_update`.
+      by_order: what `batch_stats` of encoder and projector are mixed from, see `statistics`; None where they are plain
+        running averages.
     """
 
     step: jax.Array
@@ -32,6 +36,7 @@ class TrainState:
     batch_stats: Any
     opt_state: Any
     target: Any = None
+    by_order: statistics.ByOrder | None = None
 
 
 class Networks(NamedTuple):
@@ -54,7 +59,8 @@ def build_networks(config, platform: str) -> Networks:
 
 
 def init_state(
-    networks: Networks, optimizer: optax.GradientTransformation, key: jax.Array, clip_shape: tuple[int, int, int]
+    networks: Networks, optimizer: optax.GradientTransformation, key: jax.Array, clip_shape: tuple[int, int, int],
+    orders: int = 0,
 ) -> TrainState:
     """A fresh state.
 
@@ -63,6 +69,7 @@ def init_state(
       optimizer: see `build_optimizer`.
       key: of the initial weights.
       clip_shape: (T, H, W) of the clips that the encoder gets.
+      orders: how many derivative orders have running statistics of their own; 0 for plain ones.
     """
     keys = dict(zip(('encoder', 'projector', 'predictor'), jax.random.split(key, 3), strict=True))
 
@@ -81,11 +88,11 @@ def init_state(
     batch_stats = {name: tree.get('batch_stats', {}) for name, tree in variables.items()}
     target = None
     if networks.predictor is not None:
-        online = ('encoder', 'projector')
-        target = {'params': {name: params[name] for name in online},
-                  'batch_stats': {name: batch_stats[name] for name in online}}
+        target = {'params': {name: params[name] for name in EVALUATED},
+                  'batch_stats': {name: batch_stats[name] for name in EVALUATED}}
         target = jax.tree.map(jnp.copy, target)  # donated buffers must not be shared
-    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), target)
+    by_order = statistics.start({name: batch_stats[name] for name in EVALUATED}, orders) if orders else None
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), target, by_order)
 
 
 def with_encoder(state: TrainState, variables) -> TrainState:

@@ -6,14 +6,17 @@ from inspect import signature
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vididi_jax import losses
+from vididi_jax import schedule as schedules
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError
 from vididi_jax.pixels.augment import Augmentation, augment
 from vididi_jax.train import mesh as meshes
-from vididi_jax.train.state import Networks, TrainState
+from vididi_jax.train import statistics
+from vididi_jax.train.state import EVALUATED, Networks, TrainState
 from vididi_jax.train.update import Update, compile_update
 
 PAIR_LOSSES = {'vicreg': losses.vicreg_loss, 'info_nce': losses.info_nce_loss, 'nt_xent': losses.nt_xent_loss}
@@ -88,7 +91,10 @@ def pair_loss(framework, devices: int) -> Callable:
 def make_update(
     networks: Networks, optimizer: optax.GradientTransformation, learning_rate, config, total_steps: int, mesh,
 ) -> Update:
-    """Build `update(state, first, second) -> (state, metrics)` for two views (B, T, H, W, 3); `state` is donated.
+    """Build `update(state, first, second, orders) -> (state, metrics)` for two views (B, T, H, W, 3).
+
+    `orders` (2,) int32 are those of the views. `state` is donated; where it has `by_order`, its running statistics are
+    those of `vididi_jax.train.statistics`, else plain averages.
 
     The two views pass through the encoder one after the other, so BatchNorm normalises each with its own statistics
     (frames and derivatives differ in scale) and the running statistics see both. If the loss, a gradient or anything
@@ -99,46 +105,64 @@ def make_update(
     No step reads them, and health and evaluation use the online network.
     """
 
+    shares = schedules.resolve(config.schedule).shares
+
     def embed(params, batch_stats, clips):
-        """Encoder and projector in training mode -> embeddings and the statistics after them."""
-        variables = {name: {'params': params[name], 'batch_stats': batch_stats[name]} for name in params}
-        features, encoder = networks.encoder.apply(variables['encoder'], clips, train=True, mutable=['batch_stats'])
-        z, projector = networks.projector.apply(variables['projector'], features, train=True, mutable=['batch_stats'])
-        return z, {**batch_stats, 'encoder': encoder['batch_stats'], 'projector': projector['batch_stats']}
+        """Encoder and projector in training mode -> embeddings, plain statistics after them, statistics of `clips`."""
+        variables = {name: {'params': params[name], 'batch_stats': batch_stats[name]} for name in EVALUATED}
+        moved = {}
+        x = clips
+        for name in EVALUATED:
+            x, moved[name] = getattr(networks, name).apply(
+                variables[name], x, train=True, mutable=['batch_stats', 'moments'])
+        after, seen = ({name: tree.get(kind, {}) for name, tree in moved.items()}
+                       for kind in ('batch_stats', 'moments'))
+        return x, {**batch_stats, **after}, seen
 
-    def two_views(params, state, first, second):
-        z1, batch_stats = embed(params, state.batch_stats, first)
-        z2, batch_stats = embed(params, batch_stats, second)
+    def keep(state, batch_stats, orders, seen):
+        """The statistics after both views, as fields of the state."""
+        by_order = state.by_order
+        if by_order is None:
+            return {'batch_stats': batch_stats}
+        for order, moments in zip(orders, seen, strict=True):
+            by_order = statistics.remember(by_order, order, moments)
+        return {'batch_stats': {**batch_stats, **statistics.mixed(by_order, shares)}, 'by_order': by_order}
+
+    def two_views(params, state, first, second, orders):
+        z1, batch_stats, seen1 = embed(params, state.batch_stats, first)
+        z2, batch_stats, seen2 = embed(params, batch_stats, second)
         loss, terms = pair_loss(config.framework, mesh.size)(z1, z2)
-        return loss, (terms, batch_stats)
+        return loss, (terms, keep(state, batch_stats, orders, (seen1, seen2)))
 
-    def online_and_target(params, state, first, second):
-        predictions, targets = [], []
+    def online_and_target(params, state, first, second, orders):
+        predictions, targets, seen = [], [], []
         batch_stats, target_stats = state.batch_stats, state.target['batch_stats']
         for view in (first, second):
-            z, batch_stats = embed(params, batch_stats, view)
+            z, batch_stats, moments = embed(params, batch_stats, view)
+            seen.append(moments)
             variables = {'params': params['predictor'], 'batch_stats': batch_stats['predictor']}
             p, predictor = networks.predictor.apply(variables, z, train=True, mutable=['batch_stats'])
             batch_stats = {**batch_stats, 'predictor': predictor['batch_stats']}
-            t, target_stats = embed(state.target['params'], target_stats, view)
+            t, target_stats, _ = embed(state.target['params'], target_stats, view)
             predictions.append(p)
             targets.append(jax.lax.stop_gradient(t))
         forward, _ = losses.byol_loss(predictions[0], targets[1])
         backward, _ = losses.byol_loss(predictions[1], targets[0])
         terms = {'view1_to_view2': forward, 'view2_to_view1': backward}
-        return forward + backward, (terms, batch_stats, target_stats)
+        return forward + backward, (terms, (keep(state, batch_stats, orders, seen), target_stats))
 
-    def move_target(state, params, target_stats):
+    def move_target(state, params, kept):
+        fields, target_stats = kept
         tau = losses.ema_tau(state.step, total_steps, config.framework.ema_base)
         # While gradients are accumulated the online network stands still, and so does its average.
         tau = jnp.where((state.step + 1) % config.optimizer.accumulate == 0, tau, 1.0)
         online = {name: params[name] for name in state.target['params']}
-        return {'params': optax.incremental_update(state.target['params'], online, tau),  # tau is the target's share
-                'batch_stats': target_stats}
+        moved = optax.incremental_update(state.target['params'], online, tau)  # tau is the target's share
+        return {**fields, 'target': {'params': moved, 'batch_stats': target_stats}}
 
     shared = (optimizer, learning_rate, meshes.platform(mesh))
     if networks.predictor is None:
-        return compile_update(two_views, *shared)
+        return compile_update(two_views, *shared, lambda state, params, fields: fields)
     return compile_update(online_and_target, *shared, move_target)
 
 
@@ -158,6 +182,7 @@ def make_train_step(networks: Networks, optimizer, learning_rate, config, total_
     def train_step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, int]):
         views = augment_views(key, batch['clips'], batch['size'], spec=spec, dtype=dtype)
         frames = view_frames(config.clip.frames, orders, config.clip.length)
-        return update(state, *differentiate_views(*views, orders=orders, frames=frames))
+        views = differentiate_views(*views, orders=orders, frames=frames)
+        return update(state, *views, np.asarray(orders, np.int32))
 
     return train_step

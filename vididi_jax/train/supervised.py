@@ -87,8 +87,7 @@ def supervised_task(
         fingerprint=source.fingerprint,
         batches=pipeline.training_stream(
             source, videos, length=config.clip.frames, stride=config.clip.stride, placement=placement,
-            batch_size=config.batch_size, seed=config.seed, process=jax.process_index(),
-            processes=jax.process_count()),
+            batch_size=config.batch_size, seed=config.seed, rows=meshes.rows_here(mesh, config.batch_size)),
         inputs=inputs,
         steps_per_epoch=steps,
         init=init,

@@ -51,8 +51,8 @@ def keep_if_finite(new: TrainState, metrics: dict, old: TrainState) -> tuple[Tra
     """
     loss = all_finite(metrics['loss'])
     sound = loss & metrics['finite_gradients']
-    parts = {'parameters': new.params, 'statistics': new.batch_stats, 'optimizer_state': new.opt_state,
-             'target': new.target}
+    parts = {'parameters': new.params, 'statistics': (new.batch_stats, new.by_order),
+             'optimizer_state': new.opt_state, 'target': new.target}
     found = {'finite_loss': loss, 'finite_gradients': metrics['finite_gradients'] | ~loss,
              **{f'finite_{name}': all_finite(part) | ~sound for name, part in parts.items()}}
     finite = jnp.stack(list(found.values())).all()
@@ -76,24 +76,25 @@ class Update:
 
 def compile_update(
     loss_fn: Callable, optimizer: optax.GradientTransformation, rate: optax.Schedule, platform: str,
-    move_target: Callable = lambda state, params: None,
+    finish: Callable = lambda state, params, batch_stats: {'batch_stats': batch_stats},
 ) -> Update:
     """Build the `Update` by the gradients of a loss.
 
     Args:
-      loss_fn: `(params, state, *inputs) -> (loss, (metrics, batch_stats, *rest))`.
+      loss_fn: `(params, state, *inputs) -> (loss, (metrics, kept))`.
       optimizer, rate: the rate is only reported.
       platform: of the devices, see `compiler_options`.
-      move_target: `(state, params, *rest) -> target`, from the state before the step and the parameters after it.
+      finish: `(state, params, kept) -> {field: value}` of the new state beside step, parameters and optimiser; from the
+        state before the step and the parameters after it.
     """
 
     @partial(jax.jit, compiler_options=compiler_options(platform))
     def step(state: TrainState, *inputs):
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (metrics, batch_stats, *rest)), grads = gradient(state.params, state, *inputs)
+        (loss, (metrics, kept)), grads = gradient(state.params, state, *inputs)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        new = TrainState(state.step + 1, params, batch_stats, opt_state, move_target(state, params, *rest))
+        new = state.replace(step=state.step + 1, params=params, opt_state=opt_state, **finish(state, params, kept))
         return new, {'loss': loss, **metrics, 'gradient_norm': optax.tree.norm(grads),
                      'learning_rate': rate(state.step), 'finite_gradients': all_finite(grads)}
 

@@ -1,0 +1,79 @@
+"""What every result says of its videos: how many clips they really gave, and whether the encoder had seen them."""
+
+from pathlib import Path
+
+import pytest
+
+from configs import finetune, motion_vicreg, retrieval
+from tests.evaluate.test_protocol import edit
+from vididi_jax.evaluate.protocol import open_protocol
+from vididi_jax.evaluate.recognition import Evaluation, counts_of, seen_in_training
+from vididi_jax.train.run import write_config
+
+
+def evaluation(data, training=None, module=retrieval, **changes):
+    """Of a training config, without an encoder."""
+    config = module.get_config('smoke')
+    config.eval.update(changes)
+    return Evaluation(config, Path(), training, data, None, None, open_protocol(config, data))
+
+
+def test_different_clips_are_a_mean_over_videos(tiny_motion, tmp_path):
+    """Three clips of eight frames are three, two, one in videos of 24, 9, 8 frames; those of seven are dropped."""
+    frames = {48: 7, 50: 9, 51: 9, 52: 8}
+    paths = [edit(tiny_motion, tmp_path / str(n), lambda i, row, n=n: row | (
+        {'frames': frames.get(i, 24)} if n == 2 else {}), official_split=n) for n in (1, 2)]
+    both = ','.join(paths)
+    counts = counts_of(evaluation(both, short_video='drop'))
+    assert counts['test']['videos'] == 31 and counts['test']['dropped'] == 1
+    assert counts['test']['clips_per_video'] == pytest.approx((28 * 3 + 2 * 2 + 1) / 31)
+    assert counts['train']['clips_per_video'] == 3
+    assert counts_of(evaluation(paths[1]))['test']['clips_per_video'] == pytest.approx((12 * 3 + 2 * 2 + 1 + 1) / 16)
+    assert counts_of(evaluation(paths[1]))['test']['looped'] == 1
+
+
+def test_fine_tuning_has_the_clips_of_its_test(tiny_motion):
+    """It trains on random ones."""
+    counts = counts_of(evaluation(str(tiny_motion), module=finetune))
+    assert counts['test']['clips_per_video'] == 3 and 'clips_per_video' not in counts['train']
+
+
+@pytest.fixture
+def runs(tiny_motion, tmp_path):
+    """Name, split and origin -> the config of a run that did not start yet, in a workdir of that name."""
+
+    def make(name, split='train', origin=''):
+        config = motion_vicreg.get_config('smoke')
+        config.data.dir, config.data.split = str(tiny_motion), split
+        config.init_from = str(tmp_path / origin) if origin else ''
+        write_config(config, tmp_path / name)
+        return config
+
+    return make
+
+
+def test_videos_seen_by_a_run_that_this_one_started_from_are_seen(runs, tiny_motion):
+    """Test videos are 16, and no training videos."""
+    for config, seen, before in (
+            (runs('plain'), 0, 0), (runs('tests', 'test'), 16, 0), (runs('one', origin='tests'), 16, 16),
+            (runs('two', origin='one'), 16, 16), (runs('from_plain', origin='plain'), 0, 0)):
+        for module in (retrieval, finetune):
+            asked = evaluation(str(tiny_motion), config, module)
+            assert seen_in_training(asked) == seen
+            asked = evaluation(str(tiny_motion), config, module, untrained=True)
+            assert seen_in_training(asked) == (before if module is retrieval else 0)  # fine-tuned from scratch
+
+
+def test_what_cannot_be_looked_up_is_unknown_unless_something_was_found(runs, tiny_motion):
+    for config, seen in (
+            (runs('lost', origin='gone'), None), (runs('child', origin='lost'), None),
+            (runs('tests', 'test', 'gone'), 16), (runs('no_such_split', 'val'), None),
+            (runs('found', origin='tests'), 16), (runs('grandchild', origin='no_such_split'), None)):
+        assert seen_in_training(evaluation(str(tiny_motion), config)) == seen
+    lost = evaluation(str(tiny_motion), runs('lost', origin='gone'), untrained=True)
+    assert seen_in_training(lost) is None
+
+
+def test_a_circle_of_runs_ends(runs, tiny_motion):
+    runs('b', origin='a')
+    assert seen_in_training(evaluation(str(tiny_motion), runs('a', origin='b'))) == 0

@@ -1,0 +1,52 @@
+"""Run by launch.py: process 0 prints the sha256 of the first eight global batches, as the devices have them.
+
+Then errors: of one that works for all, and of one among all; every process prints what it got.
+"""
+
+import argparse
+import hashlib
+
+import jax
+from jax.experimental import multihost_utils
+
+from configs import motion_vicreg
+from vididi_jax.data import pipeline
+from vididi_jax.errors import UserError
+from vididi_jax.train import mesh as meshes
+from vididi_jax.train import pretrain, processes
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--data')
+    parser.add_argument('--coordinator')
+    parser.add_argument('--num_processes', type=int)
+    parser.add_argument('--process_id', type=int)
+    arguments = parser.parse_args()
+    processes.join(False, arguments.coordinator, arguments.num_processes, arguments.process_id)
+    config = motion_vicreg.get_config('smoke')
+    config.data.dir, config.augment.size, config.batch_size = arguments.data, 16, 16
+    mesh = meshes.make_mesh()
+    task = pretrain.make_task(config, mesh)
+    with pipeline.iterate(task.batches, workers=0) as batches:
+        for _ in range(8):
+            example = next(batches)
+            placed = meshes.to_devices(mesh, {name: example[name] for name in ('clips', 'size', 'label', 'record')})
+            whole = multihost_utils.process_allgather(placed, tiled=True)
+            if processes.is_first():
+                print(hashlib.sha256(b''.join(value.tobytes() for value in jax.tree.leaves(whole))).hexdigest())
+    for how in (processes.by_first, processes.everywhere):
+        try:
+            print(how(fail_in_one)())
+        except UserError as error:
+            print(f'{how.__name__}: {error}')
+
+
+def fail_in_one() -> str:
+    if jax.process_index() == jax.process_count() - 1:
+        raise UserError('The last one fails.')
+    return f'made by {jax.process_index()}'
+
+
+if __name__ == '__main__':
+    main()

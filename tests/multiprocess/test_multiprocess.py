@@ -1,0 +1,124 @@
+"""One program, several processes: the same batches, the same losses, the same results, written once."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.multiprocess.launch import launch
+from vididi_jax.train.metric_writer import read_metrics
+from vididi_jax.train.processes import local_devices
+
+HERE = Path(__file__).parent
+LAYOUTS = {'one process': {'processes': 1, 'devices': 1}, 'two processes': {'processes': 2, 'devices': 1}}
+TINY = ['--config.model.width=2', '--config.model.dtype=float64', '--config.framework.projector=(16,16,16)',
+        '--config.augment.size=16', '--config.batch_size=16', '--config.clip.length=constant',
+        '--config.optimizer.base_rate=4.8', '--config.log.every_steps=1']
+
+
+def run(layout: dict, *arguments: str) -> list:
+    """main.py in that layout; all of its processes must end well."""
+    done = launch(['main.py', *arguments], **layout)
+    assert not any(process.returncode for process in done), done[0].stderr[-3000:] + done[-1].stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope='module')
+def workdirs(tiny_motion, tmp_path_factory):
+    """Layout -> a workdir, trained there for a cycle."""
+    found = {}
+    for name, layout in LAYOUTS.items():
+        workdir = tmp_path_factory.mktemp('layout') / 'work'
+        run(layout, '--config=configs/motion_vicreg.py:smoke', f'--workdir={workdir}',
+            f'--config.data.dir={tiny_motion}', *TINY)
+        found[name] = workdir
+    return found
+
+
+@pytest.fixture(scope='module')
+def evaluated(workdirs, tmp_path_factory):
+    """Layout -> a copy of the workdir of one process, evaluated in that layout, and what each process printed."""
+    found = {}
+    for name, layout in LAYOUTS.items():
+        workdir = shutil.copytree(workdirs['one process'], tmp_path_factory.mktemp('evaluated') / 'work')
+        small = [f'--workdir={workdir}', '--config.eval.clips=2']
+        printed = run(layout, '--config=configs/eval_all.py:smoke', *small, '--config.parts.finetune.epochs=2')
+        run(layout, '--config=configs/features.py:smoke', *small, '--config.eval.split=test')
+        found[name] = workdir, [process.stdout for process in printed]
+    return found
+
+
+@pytest.fixture(scope='module')
+def printed(tiny_motion):
+    """Layout -> the lines that each process of batches.py printed."""
+    found = {}
+    for processes, devices in ((1, 1), (2, 4), (4, 1)):
+        done = launch([str(HERE / 'batches.py'), f'--data={tiny_motion}'], processes=processes, devices=devices)
+        assert not any(process.returncode for process in done), done[-1].stderr[-3000:]
+        found[processes, devices] = [
+            [line for line in process.stdout.splitlines() if '[Gloo]' not in line] for process in done]
+    return found
+
+
+def test_the_global_batch_is_the_same_array_in_every_layout(printed):
+    batches = [lines[0][:8] for lines in printed.values()]
+    assert len(set(batches[0])) == 8 and batches[0] == batches[1] == batches[2]
+
+
+def test_what_one_process_does_for_all_and_its_errors_come_back_in_each(printed):
+    assert printed[1, 1][0][8:] == ['by_first: The last one fails.', 'everywhere: The last one fails.']
+    first, second = printed[2, 4][0][8:], printed[2, 4][1]
+    assert first[0] == second[0] == 'made by 0'  # the second one would have failed, and was not asked
+    assert first[1].startswith('everywhere: process 1 of 2 stopped with an error')
+    assert second[1] == 'everywhere: The last one fails.'
+
+
+def test_losses_of_a_cycle_do_not_depend_on_the_number_of_processes(workdirs):
+    """float64, to 1e-9: sums over the batch are made in another order."""
+    one, two = (read_metrics(workdirs[name]) for name in LAYOUTS)
+    assert [row['step'] for row in one] == [row['step'] for row in two] == list(range(1, 13))
+    for name in ('loss', 'gradient_norm'):
+        np.testing.assert_allclose(*([row[name] for row in rows] for rows in (one, two)), rtol=1e-9)
+    measured = [name for name in one[-1] if name.startswith('health/')]
+    np.testing.assert_allclose(*([row[name] for name in measured] for row in (one[-1], two[-1])), atol=1e-4)  # float32
+
+
+def test_metrics_are_written_by_one_process(workdirs):
+    for workdir in workdirs.values():
+        assert len(list((workdir / 'tensorboard').iterdir())) == 1
+        assert len((workdir / 'metrics.jsonl').read_text().splitlines()) == 12
+
+
+def test_evaluation_gives_the_same_figures(evaluated):
+    """Retrieval, linear probe, fine-tuning and its linear probe; 16 test videos over batches of 32 views."""
+    one, two = (json.loads((workdir / 'eval' / 'all' / 'results.json').read_text())
+                for workdir, _ in evaluated.values())
+    assert set(one['metrics']) == {'retrieval', 'linear', 'finetune', 'finetune_linear'}
+    assert one['metrics'] == two['metrics'] and one['counts'] == two['counts']
+    assert (one['device'], two['device']) == ('1 x cpu (cpu)', '2 x cpu (cpu)')
+
+
+def test_features_are_the_same(evaluated):
+    """In float32."""
+    one, two = (np.load(workdir / 'eval' / 'features' / 'features.npz') for workdir, _ in evaluated.values())
+    np.testing.assert_array_equal(one['ids'], two['ids'])
+    for kind in ('V', 'dV', 'd2V'):
+        np.testing.assert_allclose(one[kind], two[kind], atol=1e-5)
+
+
+def test_one_process_prints(evaluated):
+    (_, (alone,)), (_, (first, second)) = evaluated.values()
+    assert 'written to' in alone and 'written to' in first
+    assert not [line for line in second.splitlines() if not line.startswith('[Gloo]')]
+
+
+@pytest.mark.parametrize(('environment', 'expected'), [
+    ({}, None),
+    ({'SLURM_STEP_TASKS_PER_NODE': '1(x4)'}, []),  # one task a node has all its GPUs
+    ({'SLURM_STEP_TASKS_PER_NODE': '4(x2)', 'CUDA_VISIBLE_DEVICES': '0,1,2,3'}, None),  # the GPU of the task's number
+    ({'SLURM_STEP_TASKS_PER_NODE': '4(x2)', 'CUDA_VISIBLE_DEVICES': '0'}, []),  # SLURM bound one to each task
+])
+def test_gpus_of_a_slurm_task(environment, expected):
+    assert local_devices(environment) == expected

@@ -1,0 +1,51 @@
+"""A function of batches over a list of videos: split over the devices of all processes, and gathered in each."""
+
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+from typing import Any
+
+import grain
+import jax
+from jax.experimental import multihost_utils
+from tqdm import tqdm
+
+from vididi_jax.data import pipeline
+from vididi_jax.train import mesh as meshes
+from vididi_jax.train.processes import is_first
+
+
+def batch_size_for(mesh: jax.sharding.Mesh, wanted: int) -> int:
+    """The greatest batch of at most `wanted` with the same number for each device; one for each at least."""
+    return mesh.size * max(1, wanted // mesh.size)
+
+
+def gathered(
+    compute: Callable[[dict[str, jax.Array]], Any], batches: grain.MapDataset, *, mesh: jax.sharding.Mesh, count: int,
+    inputs: tuple[str, ...], workers: int, unit: str = 'video', complete: Callable[[dict], dict] = dict,
+) -> Iterator[Any]:
+    """What `compute` gives for each batch, in every process; rows that only fill up the last batch are cut off.
+
+    Args:
+      compute: batch on the devices -> tree of arrays, whose leading axis is the batch's.
+      batches: this process's rows of global batches of equal size, see `pipeline.evaluation_batches`.
+      mesh: the devices.
+      count: of all videos.
+      inputs: names of the arrays of a batch that `compute` gets.
+      workers: decoding processes.
+      unit: of the progress bar.
+      complete: see `loop.Task`.
+
+    Yields:
+      Trees of numpy arrays, equal in all processes.
+    """
+    done = 0
+    with pipeline.iterate(batches, workers=workers) as iterator, \
+            tqdm(total=count, unit=unit, leave=False, disable=not is_first(), dynamic_ncols=True) as bar:
+        for batch in iterator:
+            batch = complete(batch)
+            values = compute(meshes.to_devices(mesh, {name: batch[name] for name in inputs}))
+            values = multihost_utils.process_allgather(values, tiled=True)
+            real = min(len(jax.tree.leaves(values)[0]), count - done)
+            done += real
+            bar.update(real)
+            yield jax.tree.map(itemgetter(slice(real)), values)

@@ -1,0 +1,128 @@
+"""Several processes as one program: how they are joined, and what one of them does for all."""
+
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from functools import wraps
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from vididi_jax.errors import UserError
+
+
+def join(detect: bool, coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Join the other processes of a program, if there are any; before anything else asks for the devices.
+
+    Args:
+      detect: ask the cluster (a TPU pod slice, SLURM, Open MPI, Kubernetes) for the other three.
+      coordinator: 'HOST:PORT' of process 0.
+      num_processes, process_id: how many there are, and which one this is, from 0.
+
+    Raises:
+      UserError: some of the three without the others, no cluster to ask, or a coordinator that does not answer.
+    """
+    given = {'coordinator': coordinator, 'num_processes': num_processes, 'process_id': process_id}
+    absent = [f'--{name}' for name, value in given.items() if value is None]
+    if len(absent) == len(given):
+        if detect:
+            _initialize('ask the cluster', local_device_ids=local_devices(os.environ))
+        return
+    if absent:
+        raise UserError(f'{" and ".join(absent)} {"is" if len(absent) == 1 else "are"} missing: plain machines are '
+                        'joined by --coordinator=HOST:PORT, --num_processes=N and --process_id=I together.')
+    if not coordinator.rpartition(':')[2].isdigit():
+        raise UserError(f'--coordinator is {coordinator!r}: give HOST:PORT of process 0.')
+    if not 0 <= process_id < num_processes:
+        raise UserError(f'--process_id is {process_id} and --num_processes {num_processes}: processes are numbered '
+                        'from 0 to one less than their number.')
+    _initialize(f'reach the coordinator {coordinator}', coordinator_address=coordinator, num_processes=num_processes,
+                process_id=process_id, cluster_detection_method='deactivate')
+
+
+def _initialize(what: str, **arguments) -> None:
+    try:
+        jax.distributed.initialize(**arguments)
+    except ValueError as error:
+        raise UserError('--multihost finds no TPU pod, SLURM job, Open MPI or Kubernetes around this process: on plain '
+                        'machines give --coordinator=HOST:PORT, --num_processes=N and --process_id=I, and for one '
+                        'process leave --multihost out.') from error
+    except RuntimeError as error:
+        raise UserError(f'this process could not {what} ({str(error).splitlines()[0]}): start all processes within '
+                        'five minutes, with the same coordinator.') from error
+
+
+def local_devices(environment: Mapping[str, str]) -> list[int] | None:
+    """The GPUs of a task of a SLURM job: [] for all that it sees, None for the one that has the task's local number.
+
+    JAX gives each task the GPU of its number on the node. That is right where all tasks of a node see all of its GPUs,
+    and wrong where there is one task a node, or where SLURM has given each task GPUs of its own.
+    """
+    tasks = environment.get('SLURM_STEP_TASKS_PER_NODE', environment.get('SLURM_TASKS_PER_NODE', ''))
+    counts = {int(part.partition('(')[0]) for part in tasks.split(',') if part}  # such as '2(x3),1'
+    visible = [name for name in environment.get('CUDA_VISIBLE_DEVICES', '').split(',') if name]
+    alone = counts == {1}
+    bound = bool(visible and counts) and len(visible) < max(counts)
+    return [] if alone or bound else None
+
+
+def is_first() -> bool:
+    """Whether this is the process that prints and writes."""
+    return jax.process_index() == 0
+
+
+def by_first(function: Callable) -> Callable:
+    """`function`, run in the first process alone; what it returns or raises comes back in every process.
+
+    The others wait. All must call it, in the same order; inside of it nothing may need all of them. Arguments are those
+    of each process, and only the first one's are used; what is returned must pickle.
+    """
+
+    @wraps(function)
+    def run(*args, **kwargs):
+        if jax.process_count() == 1:
+            return function(*args, **kwargs)
+        outcome = _attempt(function, *args, **kwargs) if is_first() else None
+        value, error = _broadcast(outcome)
+        if error is not None:
+            raise error
+        return value
+
+    return run
+
+
+def everywhere(function: Callable) -> Callable:
+    """`function`, run in every process; if it raises in one, all raise `UserError`, so that none waits for it."""
+
+    @wraps(function)
+    def run(*args, **kwargs):
+        if jax.process_count() == 1:
+            return function(*args, **kwargs)
+        value, error = _attempt(function, *args, **kwargs)
+        failed = multihost_utils.process_allgather(np.array(error is not None))
+        if error is not None:
+            raise error
+        if failed.any():
+            raise UserError(f'process {int(np.argmax(failed))} of {jax.process_count()} stopped with an error, which '
+                            'its own output says, and so do all others.')
+        return value
+
+    return run
+
+
+def _attempt(function: Callable, *args, **kwargs) -> tuple:
+    """(what it returns, None), or (None, what it raises)."""
+    try:
+        return function(*args, **kwargs), None
+    except Exception as error:
+        return None, error
+
+
+def _broadcast(outcome: tuple | None) -> tuple:
+    """What the first process gives, in all of them."""
+    data = np.frombuffer(pickle.dumps(outcome), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+    padded = np.zeros(size, np.uint8) if outcome is None else data
+    received = multihost_utils.broadcast_one_to_all(padded)
+    return pickle.loads(np.asarray(received).tobytes()) if outcome is None else outcome
