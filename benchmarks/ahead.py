@@ -20,7 +20,6 @@ import os
 import re
 import sys
 import time
-from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -45,7 +44,7 @@ from vididi_jax.flags import choose_task, define_config_flag, parse_flags
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
-from vididi_jax.train.state import build_networks, init_state
+from vididi_jax.train.state import build_networks, make_init
 from vididi_jax.train.step import augment_views, differentiate_views, make_update, view_frames
 from vididi_jax.train.update import keep_if_finite
 
@@ -103,16 +102,14 @@ def lower_step(config, mesh: Mesh, orders: tuple[int, int]) -> dict:
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
     key = placed(jax.eval_shape(jax.random.key, 0), whole)
-    size, frames = config.augment.size, config.clip.frames
-    init = partial(init_state, networks, optimizer, clip_shape=(frames, size, size))
-    state = placed(jax.eval_shape(init, key), whole)
+    state = placed(jax.eval_shape(make_init(config, networks, optimizer), key), whole)
     clips, sizes = (placed(jax.ShapeDtypeStruct(shape, dtype), split)
                     for shape, dtype in ((clips_shape(config), jnp.uint8), ((config.batch_size, 2), jnp.int32)))
     augment = augment_views.lower(key, clips, sizes, spec=Augmentation(**config.augment), dtype=jnp.float32)
-    differentiate = differentiate_views.lower(
-        *placed(augment.out_info, split), orders=orders, frames=view_frames(frames, orders, config.clip.length))
+    frames = view_frames(config.clip.frames, orders, config.clip.length)
+    differentiate = differentiate_views.lower(*placed(augment.out_info, split), orders=orders, frames=frames)
     update = make_update(networks, optimizer, rate, config, STEPS, mesh).step.lower(
-        state, *placed(differentiate.out_info, split))
+        state, *placed(differentiate.out_info, split), np.asarray(orders, np.int32))
     keep = keep_if_finite.lower(*placed(update.out_info, whole), state)
     return {'augment': (augment, split), 'differentiate': (differentiate, split), 'update': (update, whole),
             'keep_if_finite': (keep, whole)}
