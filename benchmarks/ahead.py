@@ -20,7 +20,6 @@ import os
 import re
 import sys
 import time
-from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -29,6 +28,7 @@ os.environ['JAX_PLATFORMS'] = 'cpu'  # what is computed here, a few keys, needs 
 os.environ['TPU_SKIP_MDS_QUERY'] = '1'  # the compiler shall not ask the cloud which chips this machine has
 os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-8')  # of any kind: it is asked for, and the topology counts
 os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')  # several at a time, as none opens a chip
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # compilers that say how long they take
 
 import jax
@@ -44,7 +44,7 @@ from vididi_jax.flags import choose_task, define_config_flag, parse_flags
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
-from vididi_jax.train.state import build_networks, init_state
+from vididi_jax.train.state import build_networks, make_init
 from vididi_jax.train.step import augment_views, differentiate_views, make_update, view_frames
 from vididi_jax.train.update import keep_if_finite
 
@@ -102,16 +102,14 @@ def lower_step(config, mesh: Mesh, orders: tuple[int, int]) -> dict:
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
     key = placed(jax.eval_shape(jax.random.key, 0), whole)
-    size, frames = config.augment.size, config.clip.frames
-    init = partial(init_state, networks, optimizer, clip_shape=(frames, size, size))
-    state = placed(jax.eval_shape(init, key), whole)
+    state = placed(jax.eval_shape(make_init(config, networks, optimizer), key), whole)
     clips, sizes = (placed(jax.ShapeDtypeStruct(shape, dtype), split)
                     for shape, dtype in ((clips_shape(config), jnp.uint8), ((config.batch_size, 2), jnp.int32)))
     augment = augment_views.lower(key, clips, sizes, spec=Augmentation(**config.augment), dtype=jnp.float32)
-    differentiate = differentiate_views.lower(
-        *placed(augment.out_info, split), orders=orders, frames=view_frames(frames, orders, config.clip.length))
+    frames = view_frames(config.clip.frames, orders, config.clip.length)
+    differentiate = differentiate_views.lower(*placed(augment.out_info, split), orders=orders, frames=frames)
     update = make_update(networks, optimizer, rate, config, STEPS, mesh).step.lower(
-        state, *placed(differentiate.out_info, split))
+        state, *placed(differentiate.out_info, split), np.asarray(orders, np.int32))
     keep = keep_if_finite.lower(*placed(update.out_info, whole), state)
     return {'augment': (augment, split), 'differentiate': (differentiate, split), 'update': (update, whole),
             'keep_if_finite': (keep, whole)}
@@ -124,7 +122,7 @@ def size_of(arrays: list[tuple[str, str]]) -> float:
 
 
 def collectives(program: str) -> dict[tuple[str, str], list]:
-    """{(kind, dtype): [(bytes of the result on a device, its shape, whose it is)]} of optimised HLO."""
+    """{(kind, dtypes): [(bytes of the result on a device, its shape, whose it is)]} of optimised HLO."""
     found = collections.defaultdict(list)
     for line in program.splitlines():
         if match := COLLECTIVE.search(line):
@@ -135,7 +133,8 @@ def collectives(program: str) -> dict[tuple[str, str], list]:
                 arrays = arrays[1:2]
             shapes = ' '.join(f'{dtype}[{dims}]' for dtype, dims in arrays)
             origin = re.search(r'op_name="([^"]*)"', line)
-            found[match[2], arrays[0][0]].append((size_of(arrays), shapes[:80], origin[1][-100:] if origin else ''))
+            dtypes = ' and '.join(sorted({dtype for dtype, _ in arrays}))
+            found[match[2], dtypes].append((size_of(arrays), shapes[:80], origin[1][-100:] if origin else ''))
     return found
 
 
@@ -162,9 +161,9 @@ def report(name: str, lowered, sharding, options: dict) -> None:
     if KEEP.value:
         Path(KEEP.value).mkdir(parents=True, exist_ok=True)
         (Path(KEEP.value) / f'{name}.hlo').write_text(program)
-    for (kind, dtype), found in sorted(collectives(program).items()):
+    for (kind, dtypes), found in sorted(collectives(program).items()):
         size, shape, origin = max(found)
-        print(f'  {len(found)} {kind} of {dtype}, {sum(bytes for bytes, *_ in found) / 1e6:,.3f} MB; the largest '
+        print(f'  {len(found)} {kind} of {dtypes}, {sum(bytes for bytes, *_ in found) / 1e6:,.3f} MB; the largest '
               f'{size / 1e6:,.3f} MB: {shape} {origin}')
     calls = collections.Counter(re.findall(r'custom_call_target="([^"]*)"', program))
     if calls:

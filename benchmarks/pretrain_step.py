@@ -25,7 +25,7 @@ from vididi_jax.flags import explain
 from vididi_jax.models.build import compute_dtype
 from vididi_jax.train.mesh import make_mesh, platform
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
-from vididi_jax.train.state import build_networks, init_state
+from vididi_jax.train.state import build_networks, make_init
 from vididi_jax.train.step import frames_to_read, make_train_step, view_frames
 
 
@@ -42,8 +42,8 @@ def make_steps(config) -> dict[int, Callable]:
     networks = build_networks(config, platform(mesh))
     rate, optimizer = (build(config, total) for build in (learning_rate, build_optimizer))
     step = make_train_step(networks, optimizer, rate, config, total, mesh)
-    clip, size, key = config.clip, config.augment.size, jax.random.key(0)
-    held = [init_state(networks, optimizer, key, (clip.frames, size, size))]
+    clip, key = config.clip, jax.random.key(0)
+    held = [make_init(config, networks, optimizer)(key)]
     highest = schedules.resolve(config.schedule).max_order
     shape = clips_shape(config)
     batch = {'clips': np.random.default_rng(0).integers(0, 256, shape, np.uint8),

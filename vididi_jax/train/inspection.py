@@ -14,7 +14,7 @@ from vididi_jax.train import mesh as meshes
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.pretrain import describe, make_plan
 from vididi_jax.train.processes import by_first
-from vididi_jax.train.state import build_networks, init_state
+from vididi_jax.train.state import build_networks, make_init
 
 
 def parameter_table(params) -> list[tuple[str, str, int]]:
@@ -65,8 +65,7 @@ def run(config, workdir: str | None) -> None:
     settings = (config, plan.total_steps)
     optimizer, rate = build_optimizer(*settings), learning_rate(*settings)
     size, frames = Augmentation(**config.augment).size, config.clip.frames
-    state = jax.eval_shape(
-        lambda key: init_state(networks, optimizer, key, (frames, size, size)), jax.random.key(config.seed))
+    state = jax.eval_shape(make_init(config, networks, optimizer), jax.random.key(config.seed))
 
     print('config')
     for name, value in sorted(flatten(to_dict(config)).items()):

@@ -1,6 +1,5 @@
 """Pretraining on pairs of clips: an epoch is one phase of the schedule of derivative orders."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.health import Probe
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
-from vididi_jax.train.state import TrainState, build_networks, init_state
+from vididi_jax.train.state import TrainState, build_networks, make_init
 from vididi_jax.train.step import check_framework, frames_to_read, make_train_step
 
 STATISTICS = ('by_order', 'plain')  # BatchNorm's running ones, see `vididi_jax.train.statistics`
@@ -87,7 +86,6 @@ def make_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> loo
     plan = make_plan(config, mesh)
     networks = build_networks(config, meshes.platform(mesh))
     rate, optimizer = (build(config, plan.total_steps) for build in (learning_rate, build_optimizer))
-    size = Augmentation(**config.augment).size
     return loop.Task(
         description=describe(plan, config, mesh),
         fingerprint=plan.source.fingerprint,
@@ -96,8 +94,7 @@ def make_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> loo
             batch_size=config.batch_size, seed=config.seed, rows=meshes.rows_here(mesh, config.batch_size)),
         inputs=('clips', 'size'),
         steps_per_epoch=plan.steps_per_epoch,
-        init=partial(init_state, networks, optimizer, clip_shape=(config.clip.frames, size, size),
-                     orders=len(plan.schedule.shares) if config.statistics == 'by_order' else 0),
+        init=make_init(config, networks, optimizer),
         step=make_train_step(networks, optimizer, rate, config, plan.total_steps, mesh),
         orders=lambda step: schedules.view_orders(
             plan.schedule, step // plan.steps_per_epoch, jax.random.fold_in(plan.orders_key, step)),

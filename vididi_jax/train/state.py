@@ -1,5 +1,7 @@
 """What training carries from step to step, and how it starts."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax
@@ -8,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vididi_jax import schedule as schedules
 from vididi_jax.models.build import build_encoder, compute_dtype
 from vididi_jax.models.heads import MLP
 from vididi_jax.train import statistics
@@ -93,6 +96,13 @@ def init_state(
         target = jax.tree.map(jnp.copy, target)  # donated buffers must not be shared
     by_order = statistics.start({name: batch_stats[name] for name in EVALUATED}, orders) if orders else None
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), target, by_order)
+
+
+def make_init(config, networks: Networks, optimizer: optax.GradientTransformation) -> Callable[[jax.Array], TrainState]:
+    """Build `init(key)`, the fresh state of a pretraining: `init_state` for the clips and statistics of `config`."""
+    orders = len(schedules.resolve(config.schedule).shares) if config.statistics == 'by_order' else 0
+    size = config.augment.size
+    return partial(init_state, networks, optimizer, clip_shape=(config.clip.frames, size, size), orders=orders)
 
 
 def with_encoder(state: TrainState, variables) -> TrainState:

@@ -1,0 +1,44 @@
+"""benchmarks/ahead.py, as far as it goes without the compilers of devices that are not here."""
+
+import ast
+import subprocess
+import sys
+
+SCRIPT = '''
+from benchmarks import ahead
+from vididi_jax.config import load_config
+from vididi_jax.train.mesh import make_mesh
+
+for name in ('vicreg', 'byol'):
+    config = load_config(f'configs/ucf101_{name}.py:smoke')
+    lowered = ahead.lower_step(config, make_mesh(), (0, 2))
+    print(*lowered, *(view.shape[:2] for view in lowered['differentiate'][0].out_info))
+program, sharding = lowered['differentiate']
+print(ahead.misplaced(program, program.compile(), sharding))
+print(dict(ahead.collectives("""
+  %a = (f32[8,64]{1,0:T(8,128)}, bf16[4]{0}) all-reduce(%x, %y), metadata={op_name="step/mean"}
+  %g = (f32[8,64]{1,0}, f32[64,64]{1,0}) all-gather-start(%x), dimensions={0}
+  %h = f32[64,64]{1,0} all-gather-done(%g)
+  %p = (pred[2]{0}, pred[2]{0}, u32[], u32[]) collective-permute-start(%x)
+""")))
+'''
+
+
+def test_every_program_of_a_step_is_lowered_and_collectives_are_counted(root):
+    """In a process of its own, because the script has flags of main.py's names."""
+    done = subprocess.run([sys.executable, '-c', SCRIPT], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    vicreg, byol, misplaced, found = done.stdout.splitlines()
+    assert vicreg == byol == 'augment differentiate update keep_if_finite (8, 6) (8, 6)'
+    assert misplaced == '[]'
+    assert ast.literal_eval(found) == {
+        ('all-reduce', 'bf16 and f32'): [(8 * 64 * 4 + 4 * 2, 'f32[8,64] bf16[4]', 'step/mean')],
+        ('all-gather', 'f32'): [(64 * 64 * 4, 'f32[64,64]', '')],
+        ('collective-permute', 'pred'): [(2, 'pred[2]', '')]}
+
+
+def test_a_target_that_nobody_knows_is_refused_with_one_sentence(root):
+    command = [sys.executable, 'benchmarks/ahead.py', '--target=v5e:big', '--config=configs/ucf101_vicreg.py']
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ''
+    assert done.stderr.startswith("error: --target is 'v5e:big': give a TPU") and done.stderr.count('\n') == 1
