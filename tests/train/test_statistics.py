@@ -66,6 +66,6 @@ def test_what_was_not_seen_yet_has_no_share():
 def test_old_views_are_forgotten():
     """After hundreds of views of an order the first one, of another scale, weighs little."""
     remember, state = jax.jit(statistics.remember), statistics.start({'mean': np.zeros(1, np.float32)}, 1)
-    for value in [1000.0] + [1.0] * 900:
+    for value in [1000.0] + [1.0] * 1500:
         state = remember(state, 0, {'mean': np.array([value], np.float32)})
     assert 1 < state.averages['mean'][0, 0] < 1.1

@@ -13,7 +13,7 @@ import flax
 import jax
 import jax.numpy as jnp
 
-MOMENTUM = 0.99
+MOMENTUM = 0.995
 
 
 @flax.struct.dataclass
