@@ -4,19 +4,21 @@ import os
 import subprocess
 import sys
 
-from tests.train.test_loop import EIGHT_DEVICES, command
+from tests.train.test_loop import command
 
 
 def test_main_refuses_with_one_sentence_and_code_1(tiny_config, tmp_path, root):
     wrong_key = [*command(tiny_config, tmp_path), '--config.optimizer.base_rat=1']
     no_file = [sys.executable, 'main.py', '--config=configs/ucf.py', f'--workdir={tmp_path}']
     indivisible = [*command(tiny_config, tmp_path / 'w'), '--config.batch_size=12']
-    eight = {**os.environ, **EIGHT_DEVICES}
+    eight = {**os.environ, 'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8'}
     no_workdir = [word for word in command(tiny_config, tmp_path) if not word.startswith('--workdir')]
     other_task = [*command(tiny_config, tmp_path), '--config.task=retrieval']
     cases = ((wrong_key, "'optimizer.base_rate'", None), (no_file, 'configs/ucf.py', None),
              (no_workdir, '--workdir', None), (other_task, 'for another task', None),
-             (indivisible, 'multiple of 8', eight))
+             (indivisible, 'multiple of 8', eight),
+             ([*command(tiny_config, tmp_path), '--multihost'], '--coordinator=HOST:PORT', None),
+             ([*command(tiny_config, tmp_path), '--coordinator=localhost:1'], '--num_processes and --process_id', None))
     for arguments, message, environment in cases:
         done = subprocess.run(arguments, cwd=root, capture_output=True, text=True, env=environment)
         assert done.returncode == 1
