@@ -174,7 +174,9 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(workdir, settings, tmp_
 
 
 def test_a_frozen_detector_judges_frames_of_evaluations_own_size(workdir, settings):
-    config = settings('frozen', **{'epochs': 1, 'optimizer.milestones': (), 'eval.size': 48, 'detection.orders': (0,)})
+    config = settings('frozen', **{
+        'epochs': 1, 'optimizer.milestones': (), 'optimizer.base_rate': 1e-3,  # scores near 0.5
+        'eval.size': 48, 'detection.orders': (0,)})
     metrics = task.run(config, str(workdir))
     result = json.loads((workdir / 'eval' / 'detection_frozen' / 'results.json').read_text())
     assert result['metrics'] == metrics and result['frozen'] and 'in 48 pixels' in result['clips_x_crops']

@@ -45,7 +45,8 @@ def evaluated(workdirs, tmp_path_factory):
     for layout in EVALUATED:
         workdir = shutil.copytree(workdirs[0], tmp_path_factory.mktemp('evaluated') / 'work')
         small = [f'--workdir={workdir}', '--config.eval.clips=2']
-        printed = run(layout, '--config=configs/eval_all.py:smoke', *small, '--config.parts.finetune.epochs=2')
+        printed = run(layout, '--config=configs/eval_all.py:smoke', *small, '--config.parts.finetune.epochs=2',
+            '--config.parts.finetune.optimizer.base_rate=0.01')  # at which rounding does not grow
         run(layout, '--config=configs/features.py:smoke', *small, '--config.eval.split=test')
         found.append((workdir, [process.stdout for process in printed]))
     return found

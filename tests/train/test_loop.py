@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +23,7 @@ from vididi_jax.train.mesh import make_mesh
 from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.run import workdir_config
-from vididi_jax.train.state import build_networks, init_state
+from vididi_jax.train.state import build_networks, make_init
 from vididi_jax.train.step import make_train_step
 
 
@@ -175,7 +174,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_message(tiny_config, tmp
     with pytest.raises(UserError, match='at step 1 .*not finite.* loss.*no checkpoint yet.*debug/1'):
         pretrain.run(tiny_config, str(tmp_path))
     networks, optimizer = build_networks(tiny_config, 'cpu'), build_optimizer(tiny_config, 24)
-    fresh = init_state(networks, optimizer, jax.random.key(9), (8, 16, 16))
+    fresh = make_init(tiny_config, networks, optimizer)(jax.random.key(9))
     state, batch, key, orders = load_bundle(tmp_path / 'debug' / '1', fresh)
     step = make_train_step(networks, optimizer, learning_rate(tiny_config, 24), tiny_config, 24, make_mesh())
     start = jax.tree.map(np.array, state)
@@ -218,7 +217,7 @@ def test_a_diverging_run_ends_with_one_sentence_and_finite_checkpoints(tiny_moti
         assert f'not finite came up in {DIVERGING[name][2]}: lower' in errors[0]
         config = workdir_config(tmp_path / name)
         step, = (int(path.name) for path in (tmp_path / name / 'debug').iterdir())
-        fresh = partial(init_state, build_networks(config, 'cpu'), build_optimizer(config, 24), clip_shape=(8, 16, 16))
+        fresh = make_init(config, build_networks(config, 'cpu'), build_optimizer(config, 24))
         with Checkpoints(tmp_path / name) as checkpoints:
             restored, meta = checkpoints.restore_latest(jax.tree.map(jnp.empty_like, jax.eval_shape(
                 fresh, jax.random.key(0))))
