@@ -5,10 +5,10 @@ Variants: :smoke
 Data:     python -m data_prep motion --out=data/motion
 Hardware: 2 CPU cores
 Time:     24 epochs of 32 steps; all of `make demo` takes 216 to 365 s, installation included
-Expected: test-to-train retrieval R@1, V and dV joined: 38.1 % (seed 0, two cores; untrained 24.8). With a shorter memory of
-          the running statistics 39.5, 33.8, 40.4 (seeds 0, 1, 2, one core). Of a version whose LARS rounded differently,
-          and with plain ones: 35.7, 35.0, 34.4 (seeds 0, 1, 2, one core), 40.0 and 27.1 (seed 0, two cores, on two
-          machines); --config.schedule=base 11.5 (seed 0, one core)
+Expected: test-to-train retrieval R@1, V and dV joined: 38.1 % (seed 0, two cores; untrained 24.8). With running
+          statistics of a shorter memory 39.5, 33.8, 40.4 (seeds 0, 1, 2, one core). Of a version whose LARS rounded
+          differently, with plain statistics: 35.7, 35.0, 34.4 (seeds 0, 1, 2, one core), 40.0 and 27.1 (seed 0, two
+          cores, on two machines); --config.schedule=base 11.5 (seed 0, one core)
 Status:   measured by us
 """
 
