@@ -1,10 +1,11 @@
-"""Run by launch.py: process 0 prints the sha256 of the first eight global batches, as the devices have them.
+"""Run by launch.py; process I writes lines to OUT/I: first the sha256 of eight global batches, as on the devices.
 
-Then errors: of one that works for all, and of one among all; every process prints what it got.
+Then errors: of one that works for all, and of one among all.
 """
 
 import argparse
 import hashlib
+from pathlib import Path
 
 import jax
 from jax.experimental import multihost_utils
@@ -19,6 +20,7 @@ from vididi_jax.train import pretrain, processes
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--data')
+    parser.add_argument('--out', type=Path)
     parser.add_argument('--coordinator')
     parser.add_argument('--num_processes', type=int)
     parser.add_argument('--process_id', type=int)
@@ -28,18 +30,19 @@ def main():
     config.data.dir, config.augment.size, config.batch_size = arguments.data, 16, 16
     mesh = meshes.make_mesh()
     task = pretrain.make_task(config, mesh)
+    lines = []
     with pipeline.iterate(task.batches, workers=0) as batches:
         for _ in range(8):
             example = next(batches)
             placed = meshes.to_devices(mesh, {name: example[name] for name in ('clips', 'size', 'label', 'record')})
             whole = multihost_utils.process_allgather(placed, tiled=True)
-            if processes.is_first():
-                print(hashlib.sha256(b''.join(value.tobytes() for value in jax.tree.leaves(whole))).hexdigest())
+            lines.append(hashlib.sha256(b''.join(value.tobytes() for value in jax.tree.leaves(whole))).hexdigest())
     for how in (processes.by_first, processes.everywhere):
         try:
-            print(how(fail_in_one)())
+            lines.append(how(fail_in_one)())
         except UserError as error:
-            print(f'{how.__name__}: {error}')
+            lines.append(f'{how.__name__}: {error}')
+    (arguments.out / str(jax.process_index())).write_text('\n'.join(lines))
 
 
 def fail_in_one() -> str:

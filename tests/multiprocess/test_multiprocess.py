@@ -53,25 +53,26 @@ def evaluated(workdirs, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def printed(tiny_motion):
-    """Layout -> the lines that each process of batches.py printed."""
+def told(tiny_motion, tmp_path_factory):
+    """Layout -> the lines that each process of batches.py wrote."""
     found = {}
     for processes, devices in ((1, 1), (2, 4), (4, 1)):
-        done = launch([str(HERE / 'batches.py'), f'--data={tiny_motion}'], processes=processes, devices=devices)
+        out = tmp_path_factory.mktemp('told')
+        done = launch([str(HERE / 'batches.py'), f'--data={tiny_motion}', f'--out={out}'], processes=processes,
+                      devices=devices)
         assert not any(process.returncode for process in done), done[-1].stderr[-3000:]
-        found[processes, devices] = [
-            [line for line in process.stdout.splitlines() if '[Gloo]' not in line] for process in done]
+        found[processes, devices] = [(out / str(i)).read_text().splitlines() for i in range(processes)]
     return found
 
 
-def test_the_global_batch_is_the_same_array_in_every_layout(printed):
-    batches = [lines[0][:8] for lines in printed.values()]
-    assert len(set(batches[0])) == 8 and batches[0] == batches[1] == batches[2]
+def test_the_global_batch_is_the_same_array_in_every_layout(told):
+    batches = [lines[:8] for layout in told.values() for lines in layout]
+    assert len(batches) == 7 and len(set(batches[0])) == 8 and all(found == batches[0] for found in batches)
 
 
-def test_what_one_process_does_for_all_and_its_errors_come_back_in_each(printed):
-    assert printed[1, 1][0][8:] == ['by_first: The last one fails.', 'everywhere: The last one fails.']
-    first, second = printed[2, 4][0][8:], printed[2, 4][1]
+def test_what_one_process_does_for_all_and_its_errors_come_back_in_each(told):
+    assert told[1, 1][0][8:] == ['by_first: The last one fails.', 'everywhere: The last one fails.']
+    first, second = (lines[8:] for lines in told[2, 4])
     assert first[0] == second[0] == 'made by 0'  # the second one would have failed, and was not asked
     assert first[1].startswith('everywhere: process 1 of 2 stopped with an error')
     assert second[1] == 'everywhere: The last one fails.'
@@ -113,7 +114,7 @@ def test_features_are_the_same(evaluated):
 def test_one_process_prints(evaluated):
     (_, (alone,)), (_, (first, second)) = evaluated
     assert 'written to' in alone and 'written to' in first
-    assert not [line for line in second.splitlines() if not line.startswith('[Gloo]')]
+    assert 'written to' not in second and 'top-1' not in second
 
 
 @pytest.mark.parametrize(('environment', 'expected'), [

@@ -44,6 +44,8 @@ def join(detect: bool, coordinator: str | None, num_processes: int | None, proce
 def _initialize(what: str, **arguments) -> None:
     try:
         jax.distributed.initialize(**arguments)
+        # The first collective connects all devices, and waits half a minute: now, before compiling drives them apart.
+        multihost_utils.sync_global_devices('joined')
     except ValueError as error:
         raise UserError('--multihost finds no TPU pod, SLURM job, Open MPI or Kubernetes around this process: on plain '
                         'machines give --coordinator=HOST:PORT, --num_processes=N and --process_id=I, and for one '
