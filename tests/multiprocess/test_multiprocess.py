@@ -2,14 +2,16 @@
 
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.multiprocess.launch import launch
+from vididi_jax.errors import UserError
 from vididi_jax.train.metric_writer import read_metrics
-from vididi_jax.train.processes import local_devices
+from vididi_jax.train.processes import join, local_devices
 
 HERE = Path(__file__).parent
 TRAINED = ({'processes': 1, 'devices': 1}, {'processes': 2, 'devices': 4})
@@ -115,6 +117,13 @@ def test_one_process_prints(evaluated):
     (_, (alone,)), (_, (first, second)) = evaluated
     assert 'written to' in alone and 'written to' in first
     assert 'written to' not in second and 'top-1' not in second
+
+
+def test_a_port_that_is_taken_is_an_error_and_not_a_crash():
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        address = f'127.0.0.1:{taken.getsockname()[1]}'
+        with pytest.raises(UserError, match='cannot listen on port .*in use.*--coordinator another'):
+            join(False, address, 2, 0)
 
 
 @pytest.mark.parametrize(('environment', 'expected'), [

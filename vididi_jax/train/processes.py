@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import socket
 from collections.abc import Callable, Mapping
 from functools import wraps
 
@@ -32,11 +33,18 @@ def join(detect: bool, coordinator: str | None, num_processes: int | None, proce
     if absent:
         raise UserError(f'{" and ".join(absent)} {"is" if len(absent) == 1 else "are"} missing: plain machines are '
                         'joined by --coordinator=HOST:PORT, --num_processes=N and --process_id=I together.')
-    if not coordinator.rpartition(':')[2].isdigit():
+    port = coordinator.rpartition(':')[2]
+    if not port.isdigit() or int(port) > 65535:
         raise UserError(f'--coordinator is {coordinator!r}: give HOST:PORT of process 0.')
     if not 0 <= process_id < num_processes:
         raise UserError(f'--process_id is {process_id} and --num_processes {num_processes}: processes are numbered '
                         'from 0 to one less than their number.')
+    if process_id == 0:
+        try:  # here, because JAX crashes
+            socket.create_server(('', int(port))).close()
+        except OSError as error:
+            raise UserError(f'process 0 cannot listen on port {port} of this machine ({error.strerror}): give '
+                            '--coordinator another one, in all processes.') from error
     _initialize(f'reach the coordinator {coordinator}', coordinator_address=coordinator, num_processes=num_processes,
                 process_id=process_id, cluster_detection_method='deactivate')
 
