@@ -10,6 +10,7 @@ import pytest
 
 from tests.multiprocess.launch import launch
 from vididi_jax.errors import UserError
+from vididi_jax.train import processes
 from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.processes import join, local_devices
 
@@ -58,12 +59,12 @@ def evaluated(workdirs, tmp_path_factory):
 def told(tiny_motion, tmp_path_factory):
     """Layout -> the lines that each process of batches.py wrote."""
     found = {}
-    for processes, devices in ((1, 1), (2, 4), (4, 1)):
+    for number, devices in ((1, 1), (2, 4), (4, 1)):
         out = tmp_path_factory.mktemp('told')
-        done = launch([str(HERE / 'batches.py'), f'--data={tiny_motion}', f'--out={out}'], processes=processes,
+        done = launch([str(HERE / 'batches.py'), f'--data={tiny_motion}', f'--out={out}'], processes=number,
                       devices=devices)
         assert not any(process.returncode for process in done), done[-1].stderr[-3000:]
-        found[processes, devices] = [(out / str(i)).read_text().splitlines() for i in range(processes)]
+        found[number, devices] = [(out / str(i)).read_text().splitlines() for i in range(number)]
     return found
 
 
@@ -124,6 +125,14 @@ def test_a_port_that_is_taken_is_an_error_and_not_a_crash():
         address = f'127.0.0.1:{taken.getsockname()[1]}'
         with pytest.raises(UserError, match='cannot listen on port .*in use.*--coordinator another'):
             join(False, address, 2, 0)
+
+
+def test_a_coordinator_that_does_not_answer_is_an_error_and_not_an_abort(monkeypatch):
+    monkeypatch.setattr(processes, 'PATIENCE', 0)
+    with socket.create_server(('127.0.0.1', 0)) as free:
+        address = f'127.0.0.1:{free.getsockname()[1]}'
+    with pytest.raises(UserError, match=f'process 0 does not answer at {address} .*--coordinator'):
+        join(False, address, 2, 1)
 
 
 @pytest.mark.parametrize(('environment', 'expected'), [

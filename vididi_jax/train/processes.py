@@ -3,6 +3,7 @@
 import os
 import pickle
 import socket
+import time
 from collections.abc import Callable, Mapping
 from functools import wraps
 
@@ -11,6 +12,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vididi_jax.errors import UserError
+
+PATIENCE = 300  # seconds that JAX gives all processes to start
 
 
 def join(detect: bool, coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -28,39 +31,62 @@ def join(detect: bool, coordinator: str | None, num_processes: int | None, proce
     absent = [f'--{name}' for name, value in given.items() if value is None]
     if len(absent) == len(given):
         if detect:
-            _initialize('ask the cluster', local_device_ids=local_devices(os.environ))
+            _join_cluster()
         return
     if absent:
         raise UserError(f'{" and ".join(absent)} {"is" if len(absent) == 1 else "are"} missing: plain machines are '
                         'joined by --coordinator=HOST:PORT, --num_processes=N and --process_id=I together.')
-    port = coordinator.rpartition(':')[2]
-    if not port.isdigit() or int(port) > 65535:
+    host, _, port = coordinator.rpartition(':')
+    if not host or not port.isdigit() or int(port) > 65535:
         raise UserError(f'--coordinator is {coordinator!r}: give HOST:PORT of process 0.')
     if not 0 <= process_id < num_processes:
         raise UserError(f'--process_id is {process_id} and --num_processes {num_processes}: processes are numbered '
                         'from 0 to one less than their number.')
     if process_id == 0:
-        try:  # here, because JAX crashes
-            socket.create_server(('', int(port))).close()
-        except OSError as error:
-            raise UserError(f'process 0 cannot listen on port {port} of this machine ({error.strerror}): give '
-                            '--coordinator another one, in all processes.') from error
-    _initialize(f'reach the coordinator {coordinator}', coordinator_address=coordinator, num_processes=num_processes,
-                process_id=process_id, cluster_detection_method='deactivate')
+        _check_free(int(port))
+    else:
+        _wait_for(host, int(port))
+    _connect(coordinator_address=coordinator, num_processes=num_processes, process_id=process_id,
+             cluster_detection_method='deactivate')
 
 
-def _initialize(what: str, **arguments) -> None:
+def _join_cluster() -> None:
     try:
-        jax.distributed.initialize(**arguments)
-        # The first collective connects all devices, and waits half a minute: now, before compiling drives them apart.
-        multihost_utils.sync_global_devices('joined')
+        _connect(local_device_ids=local_devices(os.environ))
     except ValueError as error:
         raise UserError('--multihost finds no TPU pod, SLURM job, Open MPI or Kubernetes around this process: on plain '
                         'machines give --coordinator=HOST:PORT, --num_processes=N and --process_id=I, and for one '
                         'process leave --multihost out.') from error
-    except RuntimeError as error:
-        raise UserError(f'this process could not {what} ({str(error).splitlines()[0]}): start all processes within '
-                        'five minutes, with the same coordinator.') from error
+
+
+def _connect(**arguments) -> None:
+    jax.distributed.initialize(**arguments)
+    # The first collective connects all devices, and waits half a minute: now, before compiling drives them apart.
+    multihost_utils.sync_global_devices('joined')
+
+
+def _check_free(port: int) -> None:
+    """Raises `UserError` if nobody can listen on a port of this machine, where JAX crashes."""
+    try:
+        socket.create_server(('', port)).close()
+    except OSError as error:
+        raise UserError(f'process 0 cannot listen on port {port} of this machine ({error.strerror}): give '
+                        '--coordinator another one, in all processes.') from error
+
+
+def _wait_for(host: str, port: int) -> None:
+    """Return when something listens there; raises `UserError` after `PATIENCE` seconds, where JAX aborts."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection((host.strip('[]'), port), timeout=10).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise UserError(f'process 0 does not answer at {host}:{port} ({error.strerror or error}): start all '
+                                f'processes within {PATIENCE} seconds, with the address of process 0 as '
+                                '--coordinator.') from error
+            time.sleep(1)
 
 
 def local_devices(environment: Mapping[str, str]) -> list[int] | None:
