@@ -47,7 +47,6 @@ def set_up_devices() -> None:
         jax.config.update('jax_enable_x64', True)
 
 
-@one_sentence()
 def main(_) -> None:
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s', force=True)  # absl has set its own
     absl_logging.set_verbosity(absl_logging.WARNING)  # the checkpointing library is chatty
@@ -55,9 +54,12 @@ def main(_) -> None:
     if not WORKDIR.value and CONFIG.value.task != 'inspect':
         raise UserError(f'there is no --workdir: {CONFIG.value.task} needs one, the folder of the run.')
     set_up_devices()
-    with logging_redirect_tqdm():  # warnings stand on lines of their own
+    from vididi_jax.train.processes import bereaved
+
+    with logging_redirect_tqdm(), bereaved():  # warnings stand on lines of their own
         importlib.import_module(module).run(CONFIG.value, WORKDIR.value)
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse_flags)
+    with one_sentence():
+        app.run(main, flags_parser=parse_flags)

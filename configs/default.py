@@ -32,6 +32,7 @@ def get_config(framework: str = 'vicreg') -> ConfigDict:
     # one average that remembers a dozen steps, and with it what the schedule's last coins drew.
     config.statistics = 'by_order'
     config.init_from = ''  # another workdir, to start from its encoder
+    config.init_checkpoint = 'latest'  # which one of that: or best (lowest loss of a cycle), or a step
     config.allow_missing = False  # evaluation only: run on an incomplete test set
 
     config.data = ConfigDict()
@@ -138,6 +139,7 @@ def evaluation(task: str, variant: str, variants: tuple[str, ...]) -> ConfigDict
     config.eval = ConfigDict()
     config.eval.name = task  # folder below DIR/eval
     config.eval.untrained = False  # evaluate the run's initial weights instead
+    config.eval.checkpoint = 'latest'  # or best (lowest loss of a cycle), or a step
     config.eval.protocol = 'grouped' if variant == 'grouped' else 'split'  # or which one it must be: 'ucf101/split1'
     config.eval.train = 'train'  # split that is learned from; all the videos of 'grouped'
     config.eval.test = 'test'  # split that is asked; 'grouped' has no use for it

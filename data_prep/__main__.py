@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 
 from data_prep import ava, folder, hmdb51, motion, motion_boxes, ucf101, verify
 from data_prep.writer import write_dataset
@@ -74,12 +73,8 @@ def summary(rows: list[dict], out: str) -> None:
 
 
 def main() -> None:
-    try:
-        with one_sentence():
-            run(build_parser().parse_args())
-    except KeyboardInterrupt:
-        print('stopped: the same command goes on from here', file=sys.stderr)
-        sys.exit(130)
+    with one_sentence(stopped=': the same command goes on from here'):
+        run(build_parser().parse_args())
 
 
 if __name__ == '__main__':

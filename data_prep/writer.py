@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 from tqdm import tqdm
 
 from data_prep.decode import Decoded
 from vididi_jax.data import records
+from vididi_jax.data.readers import end_with_parent
 from vididi_jax.errors import UserError
 
 VIDEOS_PER_SHARD = 64  # what a stopped run loses at most
@@ -139,23 +139,13 @@ def _already_complete(out: Path, incomplete: Path, described: dict) -> bool:
     return complete
 
 
-def _end_with_parent() -> None:
-    """In a decoding process: leave when the parent is gone, however it went."""
-
-    def wait() -> None:
-        parent_process().join()
-        os._exit(1)
-
-    Thread(target=wait, daemon=True).start()
-
-
 class _decoded:
     """Context of an iterator over the decoded videos, in order, a few ahead of their use."""
 
     def __init__(self, decode, videos: list[Video], workers: int):
         self.decode, self.videos, self.workers = decode, videos, min(workers, len(videos))
         self.pool = ProcessPoolExecutor(
-            self.workers, get_context('spawn'), initializer=_end_with_parent) if self.workers > 1 else None
+            self.workers, get_context('spawn'), initializer=end_with_parent) if self.workers > 1 else None
 
     def __enter__(self) -> Iterator[Decoded]:
         return self._ahead() if self.pool else map(self.decode, self.videos)

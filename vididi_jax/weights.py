@@ -30,20 +30,21 @@ Channels = tuple[float, float, float]
 
 def load_encoder(
     source: str | Path, *, name: str | None = None, size: int | None = None, mean: Channels | None = None,
-    std: Channels | None = None, batch_size: int = 32,
+    std: Channels | None = None, batch_size: int = 32, checkpoint: str | int = 'latest',
 ) -> Callable[..., np.ndarray]:
     """The encoder of a training run, or of a file of torchvision's weights.
 
     Compiled programs are kept on disk, see `vididi_jax.compilation.keep_programs`: a second process answers sooner.
 
     Args:
-      source: a workdir, whose latest checkpoint is taken, or a .pth, .safetensors or .npz file.
+      source: a workdir, or a .pth, .safetensors or .npz file.
       name: of a file's encoder, r3d_18 if None. A workdir knows its own, and also what follows.
       size: height and width of the clips that a file's encoder gets; None is what torchvision's own weights were
         trained on, 112 pixels, 224 for s3d.
       mean, std: of the channels of RGB in [0, 1], by which a file's encoder wants its pixels normalised; None is those
         of torchvision's own video weights, which are not ImageNet's. Weights that a run exported want the run's.
       batch_size: most clips that are encoded at a time.
+      checkpoint: of a workdir, the one to take: 'latest', 'best' (of the lowest loss of a cycle), or a step.
 
     Returns:
       `encode(clips, order=0)`. `clips` is (N, T, H, W, 3), N and T of any size: uint8 RGB, which is centre-cropped,
@@ -68,7 +69,7 @@ def load_encoder(
         if given:
             raise UserError(f'{source} is a workdir, which knows the {" and ".join(given)} of its encoder: leave '
                             f'{"it" if len(given) == 1 else "them"} out, they are for files of weights.')
-        encoder = trained_encoder(workdir_config(source), str(source))
+        encoder = trained_encoder(workdir_config(source), str(source), checkpoint)
     elif source.is_file():
         encoder = _from_file(source, **given)
     else:
@@ -195,10 +196,10 @@ def write_weights(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> Non
         raise UserError(f'{path} cannot be written ({_first_sentence(error)}).') from error
 
 
-def export_weights(workdir: str, out: str) -> None:
-    """Write the encoder of a workdir's latest checkpoint to a file that torchvision's model loads."""
+def export_weights(workdir: str, out: str, checkpoint: str | int = 'latest') -> None:
+    """Write the encoder of a checkpoint of a workdir to a file that torchvision's model loads."""
     model = workdir_config(workdir).model
-    variables, meta = load_encoder_variables(workdir)
+    variables, meta = load_encoder_variables(workdir, checkpoint)
     write_weights(out, to_state_dict(model.name, variables))
     print(f'{model.name} of width {model.width} after step {meta["step"]} written to {out}')
 
@@ -231,10 +232,12 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest='command', required=True, metavar='export|import')
     command = commands.add_parser(
         'export', help='the encoder of a workdir into a file',
-        description='Write the encoder of the latest checkpoint of a workdir. In PyTorch: model = torchvision.models.'
+        description='Write the encoder of a workdir. In PyTorch: model = torchvision.models.'
         'video.r3d_18(); model.fc = torch.nn.Identity() (classifier for s3d); model.load_state_dict(torch.load(FILE)).')
     command.add_argument('--workdir', required=True, metavar='DIR', help='the workdir of a training run')
     command.add_argument('--out', required=True, metavar='FILE', help='file to write; its ending says the format')
+    command.add_argument('--checkpoint', default='latest', metavar='WHICH',
+                         help='latest, best (of the lowest loss of a cycle), or a step')
     command = commands.add_parser(
         'import', help='a file into a checkpoint that training starts from',
         description='Check weights and write them as a checkpoint of an encoder, for --config.init_from. They want '
@@ -250,7 +253,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> None:
     arguments = build_parser().parse_args()
     if arguments.command == 'export':
-        export_weights(arguments.workdir, arguments.out)
+        export_weights(arguments.workdir, arguments.out, arguments.checkpoint)
     else:
         import_weights(arguments.weights, arguments.name, arguments.out)
 

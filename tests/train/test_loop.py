@@ -118,7 +118,7 @@ def test_a_workdir_without_checkpoint_starts_afresh(tiny_config, tmp_path, finis
 def test_init_from_starts_with_another_runs_encoder(finished, tiny_config, tmp_path, monkeypatch):
     tiny_config.init_from = str(finished[0])
     started = {}
-    monkeypatch.setattr(loop, 'train', lambda *arguments: started.setdefault('state', arguments[2]))
+    monkeypatch.setattr(loop, 'train', lambda *arguments: (started.setdefault('state', arguments[2]), 0))
     pretrain.run(tiny_config, str(tmp_path / 'new'))
     variables, meta = load_encoder_variables(finished[0])
     assert meta['step'] == 24

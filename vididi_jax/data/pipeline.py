@@ -1,6 +1,5 @@
 """From records to batches of clips, with grain. All randomness on pixels happens later, on the device."""
 
-import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -8,8 +7,9 @@ from functools import partial
 import grain
 import numpy as np
 
-from vididi_jax.data import clips
+from vididi_jax.data import clips, readers
 from vididi_jax.data.source import RecordSource
+from vididi_jax.errors import UserError
 
 
 def canvas(source: RecordSource) -> tuple[int, int]:
@@ -154,11 +154,17 @@ def _fixed_batches(source, choose: partial, batch_size: int, records: np.ndarray
     return _batches(grain.MapDataset.source(filled).map(_FixedClips(source, choose)), batch_size, rows)
 
 
-def _one_thread_decoding() -> None:
+def _start_worker() -> None:
     """In a worker process: parallelism comes from the workers, not from the image library's own threads."""
     import cv2
 
     cv2.setNumThreads(0)
+    readers.end_with_parent()
+
+
+def number_of_workers(dataset: grain.MapDataset, wanted: int) -> int:
+    """`readers.decide` for `dataset`, of which one batch is read to see how large it is."""
+    return readers.decide(wanted, sum(value.nbytes for value in dataset[0].values())) if wanted else 0
 
 
 @contextmanager
@@ -167,17 +173,33 @@ def iterate(dataset: grain.MapDataset, *, workers: int) -> Iterator[Iterator[dic
 
     Args:
       dataset: batches; slice it (`dataset[step:]`) to start elsewhere.
-      workers: number of processes, -1 for one a core. Decoding jpeg wants several, raw frames want none. The batches
-        are the same for any number.
+      workers: see `number_of_workers`. Decoding jpeg wants several, raw frames want none. The batches are the same for
+        any number.
+
+    Raises:
+      UserError: what reading raises; also a worker process that died.
     """
-    workers = os.cpu_count() if workers < 0 else workers
-    stream = dataset.to_iter_dataset(grain.ReadOptions(num_threads=4 if workers == 0 else 1, prefetch_buffer_size=4))
+    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1) if workers else grain.ReadOptions(
+        num_threads=4, prefetch_buffer_size=4)
+    stream = dataset.to_iter_dataset(ahead)
     if workers:
         from absl import flags
 
         if not flags.FLAGS.is_parsed():  # grain reads its flags even where no absl program runs (notebooks)
             flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers)
-        stream = stream.mp_prefetch(options, worker_init_fn=lambda *_: _one_thread_decoding())
+        stream = stream.mp_prefetch(options, worker_init_fn=lambda *_: _start_worker())
     with closing(iter(stream)) as iterator:
-        yield iterator
+        yield _told(iterator)
+
+
+def _told(batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+    """`batches`, where the death of a worker is a `UserError`."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if 'exit code' not in str(error):
+            raise
+        code = str(error).partition('exit code ')[2].split('.')[0]
+        raise UserError(f'a reading process died (exit code {code}), most often because memory ran out, here or in '
+                        '/dev/shm: run the same command again with fewer --config.data.workers.') from error

@@ -30,7 +30,7 @@ from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.boxes import whole_frames
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
-from vididi_jax.train.encoder import Encoder, trained_encoder, untrained_encoder
+from vididi_jax.train.encoder import Encoder, asked_encoder
 from vididi_jax.train.processes import by_first, everywhere
 from vididi_jax.train.run import workdir_config
 from vididi_jax.train.state import TrainState
@@ -113,7 +113,7 @@ def open_detection(config, workdir: str) -> Detection:
         raise UserError(f'no action of the annotations of {settings.train} in {config.data.dir} is of a class of '
                         f'{ava.LABEL_MAP}, so there is nothing to learn: prepare the data set again, with the label '
                         'map of its annotations.')
-    encoder = untrained_encoder(training) if settings.untrained else trained_encoder(training, workdir)
+    encoder = asked_encoder(training, workdir, settings)
     encoder = encoder._replace(module=encoder.module.clone(last_stride=1))
     return Detection(config, Path(workdir), training, encoder, data, (train, asked, truth))
 

@@ -18,7 +18,7 @@ from vididi_jax.evaluate.protocol import open_complete, usable
 from vididi_jax.evaluate.results import provenance
 from vididi_jax.evaluate.views import Views, average_over_views, read_views
 from vididi_jax.models.classifier import NAMES
-from vididi_jax.train.encoder import Encoder, trained_encoder, untrained_encoder
+from vididi_jax.train.encoder import Encoder, asked_encoder
 from vididi_jax.train.processes import by_first, everywhere
 from vididi_jax.train.run import workdir_config
 
@@ -130,7 +130,7 @@ def _open(config, workdir: str) -> tuple:
     views = read_views(config, ORDERS)
     source = open_complete(config.data.dir or training.data.dir, config.eval.split, config.allow_missing)
     side = usable(source, config.eval)
-    encoder = untrained_encoder(training) if config.eval.untrained else trained_encoder(training, workdir)
+    encoder = asked_encoder(training, workdir, config.eval)
     return training, views, side, encoder
 
 

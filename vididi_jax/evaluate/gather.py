@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from vididi_jax.data import pipeline
 from vididi_jax.train import mesh as meshes
-from vididi_jax.train.processes import is_first
+from vididi_jax.train import signals
+from vididi_jax.train.processes import bereaved, is_first
 
 
 def batch_size_for(mesh: jax.sharding.Mesh, wanted: int) -> int:
@@ -31,7 +32,7 @@ def gathered(
       mesh: the devices.
       count: of all videos.
       inputs: names of the arrays of a batch that `compute` gets.
-      workers: decoding processes.
+      workers: reading processes, see `pipeline.number_of_workers`.
       unit: of the progress bar.
       complete: see `loop.Task`.
 
@@ -39,8 +40,10 @@ def gathered(
       Trees of numpy arrays, equal in all processes.
     """
     done = 0
+    workers = pipeline.number_of_workers(batches, workers)
     with pipeline.iterate(batches, workers=workers) as iterator, \
-            tqdm(total=count, unit=unit, leave=False, disable=not is_first(), dynamic_ncols=True) as bar:
+            tqdm(total=count, unit=unit, leave=False, disable=not is_first(), dynamic_ncols=True) as bar, \
+            bereaved():
         for batch in iterator:
             batch = complete(batch)
             values = compute(meshes.to_devices(mesh, {name: batch[name] for name in inputs}))
@@ -49,3 +52,4 @@ def gathered(
             done += real
             bar.update(real)
             yield jax.tree.map(itemgetter(slice(real)), values)
+            signals.check()

@@ -15,7 +15,7 @@ from vididi_jax.evaluate.protocol import Fold, Protocol, Side, open_protocol
 from vididi_jax.evaluate.results import write_results
 from vididi_jax.evaluate.views import Views, read_views
 from vididi_jax.pictures import confusion_picture
-from vididi_jax.train.encoder import Encoder, trained_encoder, untrained_encoder
+from vididi_jax.train.encoder import Encoder, asked_encoder
 from vididi_jax.train.processes import by_first, everywhere
 from vididi_jax.train.run import workdir_config
 
@@ -84,7 +84,7 @@ def open_evaluation(config, workdir: str, orders: tuple[int, ...]) -> Evaluation
     views = read_views(config, orders)
     directory = config.data.dir or training.data.dir
     protocol = open_protocol(config, directory)
-    encoder = untrained_encoder(training) if config.eval.untrained else trained_encoder(training, workdir)
+    encoder = asked_encoder(training, workdir, config.eval)
     return Evaluation(config, Path(workdir), training, directory, encoder, views, protocol)
 
 

@@ -1,4 +1,4 @@
-"""The encoder of a run, frozen: as its latest checkpoint has it, or as it was before the first step."""
+"""The encoder of a run, frozen: as a checkpoint has it, or as it was before the first step."""
 
 import hashlib
 import json
@@ -41,13 +41,18 @@ class Encoder(NamedTuple):
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def trained_encoder(config, workdir: str) -> Encoder:
-    """The encoder of the latest checkpoint of `workdir`, whose training config is `config`.
+def asked_encoder(config, workdir: str, settings) -> Encoder:
+    """The encoder of `workdir`, trained with `config`, that `untrained` and `checkpoint` of `settings` ask."""
+    return untrained_encoder(config) if settings.untrained else trained_encoder(config, workdir, settings.checkpoint)
+
+
+def trained_encoder(config, workdir: str, checkpoint: str | int = 'latest') -> Encoder:
+    """The encoder of a checkpoint of `workdir`, whose training config is `config`; see `load_encoder_variables`.
 
     Nothing is initialised, only shapes are compared: `config.init_from` need not be there any more.
     """
     module, augment, init = _fresh(config)
-    variables, meta = load_fitting_variables(workdir, jax.eval_shape(init)['params'])
+    variables, meta = load_fitting_variables(workdir, jax.eval_shape(init)['params'], checkpoint)
     return Encoder(module, variables, augment, meta['step'])
 
 
@@ -55,7 +60,8 @@ def untrained_encoder(config) -> Encoder:
     """The encoder that a run of `config` starts from, before its first step: the baseline of every evaluation."""
     module, augment, init = _fresh(config)
     if config.init_from:
-        variables, _ = load_fitting_variables(config.init_from, jax.eval_shape(init)['params'])
+        variables, _ = load_fitting_variables(
+            config.init_from, jax.eval_shape(init)['params'], config.init_checkpoint)
     else:
         variables = jax.jit(init)()
     return Encoder(module, variables, augment, 0)
@@ -74,13 +80,13 @@ def _fresh(config) -> tuple[nn.Module, Augmentation, Callable[[], Any]]:
     return module, augment, init
 
 
-def load_fitting_variables(workdir: str, expected) -> tuple[Any, dict]:
-    """`load_encoder_variables(workdir)`, of the shapes of the parameters `expected`.
+def load_fitting_variables(workdir: str, expected, checkpoint: str | int) -> tuple[Any, dict]:
+    """`load_encoder_variables(workdir, checkpoint)`, of the shapes of the parameters `expected`.
 
     Raises:
       UserError: what that raises, and weights that do not fit; names the first parameter.
     """
-    variables, meta = load_encoder_variables(workdir)
+    variables, meta = load_encoder_variables(workdir, checkpoint)
     shapes = [{jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape
                for path, leaf in jax.tree_util.tree_leaves_with_path(tree)} for tree in (expected, variables['params'])]
     for name in sorted(shapes[0].keys() | shapes[1].keys()):

@@ -15,14 +15,16 @@ import numpy as np
 from tqdm import tqdm
 
 from vididi_jax.data import pipeline
-from vididi_jax.errors import UserError
+from vididi_jax.errors import Stopped, UserError
+from vididi_jax.lock import locked
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.checkpoint import Checkpoints
 from vididi_jax.train.debug import save_bundle
 from vididi_jax.train.encoder import load_fitting_variables
 from vididi_jax.train.metric_writer import MetricsWriter
-from vididi_jax.train.processes import everywhere, is_first
+from vididi_jax.train.processes import bereaved, everywhere, is_first
 from vididi_jax.train.run import check_same_run, write_config
+from vididi_jax.train.signals import after_step
 from vididi_jax.train.state import AUGMENT, INIT, TrainState, with_encoder
 
 
@@ -95,13 +97,16 @@ def run(
     mesh = meshes.make_mesh()
 
     @everywhere
-    def checked() -> Task:
+    def checked() -> tuple[Task, int]:
         check_same_run(config, workdir)
-        return make_task(config, mesh)
+        task = make_task(config, mesh)
+        return task, pipeline.number_of_workers(task.batches, config.data.workers)
 
-    task = checked()
-    total = config.epochs * task.steps_per_epoch
-    with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
+    with ExitStack() as held:
+        everywhere(hold)(held, workdir)
+        task, workers = checked()
+        total = config.epochs * task.steps_per_epoch
+        checkpoints = held.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
         state, meta = restore_or_init(config, task, checkpoints, mesh)
         if is_first():
             write_config(config, workdir)
@@ -109,11 +114,21 @@ def run(
             if meta['step']:
                 print(f'resuming after step {meta["step"]} of {total}', flush=True)
         if meta['step'] < total:
-            state = train(config, task, state, meta, checkpoints, mesh, Path(workdir))
+            signalled = held.enter_context(after_step())
+            state, step = train(config, task, state, meta, checkpoints, mesh, Path(workdir), workers, signalled)
+            if number := signalled(step):
+                raise Stopped(number, f' after step {step} of {total}: it is saved, and the same command goes on from '
+                                      'there')
     if is_first():
         print(f'done: {total} steps, {config.epochs} epochs; checkpoints in {Path(workdir) / "checkpoints"}',
               flush=True)
     return state
+
+
+def hold(held: ExitStack, workdir: str | Path) -> None:
+    """Lock `workdir` for this run; of several processes the first does."""
+    if is_first():
+        held.enter_context(locked(workdir, 'choose another --workdir'))
 
 
 def restore_or_init(config, task: Task, checkpoints: Checkpoints, mesh) -> tuple[TrainState, dict]:
@@ -126,30 +141,36 @@ def restore_or_init(config, task: Task, checkpoints: Checkpoints, mesh) -> tuple
     if restored is not None:
         state, meta = restored
         if meta['data'] != task.fingerprint:
-            raise UserError(f'the data in {config.data.dir} changed since the checkpoint of step {meta["step"]} was '
-                            'written: restore the data, or start a new workdir.')
-        checkpoints.discard_after(meta['step'])
+            raise UserError(f'the data in {config.data.dir} are not those of the run (their fingerprint differs from '
+                            f'the one at step {meta["step"]}): set --config.data.dir to those, or start a new workdir.')
         return state, meta
     state = task.init(key)
     if config.init_from:
-        variables, _ = load_fitting_variables(config.init_from, state.params['encoder'])
+        variables, _ = load_fitting_variables(config.init_from, state.params['encoder'], config.init_checkpoint)
         state = with_encoder(state, variables)
     return meshes.replicate(mesh, state), {'step': 0, 'epoch_losses': [], 'data': task.fingerprint}
 
 
-def train(config, task: Task, state: TrainState, meta: dict, checkpoints: Checkpoints, mesh, workdir: Path):
-    """The steps from `meta['step']` to the end."""
+def train(
+    config, task: Task, state: TrainState, meta: dict, checkpoints: Checkpoints, mesh, workdir: Path, workers: int,
+    signalled: Callable[[int], int | None],
+) -> tuple[TrainState, int]:
+    """The steps from `meta['step']` to the end, or to the one after which `signalled` says that a signal has come.
+
+    Returns the state and its step.
+    """
     augment_key = jax.random.fold_in(jax.random.key(config.seed), AUGMENT)
     probe = task.make_probe() if task.probe_every else None
     first = meta['step']
     cycle = len(task.phases)
     losses = list(meta.get('losses', []))  # of the steps of an epoch that a checkpoint cut in two
     epoch_losses = list(meta['epoch_losses'])
-    reader = pipeline.iterate(task.batches[first:], workers=config.data.workers)
-    with reader as batches, ExitStack() as files, ExitStack() as bars:  # closed by an error, too
+    total = config.epochs * task.steps_per_epoch
+    reader = pipeline.iterate(task.batches[first:], workers=workers)
+    with reader as batches, ExitStack() as files, ExitStack() as bars, bereaved():  # closed by an error, too
         writer = files.enter_context(MetricsWriter(workdir, first)) if is_first() else None
         bar = None
-        for step in range(first, config.epochs * task.steps_per_epoch):
+        for step in range(first, total):
             epoch = step // task.steps_per_epoch
             if bar is None:
                 bar = bars.enter_context(start_epoch(config, task, epoch, step))
@@ -181,12 +202,15 @@ def train(config, task: Task, state: TrainState, meta: dict, checkpoints: Checkp
                 bar = None
                 epoch_losses = [*epoch_losses, float(np.mean(losses))][-cycle:]
                 losses = []
-            if ends_epoch or falls_on(step + 1, config.checkpoint.every_steps):
+            signal = signalled(step + 1)
+            if ends_epoch or signal or falls_on(step + 1, config.checkpoint.every_steps):
                 mean = float(np.mean(epoch_losses)) if len(epoch_losses) == cycle else np.inf
                 checkpoints.save(step + 1, state, {
                     'data': meta['data'], 'epoch_losses': epoch_losses, 'losses': losses,
                     'next_batch': step + 1, 'config': config.to_json_best_effort()}, mean)
-    return state
+            if signal:
+                break
+    return state, step + 1
 
 
 def falls_on(step: int, every: int) -> bool:

@@ -3,8 +3,10 @@
 import os
 import pickle
 import socket
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import wraps
 
 import jax
@@ -101,6 +103,23 @@ def local_devices(environment: Mapping[str, str]) -> list[int] | None:
     alone = counts == {1}
     bound = bool(visible and counts) and len(visible) < max(counts)
     return [] if alone or bound else None
+
+
+@contextmanager
+def bereaved() -> Iterator[None]:
+    """Around what several processes do together: where one of them is gone, a sentence, and out with exit code 1.
+
+    At once: JAX's own exit waits for those that are gone, and where process 0 is, it aborts within a second.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        print(f'error: process {jax.process_index()} of {jax.process_count()} lost another one '
+              f'({str(error).splitlines()[0][:200]}): see what that one says, and start all of them again; training '
+              'goes on from its last checkpoint.', file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def is_first() -> bool:

@@ -8,7 +8,13 @@ import ml_collections
 from vididi_jax.config import flatten, from_dict, to_dict
 from vididi_jax.errors import UserError
 
-MAY_RISE = ('epochs',)  # fields that may be greater than they were; every other one must be the same
+MAY_RISE = ('epochs',)  # fields that may be greater than they were
+# Fields, or sub-configs, that decide nothing of what is trained: where the data lie (their fingerprint is compared),
+# how they are read, what is written and how often.
+MAY_DIFFER = ('allow_missing', 'checkpoint', 'data.dir', 'data.workers', 'health', 'log')
+# What runs did before a field came: an older config.json does not have it.
+BEFORE = {'init_checkpoint': 'latest', 'statistics': 'plain', 'framework.ema_base': 0.99, 'framework.predictor': [],
+          'model.conv_impl': 'auto', 'model.remat': False, 'optimizer.predictor_rate': 1.0}
 
 
 def write_config(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
@@ -24,21 +30,39 @@ def workdir_config(workdir: str | Path) -> ml_collections.ConfigDict:
     if not path.is_file():
         raise UserError(f'{workdir} is not the workdir of a training run (it has no config.json): '
                         'give the --workdir that training wrote to.')
-    return from_dict(json.loads(path.read_text()))
+    return from_dict(_read(path))
+
+
+def _read(path: Path) -> dict:
+    """A config.json, with the fields that are newer than it."""
+    try:
+        values = json.loads(path.read_bytes())
+        for name, value in BEFORE.items():
+            *parents, last = name.split('.')
+            part = values
+            for parent in parents:
+                part = part.get(parent, {})  # a run of another task has none of it
+            if part:
+                part.setdefault(last, value)
+        return values
+    except (ValueError, AttributeError) as error:
+        raise UserError(f'{path} cannot be read ({error}): put the config back that the run was started with; every '
+                        'checkpoint has it in its meta.') from error
 
 
 def check_same_run(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
-    """Raises `UserError` if `workdir` was started with another config; fields of `MAY_RISE` may have been raised."""
+    """Raises `UserError` if `workdir` was started with another config, but for `MAY_DIFFER` and a raised `MAY_RISE`."""
     path = Path(workdir) / 'config.json'
     if not path.exists():
         return
-    before, now = flatten(json.loads(path.read_text())), flatten(to_dict(config))
-    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    before, now = flatten(_read(path)), flatten(to_dict(config))
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
+                     and not any(f'{name}.'.startswith(f'{free}.') for free in MAY_DIFFER))
     refused = [name for name in changed if name not in MAY_RISE or now[name] < before[name]]
     if refused:
         name = min(refused, key=MAY_RISE.count)  # first one that may not change at all
         raise UserError(
             f'{workdir} was started with {name}={before.get(name)!r} and this command says {now.get(name)!r} '
-            f'({len(changed)} field(s) differ): use another --workdir, or the same config; only '
-            f'{", ".join(MAY_RISE)} may be raised.'
+            f'({len(changed)} field(s) that decide the run differ): use another --workdir, or the same config; '
+            f'{", ".join(MAY_RISE)} may be raised, and {", ".join(MAY_DIFFER)} may differ.'
         )

@@ -45,6 +45,7 @@ def run_config(evaluation, recipe: str, **values) -> ml_collections.ConfigDict:
                                            'log')},
         **{name: training[name] for name in ('model', 'augment')},
         'init_from': '' if untrained else str(evaluation.workdir),
+        'init_checkpoint': evaluation.config.eval.checkpoint,
         'encoder': 'untrained' if untrained else evaluation.encoder.fingerprint(), **values}).lock()
 
 

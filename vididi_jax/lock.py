@@ -1,0 +1,67 @@
+"""One writer a folder: a lock that goes with its process, however that ends."""
+
+import fcntl
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from vididi_jax.errors import UserError
+
+NAME = 'lock'
+
+
+@contextmanager
+def locked(folder: str | Path, advice: str) -> Iterator[None]:
+    """Within the `with`, no other process can lock `folder`, which is made if it is not there.
+
+    The lock is the kernel's, on the open file `folder/lock`: it ends with the process, so none is ever left over. The
+    file stays, and says who held it last. A file system without locks is written to without one.
+
+    Args:
+      folder: the one to write to.
+      advice: what the other one's holder is to be told to do.
+
+    Raises:
+      UserError: another process holds the lock, or the folder cannot be written to.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / NAME).open('a+')
+    except OSError as error:
+        raise UserError(f'cannot write to {folder} ({error.strerror}): {advice}.') from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f'{folder} is in use by {_holder(file)}: wait for it, stop it, or {advice}.') from error
+        except OSError:  # network file systems that know no locks
+            pass
+        _sign(file, folder, advice)
+        yield
+
+
+def _sign(file, folder: Path, advice: str) -> None:
+    """Write down who holds the lock."""
+    about = {'pid': os.getpid(), 'host': socket.gethostname(), 'command': ' '.join(sys.argv),
+             'since': datetime.now().astimezone().isoformat(timespec='seconds')}
+    try:
+        file.truncate(0)
+        file.write(json.dumps(about) + '\n')
+        file.flush()
+    except OSError as error:
+        raise UserError(f'cannot write to {folder} ({error.strerror}): {advice}.') from error
+
+
+def _holder(file) -> str:
+    file.seek(0)
+    try:
+        about = json.loads(file.read())
+        return f'process {about["pid"]} on {about["host"]}, since {about["since"]} ({about["command"]})'
+    except (ValueError, KeyError):  # it has the lock, and has not signed yet
+        return 'another process'

@@ -1,0 +1,60 @@
+"""SIGTERM and SIGINT while a run trains: it ends after a step, with all of its processes after the same one."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+
+import jax
+from jax.experimental import multihost_utils
+
+from vididi_jax.errors import Stopped
+
+SIGNALS = signal.SIGINT, signal.SIGTERM
+_batches = count(1)  # of evaluations: the same in every process
+
+
+@contextmanager
+def after_step() -> Iterator[Callable[[int], int | None]]:
+    """Within the `with`, signals interrupt nothing: the function it gives says which one has come, or None.
+
+    It is to be asked after every step, with the number of it. Of several processes all get the answer after the same step, whichever got the
+    signal. A second signal ends the process at once.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Python gives signals to no other
+        yield lambda step: None
+        return
+    received = []
+    joined = jax.process_count() > 1
+    mine = (signal.SIGINT,) if joined else SIGNALS  # JAX's own service takes the SIGTERM of joined processes
+
+    def remember(number: int, _frame) -> None:
+        received.append(number)
+        for each in mine:
+            signal.signal(each, signal.SIG_DFL)
+        os.write(2, f'\n{signal.Signals(number).name}: saving after this step; once more ends at once\n'.encode())
+        if joined:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    answer = []
+
+    def asked(step: int) -> int | None:
+        # Checkpoints ask JAX, too, with the same numbers.
+        if not answer and (multihost_utils.reached_preemption_sync_point(step) if joined else received):
+            answer.append((received or [signal.SIGTERM])[0])
+        return answer[0] if answer else None
+
+    before = [(number, signal.signal(number, remember)) for number in mine]
+    try:
+        yield asked
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def check() -> None:
+    """Raises `Stopped` in all of several processes if one got SIGTERM; to be called by all, after every batch."""
+    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(next(_batches)):
+        raise Stopped(signal.SIGTERM)
