@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.decode import decode_video, target_size
+from data_prep.decode import decode_video
+from data_prep.picture import target_size
 from tests.data_prep.videos import ramp, write_video
 
 
