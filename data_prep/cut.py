@@ -14,6 +14,7 @@ from data_prep.picture import encode_upright, upright_size
 
 ROUNDING = 0.0005  # seconds: mkv rounds time stamps to milliseconds, so a frame may seem to come that much too late
 EARLIER = 0, 10  # seconds before the clip where a key frame is looked for; MPEG-TS finds the one after
+UNSEARCHABLE = {'mpeg'}  # MPEG-PS has time stamps now and then, and after a search they are those of other frames
 EXCHANGED = 4  # frames over which time stamps are put in order
 
 
@@ -46,8 +47,8 @@ def cut_clip(path: str | Path, second: float, fps: float, count: int, short_side
         return failure(error, f'around {second:.2f} s')
     edges = ((times < 0).sum(), 'before its start and repeat the first'), ((times >= end).sum(),
                                                                           'after its end and repeat the last')
-    odd = [f'{n} of {count} frames lie {where} frame' for n, where in edges if n]
-    return Decoded([encoded[id(frame)] for frame in shown], height, width, fps, '; '.join([remark] * bool(remark) + odd))
+    odd = [remark, *(f'{n} of {count} frames lie {where} frame' for n, where in edges if n)]
+    return Decoded([encoded[id(frame)] for frame in shown], height, width, fps, '; '.join(filter(None, odd)))
 
 
 def _shown(path: str | Path, times: np.ndarray) -> tuple[list[av.VideoFrame], float, str]:
@@ -55,7 +56,7 @@ def _shown(path: str | Path, times: np.ndarray) -> tuple[list[av.VideoFrame], fl
     with open_video(path) as (container, stream, remark):
         start = next(_timed(container.decode(stream)), (0,))[0]  # `stream.start_time` may be that of another frame
         for begin in (times[0] - earlier for earlier in EARLIER):
-            if begin > 0:
+            if begin > 0 and container.format.name not in UNSEARCHABLE:
                 try:
                     container.seek(start + int(begin / stream.time_base), stream=stream, backward=True)
                     decoded = dropwhile(lambda frame: not frame.key_frame, container.decode(stream))

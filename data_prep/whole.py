@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 TS_PACKETS = 188, 192, 204  # bytes: plain, with a time stamp before (Blu-ray), with a checksum after (broadcast)
 TS_SYNC = 0x47
+SEGMENT = b'\x18\x53\x80\x67'  # the id of the element of Matroska that holds the others
 SIZE_UNKNOWN = 0, 2**32 - 1  # of a RIFF that was never finished
 
 
@@ -20,7 +21,7 @@ def missing_bytes(path: str | Path, container: str) -> int:
       path: of the file.
       container: FFmpeg's name of its format.
     """
-    for name, end in (('matroska', _ebml_end), ('avi', _riff_end), ('flv', _flv_end), ('mpegts', _ts_end)):
+    for name, end in ENDS.items():
         if name in container.split(','):
             size = os.path.getsize(path)
             with open(path, 'rb') as file:
@@ -50,6 +51,21 @@ def _ebml_end(file: BinaryIO, size: int) -> int:
         bits = (1 << 7 * size_bytes) - 1
         if (content := int.from_bytes(number) & bits) != bits:
             end += content
+            if head.startswith(SEGMENT):
+                break
+    return end
+
+
+def _mp4_end(file: BinaryIO, size: int) -> int:
+    """MP4 and MOV: boxes of a size, a name and the rest; the size 1 stands for a longer one, 0 for all that is left."""
+    end = 0
+    while end < size:
+        file.seek(end)
+        content, _, longer = struct.unpack('>I4sQ', file.read(16).ljust(16, b'\0'))
+        content = longer if content == 1 else content
+        if content < 8:
+            return 0
+        end += content
     return end
 
 
@@ -58,8 +74,8 @@ def _riff_end(file: BinaryIO, size: int) -> int:
     end = 0
     while end < size:
         file.seek(end)
-        head = file.read(8)
-        if not head.startswith(b'RIFF') or len(head) < 8 or (content := struct.unpack('<I', head[4:])[0]) in SIZE_UNKNOWN:
+        kind, content = struct.unpack('<4sI', file.read(8).ljust(8, b'\0'))
+        if kind != b'RIFF' or content in SIZE_UNKNOWN:
             return 0
         end += 8 + content + content % 2
     return end
@@ -81,3 +97,6 @@ def _ts_end(file: BinaryIO, size: int) -> int:
                 last = range(start, len(tail), length)[-1]
                 return size - len(tail) + last + (204 if length == 204 else 188)
     return 0
+
+
+ENDS = {'matroska': _ebml_end, 'mov': _mp4_end, 'avi': _riff_end, 'flv': _flv_end, 'mpegts': _ts_end}
