@@ -14,7 +14,7 @@ import numpy as np
 
 from data_prep.cut import cut_clip
 from data_prep.decode import Decoded, broken
-from data_prep.folder import EXTENSIONS, check_folder
+from data_prep.tree import EXTENSIONS, check_folder, is_file, is_hidden
 from data_prep.writer import Plan, Video
 from vididi_jax.detection import ava as formats
 from vididi_jax.errors import UserError
@@ -67,7 +67,7 @@ def _find_videos(root: Path) -> dict[str, str]:
     """Name -> file name of the videos of a folder; raises `UserError` if two files are of one name."""
     found = {}
     for path in sorted(root.iterdir()):
-        if path.suffix.lower() in EXTENSIONS and path.is_file():
+        if path.suffix.lower() in EXTENSIONS and not is_hidden(path.relative_to(root)) and is_file(path):
             if path.stem in found:
                 raise UserError(f'{root} has two files of the video {path.stem}: {found[path.stem]} and {path.name}: '
                                 'leave one.')

@@ -1,17 +1,25 @@
 """Decoding a video file into small frames, with PyAV."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 import av
-import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
 
-from vididi_jax.data.records import encode_frame
+from data_prep.picture import encode_upright, upright_size
+from data_prep.whole import missing_bytes
 
 MOST_BYTES = 2**31 - 2**24  # of all frames: a tf.train.Example holds less than 2 GiB
 # Metadata that are not UTF-8 are no reason to refuse a file: PyAV 18 has to be told, 19 has no such option any more.
 LENIENT = {'metadata_errors': 'ignore'} if int(av.__version__.partition('.')[0]) < 19 else {}
-ENOUGH = 0.9  # of the frames that the header promises; headers of sound files are off by up to 3 frames
+ENOUGH = 0.9  # of the frames or seconds that the header promises; headers of sound files are off by up to 3 frames
+FAILURES = av.FFmpegError, OSError, ValueError  # what a file that cannot be decoded raises
 
 
 class Decoded(NamedTuple):
@@ -31,71 +39,95 @@ class Decoded(NamedTuple):
     reason: str = ''
 
 
+class NoVideo(ValueError):
+    """A file has no video stream."""
+
+
 def broken(reason: str) -> Decoded:
     """A video that could not be decoded."""
     return Decoded([], 0, 0, 0.0, ' '.join(reason.split()))
 
 
-def target_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width with the shorter side `short_side` and the aspect kept, the longer side rounded.
+def failure(error: Exception, where: str) -> Decoded:
+    """The broken video of one of `FAILURES`."""
+    text = getattr(error, 'strerror', None) or str(error)
+    return broken(text if isinstance(error, NoVideo) else f'decoding failed {where}: {text}')
 
-    >>> target_size(240, 320, 128)
-    (128, 171)
+
+@contextmanager
+def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream, str]]:
+    """An open file, the video stream that is read, and what to say about it: '' if there is no other.
+
+    Of several streams the default one is read, or else the first; the cover picture of a sound file is none.
     """
-    scale = short_side / min(height, width)
-    return max(round(height * scale), short_side), max(round(width * scale), short_side)
-
-
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """Counter-clockwise quarter turns that put a frame upright, as the display matrix says: 0 to 3."""
-    return round(frame.rotation / 90) % 4
-
-
-def upright_size(frame: av.VideoFrame, short_side: int) -> tuple[int, int]:
-    """Height and width at which a frame is stored, upright."""
-    upright = (frame.width, frame.height) if quarter_turns(frame) % 2 else (frame.height, frame.width)
-    return target_size(*upright, short_side)
-
-
-def encode_upright(frame: av.VideoFrame, height: int, width: int, encoding: str) -> bytes:
-    """A decoded frame upright, resized and encoded; downscaling averages areas, upscaling is bicubic."""
-    turns = quarter_turns(frame)
-    across, down = (height, width) if turns % 2 else (width, height)
-    shrinks = min(frame.height, frame.width) > min(height, width)
-    small = frame.reformat(across, down, format='rgb24', interpolation='AREA' if shrinks else 'BICUBIC')
-    return encode_frame(np.rot90(small.to_ndarray(), turns), encoding)
+    with av.open(os.path.abspath(path), **LENIENT) as container:  # a relative name with a colon would be an address
+        videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+        if not videos:
+            raise NoVideo('the file has no video stream')
+        default = [stream for stream in videos if stream.disposition & Disposition.default]
+        stream = (default or videos)[0]
+        stream.thread_type = 'NONE'  # videos are decoded in parallel, each in one thread
+        which = f'number {videos.index(stream) + 1}, the default one' if default else 'the first one'
+        yield container, stream, f'of its {len(videos)} video streams {which}, is read' if len(videos) > 1 else ''
 
 
 def decode_video(path: str | Path, short_side: int, encoding: str) -> Decoded:
-    """Decode every frame of the first video stream, upright, resized to `short_side` and encoded.
+    """Decode every frame of a file's video stream, upright, resized to `short_side` and encoded.
 
     The container's metadata is not trusted: text that is not UTF-8 is ignored, frames are counted by decoding them, and
-    the display matrix (a phone held sideways) is applied. Pixels are taken as square. Downscaling averages areas,
-    upscaling is bicubic. A file that fails anywhere is broken as a whole, also where the decoder only marks a frame as
-    damaged, as it does at the end of a file that was cut: half a video would pass for a short one.
+    the display matrix (a phone held sideways, a mirrored selfie) is applied. Pixels are taken as square. Downscaling
+    averages areas, upscaling is bicubic. A file that fails anywhere is broken as a whole, also where the decoder only
+    marks a frame as damaged, or the file is shorter than it says of itself: half a video would pass for a short one.
     """
     frames, height, width, size = [], 0, 0, 0
+    stamps, end = [], 0.0  # of the video's frames; and where the last packet of any stream ends, in seconds
     try:
-        with av.open(str(path), **LENIENT) as container:
-            if not container.streams.video:
-                return broken('the file has no video stream')
-            stream = container.streams.video[0]
-            stream.thread_type = 'NONE'  # videos are decoded in parallel, each in one thread
-            fps = float(stream.average_rate or stream.guessed_rate or 0)
-            promised = stream.frames or (container.duration or 0) / av.time_base * fps
-            for frame in container.decode(stream):
-                if frame.is_corrupt:
-                    return broken(f'frame {len(frames)} is damaged, or the file was cut there')
-                if not frames:
-                    height, width = upright_size(frame, short_side)
-                frames.append(encode_upright(frame, height, width, encoding))
-                size += len(frames[-1])
-                if size > MOST_BYTES:
-                    return broken('its frames take more than the 2 GB of a record: cut the video into parts')
-    except (av.FFmpegError, OSError, ValueError) as error:
-        text = getattr(error, 'strerror', None) or str(error)
-        return broken(f'decoding failed after {len(frames)} frames: {text}')
-    if not frames:
-        return broken('the file has no decodable frame')
-    odd = f'{len(frames)} frames, and the header promises {promised:.0f}' if len(frames) < ENOUGH * promised else ''
-    return Decoded(frames, height, width, fps, odd)
+        with open_video(path) as (container, stream, remark):
+            for packet in container.demux():
+                if packet.pts is not None:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                for frame in packet.decode() if packet.stream is stream else ():
+                    if frame.is_corrupt:
+                        return broken(f'frame {len(frames)} is damaged, or the file was cut there')
+                    if not frames:
+                        height, width = upright_size(frame, short_side)
+                    frames.append(encode_upright(frame, height, width, encoding))
+                    stamps.append(frame.pts)
+                    size += len(frames[-1])
+                    if size > MOST_BYTES:
+                        return broken('its frames take more than the 2 GB of a record: cut the video into parts')
+            if not frames:
+                return broken('the file has no decodable frame')
+            if len(frames) < (stream.frames or float('inf')) and (lack := missing_bytes(path, container.format.name)):
+                return broken(f'the file was cut after {len(frames)} frames: {lack:,} bytes are missing at its end')
+            odd = _promise(container, stream, len(frames), end)
+            fps = frame_rate(stream, stamps)
+    except FAILURES as error:
+        return failure(error, f'after {len(frames)} frames')
+    return Decoded(frames, height, width, fps, '; '.join(filter(None, (remark, odd))))
+
+
+def _promise(container: InputContainer, stream: VideoStream, count: int, end: float) -> str:
+    """What the header promises, if that is much more than was found.
+
+    Containers without a count of frames (MKV, WebM, FLV) have a length instead, which is that of the longest stream.
+    """
+    if stream.frames:
+        return f'{count} frames, and the header promises {stream.frames}' if count < ENOUGH * stream.frames else ''
+    length = (container.duration or 0) / av.time_base
+    return f'it ends at {end:.1f} s, and the header promises {length:.1f} s' if end < ENOUGH * length else ''
+
+
+def frame_rate(stream: VideoStream, stamps: list[int | None]) -> float:
+    """Frames a second, 0 if nothing says it.
+
+    Where the header has no count of frames its rate may be any number, such as one frame a tick of the clock. It counts
+    if the frames' own times agree with it to a tenth; else their rate does, rounded as far as the clock is coarse.
+    """
+    stated = float(stream.average_rate or stream.guessed_rate or 0)
+    if stream.frames or None in stamps or (ticks := max(stamps) - min(stamps)) <= 0:
+        return stated
+    own = Fraction(len(stamps) - 1, ticks) / stream.time_base
+    if abs(stated - own) <= own / 10:
+        return stated
+    return float(round(own) if abs(round(own) - own) <= own / ticks else own)

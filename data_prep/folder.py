@@ -6,24 +6,14 @@ from functools import partial
 from pathlib import Path
 
 from data_prep.decode import Decoded, decode_video
+from data_prep.tree import EXTENSIONS, check_folder, read_tree
 from data_prep.writer import Plan, Video, printable
 from vididi_jax.errors import UserError
-
-EXTENSIONS = frozenset(
-    '.3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogv .ts .vob '
-    '.webm .wmv .y4m'.split())
 
 
 def decode(video: Video, *, root: str, short_side: int, encoding: str) -> Decoded:
     """Decode a video of a tree."""
     return decode_video(Path(root) / video.path, short_side, encoding)
-
-
-def check_folder(path: str, flag: str) -> Path:
-    """The folder that a flag names; `UserError` if it does not exist."""
-    if not Path(path).is_dir():
-        raise UserError(f'{flag}={path} is not a folder: give the one that holds the files.')
-    return Path(path)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,22 +23,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
-    """Every file with a video's extension, sorted by path, in one split 'train'.
+    """Every file with a video's extension, sorted by path, in one split 'train'; hidden files are none.
 
+    Links are followed; a link to a video that is not there is a missing video.
     Who or what a video shows is not known, so without `--group` each video stands for itself.
     """
     root = check_folder(arguments.videos, '--videos')
-    files = sorted(path.relative_to(root) for path in root.rglob('*') if path.is_file())
-    found = [path for path in files if path.suffix.lower() in EXTENSIONS]
-    if not found:
-        raise UserError(f'{root} holds no video files (of its {len(files):,} files none ends in one of '
+    tree = read_tree(root)
+    if not tree.videos:
+        raise UserError(f'{root} holds no video files ({len(tree.missing):,} links to videos lead nowhere, and of its '
+                        f'{tree.others:,} other files none is a video: not hidden, with an ending among '
                         f'{" ".join(sorted(EXTENSIONS))}): give another --videos.')
-    print(f'{len(found):,} video files below {root}; {len(files) - len(found):,} other files are not read')
-    labels = tuple(sorted({_label(path) for path in found}))
-    videos = tuple(Video(printable(path.as_posix()), path.as_posix(), _label(path), _group(path, arguments.group),
-                         'train') for path in found)
+    print(f'{len(tree.videos):,} video files below {root}; {tree.others:,} other files are not read')
+    for paths, what in ((tree.missing, 'links to videos lead nowhere, which are missing'),
+                        (tree.astray, 'other links lead nowhere'),
+                        (tree.repeated, 'links lead to folders that are read under another name')):
+        if paths:
+            print(f'{len(paths):,} {what} (the first: {printable(str(paths[0]))})')
+    videos, missing = (
+        tuple(Video(printable(path.as_posix()), path.as_posix(), _label(path), _group(path, arguments.group), 'train')
+              for path in paths) for paths in (tree.videos, tree.missing))
+    labels = tuple(sorted({video.label for video in (*videos, *missing)}))
     options = {'short_side': arguments.short_side}
-    return (Plan('folder', str(root.resolve()), labels, videos, (), arguments.encoding, options),
+    return (Plan('folder', str(root.resolve()), labels, videos, missing, arguments.encoding, options),
             partial(decode, root=str(root), encoding=arguments.encoding, **options))
 
 

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 from data_prep import official
-from data_prep.folder import check_folder
 from data_prep.writer import Plan, Video
 from vididi_jax.errors import UserError
 
@@ -38,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     """The videos of both parts of a split; refuses if some are missing, unless that is allowed."""
-    lists = check_folder(arguments.splits, '--splits')
     ending = f'_test_split{arguments.split}.txt'
+    lists = official.find_lists(arguments.splits, f'*{ending}')
     classes = tuple(sorted(path.name.removesuffix(ending) for path in lists.glob(f'*{ending}')))
     if len(classes) != 51:
         raise UserError(f'{lists} has {len(classes)} lists CLASS{ending}, and HMDB51 has 51 classes: --splits must '

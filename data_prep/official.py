@@ -4,8 +4,9 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from data_prep.folder import check_folder, decode
-from data_prep.writer import Plan, Video
+from data_prep.folder import decode
+from data_prep.tree import check_folder, is_file, read_tree
+from data_prep.writer import Plan, Video, printable
 from vididi_jax.errors import UserError
 
 
@@ -26,6 +27,31 @@ def read_lines(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
+def find_lists(folder: str, pattern: str) -> Path:
+    """The folder that --splits names; `UserError` if the lists are in a folder below it."""
+    lists = check_folder(folder, '--splits')
+    if not any(lists.glob(pattern)):
+        for below in (*lists.glob(f'*/{pattern}'), *lists.glob(f'*/*/{pattern}')):
+            raise UserError(f'--splits={folder} holds no {pattern}: give --splits={below.parent}, which does.')
+    return lists
+
+
+def _advice(root: Path, listed: list[Video]) -> str:
+    """What to give as --videos instead of a folder that has none of the listed videos at their place."""
+    paths = {Path(video.path).stem: Path(video.path) for video in listed}
+    for path in read_tree(root).videos:
+        if path.stem not in paths:
+            continue
+        wanted = paths[path.stem]
+        if path.suffix != wanted.suffix:
+            return (f'it has {printable(str(path))}, and the official lists name {wanted.name}: give the original '
+                    f'{wanted.suffix} files, or prepare these with `python -m data_prep folder`, without the split')
+        if path.parts[-len(wanted.parts):] == wanted.parts:
+            return f'give --videos={root.joinpath(*path.parts[:-len(wanted.parts)])}, which has them'
+        return f'it has {printable(str(path))}, and should have {wanted}: put each video into the folder of its class'
+    return f'--videos must hold one sub-folder a class, as {listed[0].path}'
+
+
 def plan(
     name: str, classes: tuple[str, ...], listed: dict[str, list[Video]], arguments: argparse.Namespace
 ) -> tuple[Plan, partial]:
@@ -38,8 +64,8 @@ def plan(
     root = check_folder(arguments.videos, '--videos')
     found, missing = [], []
     for split, videos in listed.items():
-        there = [video for video in videos if (root / video.path).is_file()]
-        absent = [video for video in videos if not (root / video.path).is_file()]
+        there = [video for video in videos if is_file(root / video.path)]
+        absent = [video for video in videos if not is_file(root / video.path)]
         print(f'{split}: {len(there):,} of {len(videos):,} listed videos found, {len(absent):,} missing')
         found += there
         missing += absent
@@ -49,7 +75,7 @@ def plan(
             raise UserError(f'the lists have clips of the source {video.group!r} in split {video.split!r} and in '
                             f'{sides[video.group]!r}: they are not the official ones.')
     if not found:
-        raise UserError(f'{root} has none of the listed videos: --videos must hold one sub-folder a class.')
+        raise UserError(f'{root} has none of the listed videos: {_advice(root, missing)}.')
     if missing and not arguments.allow_missing:
         raise UserError(f'{len(missing):,} of {len(found) + len(missing):,} listed videos are missing below {root} '
                         f'(the first: {missing[0].path}): complete them, or add --allow_missing.')

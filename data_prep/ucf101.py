@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 from data_prep import official
-from data_prep.folder import check_folder
 from data_prep.writer import Plan, Video
 from vididi_jax.errors import UserError
 
@@ -44,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     """The videos of both lists of a split; refuses if some are missing, unless that is allowed."""
-    lists = check_folder(arguments.splits, '--splits')
+    lists = official.find_lists(arguments.splits, 'classInd.txt')
     classes = read_classes(lists)
     listed = {split: read_list(lists / f'{split}list0{arguments.split}.txt', split, classes)
               for split in ('train', 'test')}

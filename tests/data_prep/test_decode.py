@@ -1,16 +1,15 @@
 """Decoding: sizes, pixels, and files that are damaged."""
 
+import av
 import cv2
 import numpy as np
 import pytest
+from av.stream import Disposition
 
-from data_prep.decode import decode_video, target_size
-from tests.data_prep.videos import ramp, write_video
-
-
-def pixels(decoded):
-    shape = decoded.height, decoded.width, 3
-    return np.stack([np.frombuffer(frame, np.uint8).reshape(shape) for frame in decoded.frames])
+from data_prep.cut import cut_clip
+from data_prep.decode import decode_video
+from data_prep.picture import target_size
+from tests.data_prep.videos import levels, pixels, ramp, write_video
 
 
 @pytest.mark.parametrize(('size', 'expected'), [
@@ -38,15 +37,90 @@ def test_small_videos_are_enlarged(tmp_path):
     assert pixels(decoded).shape == (12, 96, 128, 3)
 
 
-@pytest.mark.parametrize(('name', 'share'), [('a.avi', 0.6), ('a.mp4', 0.9), ('a.mkv', 0.6)])
-def test_a_file_that_was_cut_never_passes_for_a_whole_one(tmp_path, name, share):
-    """It is broken, or its reason says that frames are missing."""
-    path = write_video(tmp_path / name, ramp(60, 96, 128))
+CONTAINERS = {  # file name: codec, options of the container
+    'a.mp4': ('libx264', {'movflags': 'faststart'}),
+    'end.mp4': ('mpeg4', {}),
+    'a.mov': ('mpeg4', {'movflags': 'faststart'}),
+    'a.avi': ('mpeg4', {}),
+    'h264.avi': ('libx264', {}),
+    'a.mkv': ('libx264', {}),
+    'live.mkv': ('mpeg4', {'live': '1'}),
+    'a.webm': ('libvpx', {}),
+    'live.webm': ('libvpx', {'live': '1'}),
+    'a.flv': ('flv', {}),
+    'h264.flv': ('libx264', {}),
+    'a.ts': ('libx264', {}),
+    'mpeg2.ts': ('mpeg2video', {}),
+    'a.m2ts': ('libx264', {'mpegts_m2ts_mode': '1'}),
+}
+
+
+@pytest.mark.parametrize('name', CONTAINERS)
+def test_a_whole_file_is_ok_and_one_that_was_cut_is_broken(tmp_path, name):
+    """In every container, wherever it was cut; unless every frame is there, and what was cut an index."""
+    codec, container = CONTAINERS[name]
+    video = levels(40)
+    path = write_video(tmp_path / name, video, codec=codec, container=container, rate=25, g='12', deadline='realtime')
+    whole = decode_video(path, 32, 'raw')
+    assert (len(whole.frames), whole.fps, whole.reason) == (40, 25.0, '')
+    assert np.abs(pixels(whole).astype(int) - video).mean() < 2
     data = path.read_bytes()
-    path.write_bytes(data[: int(share * len(data))])
-    decoded = decode_video(path, 48, 'jpeg')
-    assert decoded.reason
-    assert not decoded.frames or 'the header promises' in decoded.reason
+    cuts = np.random.default_rng(0).integers(len(data) // 2, len(data), 12)
+    for size in (*cuts, int(0.9 * len(data)) // 188 * 188 + 1, int(0.96 * len(data)), len(data) - 1):
+        path.write_bytes(data[:size])
+        cut = decode_video(path, 32, 'raw')
+        assert (not cut.frames and cut.reason) or cut.frames == whole.frames, (size, len(data), len(cut.frames))
+
+
+def test_what_follows_a_whole_file_does_not_break_it(tmp_path):
+    path = write_video(tmp_path / 'a.mkv', levels(10))
+    path.write_bytes(path.read_bytes() + b'\x42\x86\x88more' * 9)
+    assert len(decode_video(path, 32, 'raw').frames) == 10
+
+
+@pytest.mark.parametrize(('rate', 'expected'), [(25, 25.0), (30, 30.0)])
+def test_a_rate_of_a_frame_a_tick_is_none(tmp_path, rate, expected):
+    """A WebM that says 1000 a second: the frames' own times, which are rounded to milliseconds, say it."""
+    path = write_video(tmp_path / 'a.webm', levels(20), codec='libvpx', rate=rate, deadline='realtime')
+    data = path.read_bytes()
+    stated = b'\x23\xe3\x83\x84' + int(1e9 / rate).to_bytes(4, 'big')  # DefaultDuration, in nanoseconds
+    assert data.count(stated) == 1
+    path.write_bytes(data.replace(stated, b'\x23\xe3\x83\x84' + int(1e6).to_bytes(4, 'big')))
+    decoded = decode_video(path, 32, 'raw')
+    assert (len(decoded.frames), decoded.fps, decoded.reason) == (20, expected, '')
+
+
+def test_of_two_streams_the_default_one_is_read_and_that_is_said(tmp_path):
+    path = write_video(tmp_path / 'a.mkv', levels(5), 120 + levels(6), default=1)
+    decoded = decode_video(path, 32, 'raw')
+    assert pixels(decoded).min() > 100 and len(decoded.frames) == 6
+    assert decoded.reason == 'of its 2 video streams number 2, the default one, is read'
+    clip = cut_clip(path, 0.2, 10, 2, 32, 'raw')
+    assert pixels(clip).min() > 100 and clip.reason == decoded.reason
+    decoded = decode_video(write_video(tmp_path / 'b.mkv', levels(5), 120 + levels(6), default=0), 32, 'raw')
+    assert pixels(decoded).max() < 100 and 'number 1, the default one' in decoded.reason
+
+
+@pytest.mark.parametrize('name', ['12:30:05.mp4', 'http:a.mp4', 'file:a.mkv'])
+def test_a_colon_in_a_name_is_no_address(tmp_path, monkeypatch, name):
+    write_video(tmp_path / 'a.mp4', levels(5)).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert len(decode_video(name, 32, 'raw').frames) == 5 and cut_clip(name, 0.2, 10, 2, 32, 'raw').frames
+
+
+def test_a_cover_picture_is_no_video(tmp_path):
+    path = tmp_path / 'a.m4a'
+    with av.open(str(path), 'w', format='mp4') as file:
+        sound, cover = file.add_stream('aac', rate=8000), file.add_stream('mjpeg')
+        cover.height, cover.width, cover.pix_fmt, cover.disposition = 32, 48, 'yuvj420p', Disposition.attached_pic
+        file.mux(cover.encode(av.VideoFrame.from_ndarray(levels(1)[0].copy(), format='rgb24')))
+        file.mux(cover.encode())
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format='fltp', layout='mono')
+        silence.sample_rate = 8000
+        file.mux(sound.encode(silence))
+        file.mux(sound.encode())
+    for decoded in (decode_video(path, 32, 'raw'), cut_clip(path, 0.2, 10, 2, 32, 'raw')):
+        assert not decoded.frames and decoded.reason == 'the file has no video stream'
 
 
 @pytest.mark.parametrize('content', [b'', b'no video at all' * 100])

@@ -79,3 +79,10 @@ def test_incomplete_lists_are_refused(tmp_path):
     (tmp_path / 'wave_test_split1.txt').write_text('')
     with pytest.raises(UserError, match='has 1 lists'):
         hmdb51.plan(arguments(tmp_path, tmp_path))
+
+
+def test_the_folder_above_the_lists_is_told_which_to_give(tmp_path):
+    (tmp_path / 'lists').mkdir()
+    (tmp_path / 'lists' / 'wave_test_split1.txt').write_text('')
+    with pytest.raises(UserError, match=r'holds no \*_test_split1.txt: give --splits=.*/lists, which does'):
+        hmdb51.plan(arguments(tmp_path, tmp_path))

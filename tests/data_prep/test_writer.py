@@ -207,6 +207,24 @@ def test_a_missing_list_is_named(tiny_ucf101):
         prepare(*ucf(tiny_ucf101))
 
 
+@pytest.mark.parametrize(('place', 'message'), [
+    ('Apply/v_Apply_g01_c01.mp4', r'it has Apply/v_Apply_g01_c01.mp4, .* v_Apply_g01_c01.avi: give the original .avi'),
+    ('UCF-101/Apply/v_Apply_g01_c01.avi', 'give --videos=.*/other/UCF-101, which has them'),
+    ('v_Apply_g01_c01.avi', 'should have Apply/v_Apply_g01_c01.avi: put each video into the folder of its class'),
+    ('Apply/other.avi', 'must hold one sub-folder a class, as Apply/v_Apply_g01_c01.avi'),
+])
+def test_a_folder_without_any_listed_video_is_told_what_to_give(tiny_ucf101, place, message):
+    (tiny_ucf101 / 'other' / place).parent.mkdir(parents=True)
+    (tiny_ucf101 / 'other' / place).touch()
+    with pytest.raises(UserError, match=message):
+        prepare(*ucf(tiny_ucf101, f'--videos={tiny_ucf101 / "other"}'))
+
+
+def test_the_folder_above_the_lists_is_told_which_to_give(tiny_ucf101):
+    with pytest.raises(UserError, match=r'holds no classInd.txt: give --splits=.*/lists, which does'):
+        prepare(*ucf(tiny_ucf101, f'--splits={tiny_ucf101}'))
+
+
 @pytest.mark.realdata
 def test_real_ucf101_frame_counts_are_the_published_ones(vididi_data):
     """57 train and 57 test clips of split 1; a few of them decoded, against the counts of others' full copy."""

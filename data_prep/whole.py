@@ -1,0 +1,102 @@
+"""How many bytes a file lacks at its end, by what its own structure says.
+
+FFmpeg reads some containers as far as they go, and ends in silence where the file was cut.
+"""
+
+import os
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+TS_PACKETS = 188, 192, 204  # bytes: plain, with a time stamp before (Blu-ray), with a checksum after (broadcast)
+TS_SYNC = 0x47
+SEGMENT = b'\x18\x53\x80\x67'  # the id of the element of Matroska that holds the others
+SIZE_UNKNOWN = 0, 2**32 - 1  # of a RIFF that was never finished
+
+
+def missing_bytes(path: str | Path, container: str) -> int:
+    """Bytes that are missing at the end of a file; 0 if none are, or if nothing says so.
+
+    Args:
+      path: of the file.
+      container: FFmpeg's name of its format.
+    """
+    for name, end in ENDS.items():
+        if name in container.split(','):
+            size = os.path.getsize(path)
+            with open(path, 'rb') as file:
+                return max(end(file, size) - size, 0)
+    return 0
+
+
+def _ebml_end(file: BinaryIO, size: int) -> int:
+    """Matroska and WebM: elements of an id, a size and so many bytes, each number as long as its first bits say.
+
+    The whole file is one element, the segment. While it is written its size is unknown, and so may be that of the
+    clusters in it: then their parts stand in their place.
+    """
+    end = 0
+    while end < size:
+        file.seek(end)
+        head = file.read(12)
+        id_bytes = 9 - head[0].bit_length()
+        if id_bytes > 4:  # no element: the file is damaged here, and the decoder will say so
+            return 0
+        first = head[id_bytes : id_bytes + 1]
+        size_bytes = 9 - first[0].bit_length() if first else 1
+        number = head[id_bytes : id_bytes + size_bytes]
+        end += id_bytes + size_bytes
+        if len(number) < size_bytes:
+            return max(end, size + 1)
+        bits = (1 << 7 * size_bytes) - 1
+        if (content := int.from_bytes(number) & bits) != bits:
+            end += content
+            if head.startswith(SEGMENT):
+                break
+    return end
+
+
+def _mp4_end(file: BinaryIO, size: int) -> int:
+    """MP4 and MOV: boxes of a size, a name and the rest; the size 1 stands for a longer one, 0 for all that is left."""
+    end = 0
+    while end < size:
+        file.seek(end)
+        content, _, longer = struct.unpack('>I4sQ', file.read(16).ljust(16, b'\0'))
+        content = longer if content == 1 else content
+        if content < 8:
+            return 0
+        end += content
+    return end
+
+
+def _riff_end(file: BinaryIO, size: int) -> int:
+    """AVI: `RIFF`, a size and so many bytes; a large file is a row of these."""
+    end = 0
+    while end < size:
+        file.seek(end)
+        kind, content = struct.unpack('<4sI', file.read(8).ljust(8, b'\0'))
+        if kind != b'RIFF' or content in SIZE_UNKNOWN:
+            return 0
+        end += 8 + content + content % 2
+    return end
+
+
+def _flv_end(file: BinaryIO, size: int) -> int:
+    """FLV: its metadata may have the number `filesize`, a big-endian float64 after the byte 0."""
+    _, found, number = file.read(4096).partition(b'filesize\0')
+    return int(struct.unpack('>d', number[:8])[0]) if found and len(number) >= 8 else 0
+
+
+def _ts_end(file: BinaryIO, size: int) -> int:
+    """MPEG-TS: packets of equal size that begin with the same byte; the last one may be a part of one."""
+    file.seek(max(size - 16 * max(TS_PACKETS), 0))
+    tail = file.read()
+    for length in TS_PACKETS:
+        for start in range(min(length, len(tail))):
+            if set(tail[start::length]) == {TS_SYNC}:
+                last = range(start, len(tail), length)[-1]
+                return size - len(tail) + last + (204 if length == 204 else 188)
+    return 0
+
+
+ENDS = {'matroska': _ebml_end, 'mov': _mp4_end, 'avi': _riff_end, 'flv': _flv_end, 'mpegts': _ts_end}

@@ -1,0 +1,81 @@
+"""Frames as they are stored: every orientation, and interlaced material of both field orders."""
+
+import struct
+
+import cv2
+import numpy as np
+import pytest
+
+from data_prep.decode import decode_video
+from tests.data_prep.videos import pixels, write_video
+
+
+def corners():
+    """Blue frames, red at the top left and green at the bottom right: uint8 (3, 48, 64, 3)."""
+    video = np.full((3, 48, 64, 3), (0, 0, 200), np.uint8)
+    video[:, :16, :24], video[:, -16:, -24:] = (200, 0, 0), (0, 200, 0)
+    return video
+
+
+@pytest.mark.parametrize(('matrix', 'upright'), [  # (a, b, c, d): column x, row y is shown at a x + c y, b x + d y
+    ((1, 0, 0, 1), lambda frame: frame),
+    ((-1, 0, 0, 1), lambda frame: frame[:, ::-1]),
+    ((1, 0, 0, -1), lambda frame: frame[::-1]),
+    ((-1, 0, 0, -1), lambda frame: np.rot90(frame, 2)),
+    ((0, 1, -1, 0), lambda frame: np.rot90(frame, -1)),
+    ((0, -1, 1, 0), lambda frame: np.rot90(frame)),
+    ((0, 1, 1, 0), lambda frame: frame.swapaxes(0, 1)),
+    ((0, -1, -1, 0), lambda frame: np.rot90(frame, 2).swapaxes(0, 1)),
+])
+def test_each_of_the_eight_matrices_puts_frames_upright(tmp_path, matrix, upright):
+    path = write_video(tmp_path / 'a.mp4', corners(), codec='libx264', qp='0')
+    data = path.read_bytes()
+    identity, one = struct.pack('>9i', 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), 1 << 16
+    at = data.index(identity, data.index(b'tkhd'))  # in the header of the track
+    a, b, c, d = (one * value for value in matrix)
+    path.write_bytes(data[:at] + struct.pack('>9i', a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[at + len(identity):])
+    expected = upright(corners()[0])
+    decoded = pixels(decode_video(path, 48, 'raw'))
+    assert decoded.shape == (3, *expected.shape)
+    assert np.abs(decoded[1].astype(int) - expected).mean() < 4
+
+
+def scene(second):
+    """A textured square that moves over a texture, 240 pixels a second, both without colour: uint8 (96, 128, 3)."""
+    rng = np.random.default_rng(0)
+    ground, square = (cv2.GaussianBlur(rng.integers(0, 256, size).astype(np.float32), (0, 0), 1.5)
+                      for size in ((96, 128), (60, 50)))
+    frame = 60 + ground / 4
+    left = round(10 + 240 * second)
+    frame[18:78, left : left + 50] = 130 + square / 3
+    return np.repeat(np.clip(frame, 16, 235).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def comb(frames):
+    """How much rows differ from the mean of their neighbours."""
+    frames = frames.astype(float)
+    return np.abs(frames[:, 1:-1] - (frames[:, :-2] + frames[:, 2:]) / 2).mean()
+
+
+@pytest.mark.parametrize('order', ['tff', 'bff'])
+@pytest.mark.parametrize('short_side', [96, 64, 48, 24])
+def test_interlaced_frames_have_no_comb(tmp_path, order, short_side):
+    def stored(name, video, **options):
+        path = write_video(tmp_path / f'{name}.mp4', video, rate=25, codec='libx264', qp='0', **options)
+        return pixels(decode_video(path, short_side, 'raw')).astype(int)
+
+    flag = {'x264-params': f'{order}=1'}
+    first = np.stack([scene(n / 25) for n in range(6)])
+    second = np.stack([scene((n + 0.5) / 25) for n in range(6)])
+    plain = stored('plain', first)
+    area = np.stack([cv2.resize(frame, plain.shape[2:0:-1], interpolation=cv2.INTER_AREA) for frame in first])
+    assert np.abs(plain - area).mean() < 2  # FFmpeg rounds down
+    np.testing.assert_array_equal(stored('progressive', first, **flag), plain)
+
+    woven = first.copy()
+    rows = slice(1, None, 2) if order == 'tff' else slice(0, None, 2)
+    woven[:, rows] = second[:, rows]
+    blend = (plain + stored('second', second)) / 2
+    interlaced = stored('woven', woven, **flag)
+    assert np.abs(interlaced - blend).mean() < 1
+    assert comb(interlaced) < 1.1 * comb(blend)
