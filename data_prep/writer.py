@@ -79,8 +79,8 @@ class Plan:
     def described(self) -> dict:
         """The plan as json, with the format and the sha256 of the other files in place of their text."""
         described = {'format': records.FORMAT, **json.loads(json.dumps(asdict(self)))}
-        hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in described.pop('files').items()}
-        return described | ({'files': hashes} if hashes else {})
+        hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in described['files'].items()}
+        return described | {'files': hashes}
 
     def shards(self) -> list[tuple[str, int, int, tuple[Video, ...]]]:
         """(split, shard, number of the split's shards, its videos)."""

@@ -27,7 +27,7 @@ def _parse_plan(data: bytes) -> dict:
     plan = json.loads(data)
     if plan['format'] != records.FORMAT:
         raise ValueError(f'its format is {plan["format"]}, and {records.FORMAT} is read')
-    return {**plan, 'options': dict(plan['options'])}
+    return {**plan, 'options': dict(plan['options']), 'files': dict(plan['files'])}
 
 
 def _parse_manifest(data: bytes) -> list[dict]:
@@ -45,6 +45,17 @@ def _parse_index(data: bytes) -> np.ndarray:
         raise ValueError(f'it is of {index.dtype} and shape {index.shape}, not of int64 and (records, '
                          f'{records.INDEX_COLUMNS})')
     return index
+
+
+def _shard_names(name: str, split: str, lengths: list[int]) -> list[str]:
+    return [records.shard_name(name, split, i, len(lengths)) for i in range(len(lengths))]
+
+
+def _expected(name: str, splits: dict[str, list[int]], plan: dict) -> set[str]:
+    """The files that a data set cannot be without."""
+    return {records.PLAN, records.MANIFEST, records.INFO, records.FEATURES, records.LABELS, *plan['files'],
+            *(records.index_name(name, split) for split in splits),
+            *(shard for split, lengths in splits.items() for shard in _shard_names(name, split, lengths))}
 
 
 def _parse(directory: Path, contents: dict[str, bytes], name: str, function: Callable[[bytes], Any]) -> Any:
@@ -72,7 +83,7 @@ class RecordSource:
       counts: how many videos of the split are 'listed', and 'ok', 'missing' and 'broken' of them.
       shards: the paths of the split's shards.
       index: (N, 4) int64, see `records`.
-      fingerprint: hash of every file's checksum, and of nothing that says where files lie: changes when the data does.
+      fingerprint: hash of what every file holds, and of nothing that says where files lie: changes when the data does.
     """
 
     def __init__(self, directory: str | Path, split: str):
@@ -94,15 +105,18 @@ class RecordSource:
         if split not in splits:
             raise UserError(f'{directory} has no split {split!r}: it has {", ".join(splits)}.')
         self.label_names = parse(records.LABELS, records.parse_label_names)
-        count = len(splits[split])
-        self.shards = [self.directory / records.shard_name(self.name, split, i, count) for i in range(count)]
+        unlisted = sorted(_expected(self.name, splits, plan) - self.files)
+        if unlisted:
+            raise UserError(f'{self.directory / checksums.NAME} does not list {unlisted[0]}: {checksums.REPAIR}.')
+        self.shards = [self.directory / name for name in _shard_names(self.name, split, splits[split])]
         self.index = parse(records.index_name(self.name, split), _parse_index)
         listed = [row for row in parse(records.MANIFEST, _parse_manifest) if row['split'] == split]
         self.rows = [row for row in listed if row['status'] == 'ok']
         self.counts = {'listed': len(listed), **{
             status: sum(row['status'] == status for row in listed) for status in STATUSES}}
         self._check_shards(splits[split])
-        about = {**sums, records.PLAN: {**plan, 'root': ''}}  # `root` is where the videos were
+        about = {name: sums[name] for name in contents}  # the index has checksums of all records
+        about[records.PLAN] = {**plan, 'root': ''}  # that is where the videos were
         self.fingerprint = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
     def _check_shards(self, lengths: list[int]) -> None:
@@ -116,9 +130,8 @@ class RecordSource:
             mine = self.index[self.index[:, 0] == shard]
             expected = int((mine[:, 1] + records.record_size(mine[:, 2])).max(initial=0))
             actual = path.stat().st_size if path.is_file() else None
-            if actual != expected or path.name not in self.files:
-                state = ('is missing' if actual is None else f'is not in {checksums.NAME}' if actual == expected else
-                         f'has {actual:,} bytes instead of {expected:,}')
+            if actual != expected:
+                state = 'is missing' if actual is None else f'has {actual:,} bytes instead of {expected:,}'
                 raise UserError(f'the shard {path} {state}: {checksums.REPAIR}.')
 
     def __len__(self) -> int:
