@@ -39,9 +39,10 @@ def make_data_sets(root: Path) -> list[Path]:
     for i in range(3):
         write_video(root / 'videos' / f'{"ab"[i % 2]}' / f'{i}.mp4', ramp(8, seed=i))
     (root / 'videos' / 'b' / 'broken.mp4').write_bytes(b'not a video' * 50)
-    plans = {'motion': motion.plan(Namespace(size=8, **size)), 'boxes': motion_boxes.plan(Namespace(size=32, **size)),
-             'jpeg': folder.plan(Namespace(videos=root / 'videos', short_side=16, encoding='jpeg', group=''))}
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        plans = {
+            'motion': motion.plan(Namespace(size=8, **size)), 'boxes': motion_boxes.plan(Namespace(size=32, **size)),
+            'jpeg': folder.plan(Namespace(videos=root / 'videos', short_side=16, encoding='jpeg', group=''))}
         for name, plan in plans.items():
             write_dataset(*plan, root / name, workers=1)
     return [root / name for name in plans]
