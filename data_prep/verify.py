@@ -1,13 +1,13 @@
-"""Check a prepared data set: every record's checksums, the index, and the counts."""
+"""Check a prepared data set: every file against the checksum that preparation wrote, and that there are no others."""
 
 import argparse
-import mmap
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from vididi_jax.data import records
-from vididi_jax.data.source import RecordSource, read_splits
+from vididi_jax.data import checksums, records
+from vididi_jax.data.source import RecordSource, open_splits
 from vididi_jax.errors import UserError
 
 
@@ -16,29 +16,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def verify(directory: str) -> None:
-    """Raises `UserError` at the first thing that is wrong; prints a line a split."""
-    for split in read_splits(Path(directory))[1]:
-        source = RecordSource(directory, split)  # files, sizes and counts
-        index = np.load(Path(directory) / records.index_name(source.name, source.split))
-        for shard, path in enumerate(records.find_shards(Path(directory), source.split)):
-            _verify_shard(path, index[index[:, 0] == shard, 1:])
-        for row, record in zip(source.rows, source, strict=True):
-            if (row['id'], row['frames']) != (record.id, record.num_frames):
-                raise UserError(f'manifest.jsonl and the records of split {source.split!r} differ at {row["id"]}.')
+    """Raises `UserError` with the first thing that is wrong, and how many more are; prints a line a split."""
+    folder = Path(directory)
+    sources = open_splits(folder)  # holds all files but the shards against their checksums
+    sums = checksums.read_sums(folder)
+    wrong = [f'{path} is no file of the data set: move it away' for path in sorted(folder.iterdir())
+             if path.name not in {*sums, checksums.NAME}]
+    for name in tqdm(sorted(filter(records.is_shard, sums)), unit='shard', desc='verify', dynamic_ncols=True):
+        if problem := find_problem(folder / name, sums[name], sources):
+            wrong.append(problem)
+    if wrong:
+        more = f' ({len(wrong) - 1:,} more files are wrong)' if len(wrong) > 1 else ''
+        raise UserError(f'{wrong[0]}{more}.')
+    for source in sources:
         counts = source.counts
         print(f'{source.split}: {len(source):,} records of {counts["listed"]:,} listed videos ({counts["missing"]:,} '
               f'missing, {counts["broken"]:,} broken), every checksum right')
 
 
-def _verify_shard(path: Path, expected: np.ndarray) -> None:
-    found = []
-    if path.stat().st_size:
-        with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
-            try:
-                found.extend(records.scan(buffer))
-            except ValueError as error:
-                end = found[-1][0] + records.record_size(found[-1][1]) if found else 0
-                raise UserError(f'{path}, offset {end}: {error}: copy the shard again, '
-                                'or prepare the data set again.') from error
-    if not np.array_equal(np.array(found).reshape(-1, records.INDEX_COLUMNS - 1), expected):
-        raise UserError(f'the index of {path} does not fit its records: prepare the data set again.')
+def find_problem(path: Path, checksum: str, sources: list[RecordSource]) -> str:
+    """What is wrong with a shard: the first of its records that cannot be read, or another checksum; '' if nothing."""
+    try:
+        if checksums.of_file(path) == checksum:
+            return ''
+        for source in (source for source in sources if path in source.shards):
+            for i in np.flatnonzero(source.index[:, 0] == source.shards.index(path)):
+                source[i]
+    except OSError as error:
+        return f'{path} cannot be read ({error}): {checksums.REPAIR}'
+    except UserError as error:
+        return str(error).rstrip('.')
+    return f'{path} is not what was written (its checksum is not the one in {checksums.NAME}): {checksums.REPAIR}'

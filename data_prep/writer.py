@@ -1,10 +1,12 @@
 """Writing a data set directory: several processes decode, one writes, and a run that was stopped goes on.
 
-Until everything is written the directory holds `incomplete/`: the plan of the run, and for each finished shard the rows
-of its videos. dataset_info.json comes last, so a directory that has it is complete.
+Until everything is written the directory holds `incomplete/`: the plan of the run, and for each finished shard its
+checksum and the rows of its videos. SHA256SUMS comes last, so a directory that has it is complete. Files appear whole,
+and a run that goes on reads again what is there.
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -20,8 +22,11 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep.decode import Decoded
-from vididi_jax.data import records
+from data_prep.description import describe
+from data_prep.output import Output, write, writing
+from vididi_jax.data import checksums, records
 from vididi_jax.data.readers import end_with_parent
+from vididi_jax.data.source import open_splits
 from vididi_jax.errors import UserError
 
 VIDEOS_PER_SHARD = 64  # what a stopped run loses at most
@@ -74,8 +79,8 @@ class Plan:
     def described(self) -> dict:
         """The plan as json, with the format and the sha256 of the other files in place of their text."""
         described = {'format': records.FORMAT, **json.loads(json.dumps(asdict(self)))}
-        hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in described.pop('files').items()}
-        return described | ({'files': hashes} if hashes else {})
+        hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in described['files'].items()}
+        return described | {'files': hashes}
 
     def shards(self) -> list[tuple[str, int, int, tuple[Video, ...]]]:
         """(split, shard, number of the split's shards, its videos)."""
@@ -97,45 +102,55 @@ def write_dataset(plan: Plan, decode: Callable[[Video], Decoded], out: str | Pat
       workers: decoding processes.
 
     Raises:
-      UserError: `out` holds something else or the data set of another plan, or no video can be decoded.
+      UserError: `out` holds something else, the data set of another plan or a damaged one, or cannot be written to; or
+        no video can be decoded.
     """
     out = Path(out)
-    incomplete = out / 'incomplete'
+    incomplete = out / records.INCOMPLETE
     described = plan.described()
-    if _already_complete(out, incomplete, described):
-        print(f'{out} is complete already: nothing to do')
-        return _read_rows(out / records.MANIFEST)
-    try:
+    with writing(out):
+        if _already_complete(out, described):
+            print(f'{out} is complete already: nothing to do')
+            return [json.loads(line) for line in (out / records.MANIFEST).read_bytes().splitlines()]
         incomplete.mkdir(parents=True, exist_ok=True)
-        (incomplete / records.PLAN).write_text(json.dumps(described))
-    except OSError as error:
-        raise UserError(f'cannot write to {out} ({error}): choose another --out.') from error
+    write(out, records.PLAN, json.dumps(described).encode(), folder=incomplete)
     shards = plan.shards()
-    waiting = [shard for shard in shards if not _rows_path(incomplete, shard).exists()]
+    done = _read_parts(plan, shards, out)
+    waiting = [shard for shard in shards if shard[:2] not in done]
     videos = [video for *_, part in waiting for video in part]
-    done = len(plan.videos) - len(videos)
-    if done:
-        print(f'going on after {done:,} of {len(plan.videos):,} videos')
-    bar = tqdm(total=len(plan.videos), initial=done, unit='video', desc=plan.name, dynamic_ncols=True)
+    before = len(plan.videos) - len(videos)
+    if before:
+        print(f'going on after {before:,} of {len(plan.videos):,} videos')
+    bar = tqdm(total=len(plan.videos), initial=before, unit='video', desc=plan.name, dynamic_ncols=True)
     with bar, _decoded(decode, videos, workers) as stream:
         for shard in waiting:
-            _write_shard(plan, shard, stream, out, incomplete, bar)
-    return _finish(plan, shards, out, incomplete, described)
+            done[shard[:2]] = _write_shard(plan, shard, stream, out, bar)
+    return _finish(plan, shards, [done[shard[:2]] for shard in shards], out, described)
 
 
-def _already_complete(out: Path, incomplete: Path, described: dict) -> bool:
+def _already_complete(out: Path, described: dict) -> bool:
     """Whether `out` holds the data set of this plan; raises if it holds anything but that, or a part of it."""
-    complete = (out / 'dataset_info.json').exists()
-    plan_path = out / records.PLAN if complete else incomplete / records.PLAN
+    if out.exists() and not out.is_dir():
+        raise UserError(f'{out} is a file: choose another --out.')
+    complete = (out / checksums.NAME).exists()
+    plan_path = out / records.PLAN if complete else out / records.INCOMPLETE / records.PLAN
+    if not plan_path.exists() and out.is_dir() and any(path.name != records.INCOMPLETE for path in out.iterdir()):
+        if (out / records.INFO).exists():
+            raise UserError(f'{out} holds a data set that is damaged, or of an older version: delete it, or choose '
+                            'another --out.')
+        raise UserError(f'{out} is not empty and was not written by this command: choose another --out.')
     if not plan_path.exists():
-        if out.is_dir() and any(path.name != 'incomplete' for path in out.iterdir()):
-            raise UserError(f'{out} is not empty and was not written by this command: choose another --out.')
-        if out.exists() and not out.is_dir():
-            raise UserError(f'{out} is a file: choose another --out.')
         return False
-    if json.loads(plan_path.read_text()) != described:
+    try:
+        same = json.loads(plan_path.read_bytes()) == described
+    except (OSError, ValueError) as error:
+        raise UserError(f'{plan_path} cannot be read ({error}): delete {out}, or choose another --out.') from error
+    if not same:
         raise UserError(f'{out} holds a data set of other videos, other options or an older version: choose another '
                         '--out, or delete it.')
+    if complete:
+        open_splits(out)  # raises if a file is damaged
+        shutil.rmtree(out / records.INCOMPLETE, ignore_errors=True)  # of a run that was stopped at its very end
     return complete
 
 
@@ -170,11 +185,6 @@ class _decoded:
             self.pool.shutdown(cancel_futures=True)
 
 
-def _rows_path(incomplete: Path, shard: tuple) -> Path:
-    split, number, *_ = shard
-    return incomplete / f'{split}-{number:05d}.jsonl'
-
-
 def _row(video: Video, status: str, decoded: Decoded | None = None, reason: str = '') -> dict:
     ok = status == 'ok'
     return {
@@ -185,13 +195,11 @@ def _row(video: Video, status: str, decoded: Decoded | None = None, reason: str 
     }
 
 
-def _write_shard(plan: Plan, shard: tuple, stream: Iterator[Decoded], out: Path, incomplete: Path, bar: tqdm) -> None:
-    """One shard and the rows of its videos; the rows appear last, and whole."""
+def _write_shard(plan: Plan, shard: tuple, stream: Iterator[Decoded], out: Path, bar: tqdm) -> dict:
+    """Write one shard and then its part: {'checksum': of the shard, 'rows': of its videos}, which is returned."""
     split, number, shards, videos = shard
-    path = out / records.shard_name(plan.name, split, number, shards)
-    temporary = incomplete / path.name
     rows, offset = [], 0
-    with temporary.open('wb') as file:
+    with Output(out, records.shard_name(plan.name, split, number, shards)) as file:
         for video in videos:
             decoded = next(stream)
             bar.update()
@@ -206,62 +214,63 @@ def _write_shard(plan: Plan, shard: tuple, stream: Iterator[Decoded], out: Path,
             rows.append(_row(video, 'ok', decoded, decoded.reason) | {
                 '_record': [number, offset, len(data), records.data_crc(record)]})
             offset += records.record_size(len(data))
-    os.replace(temporary, path)
-    rows_path = _rows_path(incomplete, shard)
-    rows_path.with_suffix('.tmp').write_text(_lines(rows))
-    os.replace(rows_path.with_suffix('.tmp'), rows_path)
+    part = {'checksum': file.checksum, 'rows': rows}
+    framed = records.frame_record(json.dumps(part).encode())  # a record, so that damage is noticed
+    write(out, _part_name(split, number), framed, folder=out / records.INCOMPLETE)
+    return part
 
 
-def _lines(rows: Iterable[dict]) -> str:
-    return ''.join(json.dumps(row) + '\n' for row in rows)
+def _part_name(split: str, number: int) -> str:
+    return f'{split}-{number:05d}.part'
 
 
-def _read_rows(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def _read_parts(plan: Plan, shards: list[tuple], out: Path) -> dict[tuple[str, int], dict]:
+    """(split, number) -> the part of each shard that is written already, and as it was written."""
+    parts, folder = {}, out / records.INCOMPLETE
+    found = [shard for shard in shards if (folder / _part_name(*shard[:2])).exists()]
+    for split, number, count, _ in tqdm(found, unit='shard', desc='checking', disable=not found, dynamic_ncols=True):
+        path, shard = folder / _part_name(split, number), out / records.shard_name(plan.name, split, number, count)
+        try:
+            part = json.loads(records.read_record(path.read_bytes()))
+            if checksums.of_file(shard) != part['checksum']:
+                raise ValueError('its checksum is wrong')
+        except (OSError, ValueError) as error:
+            tqdm.write(f'{shard.name} is damaged ({error}): writing it again')
+            continue
+        parts[split, number] = part
+    return parts
 
 
-def _finish(plan: Plan, shards: list[tuple], out: Path, incomplete: Path, described: dict) -> list[dict]:
-    """Index, manifest, and TFDS's description of the finished shards."""
-    rows = [row for shard in shards for row in _read_rows(_rows_path(incomplete, shard))]
+def _lines(rows: Iterable[dict]) -> bytes:
+    return ''.join(json.dumps(row) + '\n' for row in rows).encode()
+
+
+def _finish(plan: Plan, shards: list[tuple], parts: list[dict], out: Path, described: dict) -> list[dict]:
+    """Index, manifest, and TFDS's description of the finished shards; and the checksums of all."""
+    names = [records.shard_name(plan.name, *shard[:3]) for shard in shards]
+    rows = [row for part in parts for row in part['rows']]
+    incomplete = out / records.INCOMPLETE
     if not any(row['status'] == 'ok' for row in rows):
-        shutil.rmtree(incomplete)  # so that the next try reads the files again
-        for split, number, count, _ in shards:
-            (out / records.shard_name(plan.name, split, number, count)).unlink()
+        with writing(out):
+            for name in names:
+                (out / name).unlink()
+            shutil.rmtree(incomplete)  # so that the next try reads the files again
         reason = f'; the first one: {rows[0]["path"]}: {rows[0]["reason"]}' if rows else ''
         raise UserError(f'none of the {len(rows)} videos can be decoded{reason}.')
-    for split in dict.fromkeys(row['split'] for row in rows):
-        index = [row['_record'] for row in rows if row['split'] == split and row['status'] == 'ok']
-        index = np.array(index, np.int64).reshape(-1, records.INDEX_COLUMNS)
-        np.save(out / records.index_name(plan.name, split), index)
     manifest = [{key: value for key, value in row.items() if key != '_record'} for row in rows]
     manifest += [_row(video, 'missing', reason='listed, and not in the folder of videos') for video in plan.missing]
-    (out / records.MANIFEST).write_text(_lines(manifest))
-    (out / records.PLAN).write_text(json.dumps(described))
-    for name, text in plan.files.items():
-        (out / name).write_text(text)
-    _write_tfds_info(plan, shards, rows, out)
-    shutil.rmtree(incomplete)
+    files = {records.MANIFEST: _lines(manifest), records.PLAN: json.dumps(described).encode(),
+             **{name: text.encode() for name, text in plan.files.items()}}
+    with writing(out):
+        files |= describe(plan, shards, rows, incomplete)
+    for split in dict.fromkeys(row['split'] for row in rows):
+        index = [row['_record'] for row in rows if row['split'] == split and row['status'] == 'ok']
+        content = io.BytesIO()
+        np.save(content, np.array(index, np.int64).reshape(-1, records.INDEX_COLUMNS))
+        files[records.index_name(plan.name, split)] = content.getvalue()
+    sums = {name: part['checksum'] for name, part in zip(names, parts, strict=True)}
+    sums |= {name: write(out, name, content) for name, content in files.items()}
+    write(out, checksums.NAME, checksums.format_sums(sums).encode())
+    with writing(out):
+        shutil.rmtree(incomplete)
     return manifest
-
-
-def _write_tfds_info(plan: Plan, shards: list[tuple], rows: list[dict], out: Path) -> None:
-    import tensorflow_datasets as tfds
-
-    identity = tfds.core.dataset_info.DatasetIdentity(
-        name=plan.name, version=tfds.core.Version('1.0.0'), data_dir=str(out), module_name='data_prep')
-    options = ', '.join(f'{name}={value}' for name, value in plan.options.items())
-    info = tfds.core.DatasetInfo(
-        builder=identity, features=records.features(plan.label_names, plan.encoding),
-        description=f'Decoded videos of {plan.name}, one record each ({options}, encoding={plan.encoding}).')
-    splits = []
-    for split in dict.fromkeys(split for split, *_ in shards):
-        mine = [row['_record'] for row in rows if row['split'] == split and row['status'] == 'ok']
-        count = next(total for name, _, total, _ in shards if name == split)
-        lengths = [sum(record[0] == number for record in mine) for number in range(count)]
-        size = sum(records.record_size(record[2]) for record in mine)
-        template = tfds.core.ShardedFileTemplate(
-            data_dir=str(out), dataset_name=plan.name, split=split, filetype_suffix='tfrecord')
-        splits.append(tfds.core.SplitInfo(
-            name=split, shard_lengths=lengths, num_bytes=size, filename_template=template))
-    info.set_splits(tfds.core.splits.SplitDict(splits))
-    info.write_to_directory(str(out))

@@ -15,8 +15,10 @@ from ml_collections import config_flags
 from data_prep.__main__ import build_parser, run
 from main import TASKS
 from tests.data_prep.videos import ramp, write_video
+from tests.data_sets import edit_rows, seal
 from tests.train.test_step import Flat
 from vididi_jax import config as configs
+from vididi_jax.data.source import ROW
 from vididi_jax.errors import UserError
 from vididi_jax.flags import choose_task
 from vididi_jax.schedule import SCHEDULES, Schedule, resolve
@@ -236,9 +238,7 @@ def test_all_evaluations_of_a_run_are_one_table_and_one_result(root, finished, t
 def test_groups_are_left_out_in_turn(root, tiny_motion, tiny_config, tmp_path, capsys):
     """Of a prepared folder with groups and the split 'train' only; the pretraining saw every video."""
     data = shutil.copytree(tiny_motion, tmp_path / 'data')
-    rows = [json.loads(line) for line in (data / 'manifest.jsonl').read_text().splitlines()]
-    rows = [row | {'group': f'person{i // 16}'} for i, row in enumerate(rows) if row['split'] == 'train']
-    (data / 'manifest.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    edit_rows(data, lambda i, row: row | {'group': f'person{i // 16}'} if row['split'] == 'train' else None)
     tiny_config.data.dir, tiny_config.epochs = str(data), 1
     task('pretrain')(tiny_config, str(tmp_path / 'work'))
     config = configs.load_config(f'{root}/configs/eval_all.py:grouped')
@@ -258,7 +258,8 @@ def test_groups_are_left_out_in_turn(root, tiny_motion, tiny_config, tmp_path, c
 def test_retrieval_of_an_incomplete_set_is_refused(root, tiny_motion, tiny_config, tmp_path):
     data = shutil.copytree(tiny_motion, tmp_path / 'data')
     with (data / 'manifest.jsonl').open('a') as file:
-        file.write('{"id": "x", "label": "left", "group": "", "split": "test", "frames": null, "status": "missing"}\n')
+        file.write(json.dumps(dict.fromkeys(ROW) | {'label': 'left', 'split': 'test', 'status': 'missing'}) + '\n')
+    seal(data)
     tiny_config.data.dir = str(data)
     write_config(tiny_config, tmp_path / 'work')
     config = configs.load_config(f'{root}/configs/retrieval.py:smoke')

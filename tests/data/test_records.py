@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vididi_jax.data import records
+from vididi_jax.errors import UserError
 
 
 def example(encoding, count=3, height=16, width=20):
@@ -29,8 +30,8 @@ def test_framing_is_length_checksum_data_checksum():
     assert struct.unpack('<Q', framed[:8]) == (5,) and framed[12:17] == b'hello'
     assert len(framed) == records.record_size(5) == 21
     empty = records.frame_record(b'')
-    crcs = records.masked_crc(b'hello'), records.masked_crc(b'')
-    assert list(records.scan(framed + empty)) == [(0, 5, crcs[0]), (21, 0, crcs[1])]
+    assert records.read_record(framed + empty) == b'hello' and records.read_record(framed + empty, 21) == b''
+    assert records.data_crc(framed) == records.masked_crc(b'hello')
 
 
 @pytest.mark.parametrize('position', [0, 9, 14, 20])
@@ -44,7 +45,7 @@ def test_every_flipped_bit_is_noticed(position):
 @pytest.mark.parametrize('length', [4, 13, 20])
 def test_a_cut_record_is_noticed(length):
     with pytest.raises(ValueError, match='ends within'):
-        list(records.scan(records.frame_record(b'hello')[:length]))
+        records.read_record(records.frame_record(b'hello')[:length])
 
 
 def test_raw_frames_come_back_exactly():
@@ -57,6 +58,20 @@ def test_raw_frames_come_back_exactly():
 def test_jpeg_frames_come_back_nearly_with_their_colours_in_order():
     video, data, _ = example('jpeg')
     assert np.abs(records.Record(data).frames(range(3)).astype(int) - video).mean() < 3  # quality 95
+
+
+def test_frames_that_are_no_images_of_their_size_are_one_sentence():
+    """In a record whose checksum is right."""
+    video, _, fields = example('jpeg')
+    broken = {
+        'no jpeg': records.serialise([b'jpeg', b''], 'jpeg', fields),
+        'another size': records.serialise([records.encode_frame(video[0, :9], 'jpeg')] * 2, 'jpeg', fields),
+        'few pixels': records.serialise([b'123'] * 2, 'raw', fields),
+        'few frames': records.serialise([records.encode_frame(video[0], 'jpeg')], 'jpeg', fields),
+    }
+    for data in broken.values():
+        with pytest.raises(UserError, match='shard 7: frame 1 of an id cannot be decoded'):
+            records.Record(data, 'shard 7').frames([1])
 
 
 def test_only_the_frames_asked_for_are_decoded(monkeypatch):

@@ -1,10 +1,10 @@
 """Opening a data set: what is known of it, and every way in which it can be broken."""
 
-import json
 import os
 import pickle
 import resource
 import shutil
+import subprocess
 from argparse import Namespace
 
 import numpy as np
@@ -12,6 +12,8 @@ import pytest
 
 from data_prep import motion, verify
 from data_prep.writer import write_dataset
+from tests.data_sets import edit_rows, seal
+from vididi_jax.data import records
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 
@@ -33,10 +35,19 @@ def test_what_is_known_without_reading_records(tiny_motion):
     assert pickle.loads(pickle.dumps(source))[5].id == source[5].id
 
 
-def test_the_fingerprint_follows_the_data(tiny_motion, copy):
-    assert RecordSource(copy, 'train').fingerprint == RecordSource(tiny_motion, 'train').fingerprint
-    (copy / 'manifest.jsonl').write_text((copy / 'manifest.jsonl').read_text().replace('"left"', '"right"', 1))
-    assert RecordSource(copy, 'train').fingerprint != RecordSource(tiny_motion, 'train').fingerprint
+def test_the_fingerprint_follows_the_data_and_not_its_place(tiny_motion, copy):
+    fingerprint = RecordSource(tiny_motion, 'train').fingerprint
+    assert RecordSource(copy, 'train').fingerprint == fingerprint
+    for name, old, new in (('plan.json', '"root": ""', '"root": "/videos"'), ('plan.json', '"left"', '"right"'),
+                           ('manifest.jsonl', 'ok', 'missing'), ('label.labels.txt', 'left', 'back'),
+                           ('features.json', 'float32', 'float64'), ('dataset_info.json', 'Decoded', 'Encoded')):
+        before = (copy / name).read_text()
+        (copy / name).write_text(before.replace(old, new, 1))
+        seal(copy)
+        try:
+            assert (RecordSource(copy, 'test').fingerprint == fingerprint) == ('root' in old)
+        finally:
+            (copy / name).write_text(before)
 
 
 def test_other_pixels_are_other_data(tmp_path):
@@ -53,50 +64,101 @@ def test_other_pixels_are_other_data(tmp_path):
             check()
 
 
-def truncate(directory):
-    path = shard(directory)
-    os.truncate(path, path.stat().st_size - 1)
-
-
-def edit_manifest(directory):
-    path = directory / 'manifest.jsonl'
-    path.write_text(path.read_text().split('\n', 1)[1])
-
-
-def edit_index(directory, rows=slice(-1), columns=slice(None)):
+def edit_index(directory, rows=slice(None), columns=slice(None), dtype=np.int64):
     path = directory / 'motion-train.index.npy'
-    np.save(path, np.load(path)[rows, columns])
+    np.save(path, np.load(path)[rows, columns].astype(dtype))
 
 
-DAMAGE = {
-    'truncated shard': (truncate, 'bytes instead of'),
+def replace(name, old, new):
+    def harm(directory):
+        text = (directory / name).read_bytes()
+        assert old in text
+        (directory / name).write_bytes(text.replace(old, new, 1))
+
+    return harm
+
+
+def cut(name, length):
+    return lambda directory: os.truncate(directory / name, length)
+
+
+DAMAGE = {  # of files that have checksums
+    'truncated shard': (lambda d: os.truncate(shard(d), 99), 'has 99 bytes instead of'),
     'missing shard': (lambda d: shard(d).unlink(), 'is missing'),
-    'manifest without a line': (edit_manifest, '47 videos'),
-    'manifest cut': (lambda d: (d / 'manifest.jsonl').write_text('{"id": '), 'manifest.jsonl cannot be read'),
-    'missing manifest': (lambda d: (d / 'manifest.jsonl').unlink(), 'manifest.jsonl cannot be read'),
-    'index without a row': (edit_index, '47 records'),
-    'index of an older version': (lambda d: edit_index(d, slice(None), slice(3)), r'\(48, 3\).* set again'),
-    'missing index': (lambda d: (d / 'motion-train.index.npy').unlink(), 'index.npy cannot be read'),
-    'missing labels': (lambda d: (d / 'label.labels.txt').unlink(), 'label.labels.txt cannot be read'),
-    'broken description': (lambda d: (d / 'dataset_info.json').write_text('{}'), 'dataset_info.json cannot be read'),
-    'unfinished': (lambda d: (d / 'dataset_info.json').unlink(), 'not a prepared data set'),
+    'labels cut': (cut('label.labels.txt', 20), 'label.labels.txt is not what was written'),
+    'missing labels': (lambda d: (d / 'label.labels.txt').unlink(), 'label.labels.txt is missing'),
+    'another width': (replace('manifest.jsonl', b'"width": 16', b'"width": 32'), 'manifest.jsonl is not what'),
+    'another path': (replace('manifest.jsonl', b'train/00000', b'train/00001'), 'manifest.jsonl is not what'),
+    'missing manifest': (lambda d: (d / 'manifest.jsonl').unlink(), 'manifest.jsonl is missing'),
+    "bit in an index's header": (replace('motion-train.index.npy', b'descr', b'dascr'), 'train.index.npy is not what'),
+    'a folder for an index': (lambda d: ((d / 'motion-train.index.npy').unlink(),
+                                         (d / 'motion-train.index.npy').mkdir()), 'index.npy is missing'),
+    'other features': (replace('features.json', b'uint8', b'uint9'), 'features.json is not what'),
+    'another plan': (replace('plan.json', b'"seed": 0', b'"seed": 1'), 'plan.json is not what'),
+    'broken description': (cut('dataset_info.json', 0), 'dataset_info.json is not what'),
+    'checksums cut': (cut('SHA256SUMS', 100), 'SHA256SUMS is damaged'),
+    'checksums of fewer files': (replace('SHA256SUMS', b'  features.json', b'  manifest.json'), 'damaged'),
+    'no checksums, as there once were': (lambda d: (d / 'SHA256SUMS').unlink(), 'older version.*prepare it again'),
+}
+SEALED = {  # and of files whose checksums were written anew
+    'manifest without a line': (lambda d: edit_rows(d, lambda i, row: row if i else None), '47 videos'),
+    'manifest cut': (cut('manifest.jsonl', 20), 'manifest.jsonl cannot be read'),
+    'manifest without a width': (replace('manifest.jsonl', b'"width": 16, ', b''), r'manifest.jsonl.*\(.*line 1 is no'),
+    'index without a row': (lambda d: edit_index(d, slice(-1)), '47 in the index'),
+    'index of another shape': (lambda d: edit_index(d, columns=slice(3)), r'index.npy cannot be read.*\(48, 3\)'),
+    'index of floats': (lambda d: edit_index(d, dtype=float), 'index.npy cannot be read.*float64'),
+    'index without a header': (lambda d: (d / 'motion-train.index.npy').write_bytes(b'x'), 'index.npy cannot be read'),
+    'labels that are no text': (lambda d: (d / 'label.labels.txt').write_bytes(b'\xff'), 'labels.txt cannot be read'),
+    'empty description': (lambda d: (d / 'dataset_info.json').write_text('{}'), 'dataset_info.json cannot be read'),
+    'plan of another format': (replace('plan.json', b'"format": 3', b'"format": 9'), 'plan.json cannot be.*format'),
+    'a file less': (lambda d: (d / 'features.json').unlink(), 'SHA256SUMS does not list features.json'),
 }
 
 
-@pytest.mark.parametrize('damage', DAMAGE)
+@pytest.mark.parametrize('damage', [*DAMAGE, *SEALED])
 def test_damage_is_named_on_opening(copy, damage):
-    harm, message = DAMAGE[damage]
+    harm, message = (DAMAGE | SEALED)[damage]
     harm(copy)
+    if damage in SEALED:
+        seal(copy)
     for check in (lambda: RecordSource(copy, 'train'), lambda: verify.verify(str(copy))):
         with pytest.raises(UserError, match=message):
             check()
 
 
+def test_what_is_not_finished_is_no_data_set(copy):
+    (copy / 'incomplete').mkdir()
+    (copy / 'SHA256SUMS').unlink()
+    with pytest.raises(UserError, match='not a prepared data set.*finish'):
+        RecordSource(copy, 'train')
+
+
+def test_files_that_are_not_of_the_data_set_are_named_by_verify(copy):
+    """Nothing reads them."""
+    fingerprint = RecordSource(copy, 'train').fingerprint
+    for name in ('boxes_test.csv', 'notes.txt'):
+        (copy / name).write_text('x')
+    assert RecordSource(copy, 'train').fingerprint == fingerprint
+    with pytest.raises(UserError, match=r'boxes_test.csv is no file of the data set: .* \(1 more files are wrong\)'):
+        verify.verify(str(copy))
+
+
+def test_sha256sum_checks_it_too(copy):
+    command = ['sha256sum', '--check', '--strict', '--quiet', 'SHA256SUMS']
+    assert subprocess.run(command, cwd=copy).returncode == 0
+    flip(shard(copy), 5_000)
+    assert subprocess.run(command, cwd=copy, capture_output=True).returncode == 1
+
+
+def flip(path, position):
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
 def test_a_flipped_bit_is_named_on_reading_and_by_verify(copy):
-    data = bytearray(shard(copy).read_bytes())
     offset, length = np.load(copy / 'motion-train.index.npy')[7, 1:3]
-    data[offset + length // 2] ^= 1
-    shard(copy).write_bytes(data)
+    flip(shard(copy), offset + length // 2)
     source = RecordSource(copy, 'train')
     assert source[6].num_frames == 24
     for check in (lambda: source[7], lambda: verify.verify(str(copy))):
@@ -109,12 +171,29 @@ def test_verify_counts_every_record(tiny_motion, capsys):
     assert 'train: 48 records of 48 listed' in capsys.readouterr().out
 
 
-def test_a_manifest_of_other_videos_is_noticed(copy):
-    rows = [json.loads(line) for line in (copy / 'manifest.jsonl').read_text().splitlines()]
-    rows[0], rows[1] = rows[1], rows[0]
-    (copy / 'manifest.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
-    with pytest.raises(UserError, match='differ at motion_train_00001'):
-        verify.verify(str(copy))
+@pytest.mark.parametrize('change', [{'frames': 23}, {'width': 15}, {'label': 'pulsing'}, {'id': 'x'}])
+def test_a_record_that_is_another_video_than_the_manifest_has_is_refused(copy, change):
+    """Where the checksums are right, because somebody has written them anew."""
+    edit_rows(copy, lambda i, row: row | change if i == 3 else row)
+    source = RecordSource(copy, 'train')
+    assert source[2].id == 'motion_train_00002'
+    with pytest.raises(UserError, match='offset .* another video than manifest.jsonl has'):
+        source[3]
+
+
+def test_a_record_that_is_none_is_one_sentence(copy):
+    """Its own checksum, that of the index and that of the file are right."""
+    index = np.load(copy / 'motion-train.index.npy')
+    data = bytearray(shard(copy).read_bytes())
+    record = records.frame_record(b'\xff' * int(index[0, 2]))
+    data[: len(record)] = record
+    shard(copy).write_bytes(data)
+    index[0, 3] = records.data_crc(record)
+    np.save(copy / 'motion-train.index.npy', index)
+    seal(copy)
+    source = RecordSource(copy, 'train')
+    with pytest.raises(UserError, match='offset 0: .*run `python -m data_prep verify'):
+        source[0]
 
 
 def test_more_records_are_read_than_files_may_be_open(tiny_motion):

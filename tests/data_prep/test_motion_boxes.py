@@ -7,6 +7,7 @@ import pytest
 
 from data_prep import motion, motion_boxes
 from data_prep.__main__ import build_parser, run
+from tests.data_sets import seal
 from vididi_jax.data.source import RecordSource
 from vididi_jax.detection import ava
 from vididi_jax.detection.keyframes import open_keyframes
@@ -112,11 +113,22 @@ def test_annotations_that_do_not_fit_the_records_are_refused(data, tmp_path):
     copy = shutil.copytree(data, tmp_path / 'data')
     path = copy / 'annotations_test.csv'
     path.write_text(''.join(line for line in path.read_text().splitlines(True) if 'test_00004' not in line))
+    seal(copy)
     with pytest.raises(UserError, match=r"does not list the keyframe 'motion_test_00004,0902' \(1 in all\)"):
         open_keyframes(RecordSource(copy, 'test'))
     path.unlink()
-    with pytest.raises(UserError, match='annotations_test.csv cannot be read'):
+    with pytest.raises(UserError, match='annotations_test.csv is missing'):
         open_keyframes(RecordSource(copy, 'test'))
+
+
+def test_boxes_that_are_no_files_of_the_data_set_are_not_read(data, tiny_motion, tmp_path):
+    copy = shutil.copytree(tiny_motion, tmp_path / 'data')
+    for name in ('annotations_test.csv', 'boxes_test.csv', 'label_map.pbtxt'):
+        shutil.copy(data / name, copy)
+    for kind, message in ((ava.ANNOTATIONS, 'annotations_test.csv is no file of the data set, so it is none for'),
+                          (ava.DETECTOR, 'boxes_test.csv is no file of the data set: give data_prep --boxes_test')):
+        with pytest.raises(UserError, match=message):
+            open_keyframes(RecordSource(copy, 'test'), kind)
 
 
 def test_small_frames_are_refused():

@@ -2,11 +2,14 @@
 
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -73,7 +76,7 @@ def test_tfds_reads_what_is_written(videos, tiny_motion, tmp_path):
     info = tfds.builder_from_directory(str(tiny_motion)).info
     assert {name: split.num_examples for name, split in info.splits.items()} == {'train': 48, 'test': 16}
     shard = (tiny_motion / 'motion-test.tfrecord-00000-of-00001').read_bytes()
-    offset, *_ = list(records.scan(shard))[3]
+    offset = int(np.load(tiny_motion / 'motion-test.index.npy')[3, 1])
     example = info.features.deserialize_example_np(records.read_record(shard, offset))
     mine = RecordSource(tiny_motion, 'test')[3]
     np.testing.assert_array_equal(example['frames'], mine.frames(range(24)))
@@ -132,7 +135,7 @@ def test_a_killed_run_goes_on_and_writes_the_same_bytes(tmp_path, root, tiny_mot
     command = [sys.executable, '-m', 'data_prep', 'motion', *options]
     process = subprocess.Popen([*command, f'--out={tmp_path / "killed"}'], cwd=root, stderr=subprocess.DEVNULL)
     incomplete = tmp_path / 'killed' / 'incomplete'
-    while not list(incomplete.glob('*.jsonl')):
+    while not list(incomplete.glob('*.part')):
         assert process.poll() is None
         time.sleep(0.01)
     tasks = Path(f'/proc/{process.pid}/task')
@@ -148,8 +151,99 @@ def test_a_killed_run_goes_on_and_writes_the_same_bytes(tmp_path, root, tiny_mot
     files = {path.name for path in (tmp_path / 'whole').iterdir()}
     assert files == {path.name for path in (tmp_path / 'killed').iterdir()}
     assert all((tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'killed' / name).read_bytes()
-               for name in files if name != 'dataset_info.json')
+               for name in files)
     assert children and not any(os.path.exists(f'/proc/{child}') for child in children)
+
+
+def small_motion(shards=1):
+    """A plan of 64 videos of 512 bytes a shard and two test videos, and how they are made."""
+    return motion.plan(Namespace(train=64 * shards, test=2, frames=2, size=8, seed=0))
+
+
+def same_files(one, other):
+    return {path.name: path.read_bytes() for path in one.iterdir()} == {
+        path.name: path.read_bytes() for path in other.iterdir()}
+
+
+def test_a_disk_that_fills_up_is_one_sentence_and_the_run_goes_on(tmp_path, capsys):
+    """Here a limit on the size of files: below that of the plan, of the manifest, and of the shard."""
+    write_dataset(*small_motion(), tmp_path / 'whole', workers=1)
+    names = 'plan.json', 'manifest.jsonl', 'motion-train.tfrecord-00000-of-00001'
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for name in names:
+        size = (tmp_path / 'whole' / name).stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, hard))
+        try:
+            with pytest.raises(UserError, match=r'cannot write to .*out .* the same command goes on from here'):
+                write_dataset(*small_motion(), tmp_path / 'out', workers=1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    write_dataset(*small_motion(), tmp_path / 'out', workers=1)
+    assert same_files(tmp_path / 'out', tmp_path / 'whole')
+
+
+class Stop(Exception):
+    pass
+
+
+def decode_some(video, *, decode):
+    if video.id == 'motion_train_00070':
+        raise Stop
+    return decode(video)
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path):
+    os.truncate(path, 100)
+
+
+@pytest.mark.parametrize('file', ['motion-train.tfrecord-00000-of-00002', 'incomplete/train-00000.part'])
+@pytest.mark.parametrize('harm', [flip, cut, Path.unlink])
+def test_what_a_stopped_run_has_written_is_read_again(tmp_path, capsys, file, harm):
+    """And written again where it is damaged."""
+    plan, decode = small_motion(shards=2)
+    for out in (tmp_path / 'kept', tmp_path / 'harmed'):
+        with pytest.raises(Stop):
+            write_dataset(plan, partial(decode_some, decode=decode), out, workers=1)
+    harm(tmp_path / 'harmed' / file)
+    capsys.readouterr()
+    write_dataset(plan, decode, tmp_path / 'harmed', workers=1)
+    printed = capsys.readouterr().out
+    without_part = harm is Path.unlink and file.endswith('part')  # as if the run had been stopped before
+    assert 'going on' not in printed and ('00000-of-00002 is damaged' in printed) != without_part
+    write_dataset(plan, decode, tmp_path / 'kept', workers=1)
+    assert 'going on after 64 of 130' in capsys.readouterr().out
+    assert same_files(tmp_path / 'kept', tmp_path / 'harmed')
+
+
+def test_a_damaged_data_set_is_not_called_complete(tmp_path, capsys):
+    """Whatever is damaged, what the command wrote is not written over: the user deletes it."""
+    write_dataset(*small_motion(), tmp_path / 'whole', workers=1)
+    harms = {'manifest.jsonl': flip, 'plan.json': flip, 'features.json': cut, 'label.labels.txt': Path.unlink,
+             'motion-train.tfrecord-00000-of-00001': cut, 'SHA256SUMS': Path.unlink}
+    capsys.readouterr()
+    for name, harm in harms.items():
+        out = shutil.copytree(tmp_path / 'whole', tmp_path / name)
+        harm(out / name)
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        with pytest.raises(UserError, match='delete'):
+            write_dataset(*small_motion(), out, workers=1)
+        assert before == {path.name: path.read_bytes() for path in out.iterdir()}
+    assert 'complete' not in capsys.readouterr().out
+
+
+def test_a_damaged_plan_of_a_stopped_run_is_one_sentence(tmp_path):
+    plan, decode = small_motion(shards=2)
+    with pytest.raises(Stop):
+        write_dataset(plan, partial(decode_some, decode=decode), tmp_path / 'out', workers=1)
+    cut(tmp_path / 'out' / 'incomplete' / 'plan.json')
+    with pytest.raises(UserError, match=r'incomplete/plan.json cannot be read .*: delete'):
+        write_dataset(plan, decode, tmp_path / 'out', workers=1)
 
 
 LISTS = {

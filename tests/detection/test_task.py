@@ -12,6 +12,7 @@ from configs import ava_detection, finetune, motion_detection
 from configs import report as report_config
 from data_prep.__main__ import build_parser
 from main import TASKS
+from tests.data_sets import seal
 from vididi_jax.data.clips import centre_frames_needed
 from vididi_jax.data.source import RecordSource
 from vididi_jax.detection import ava, task
@@ -119,40 +120,41 @@ def test_probabilities_are_of_the_largest_features_in_each_box():
 
 def test_smoke_is_judged_by_the_files_it_writes(workdir, settings, tiny_boxes, tmp_path, capsys):
     assert TASKS['detection'][0] == task.__name__
-    data = shutil.copytree(tiny_boxes, tmp_path / 'data')
+    data, label_map = shutil.copytree(tiny_boxes, tmp_path / 'data'), tiny_boxes / 'label_map.pbtxt'
+    counting = data / 'label_map_evaluated.pbtxt'
+    names = {number: name for number, name in ava.read_label_map(label_map).items() if number in (3, 8)}
+    counting.write_text(ava.format_label_map(names))
+    seal(data)
     config = settings(**{'data.dir': str(data)})
     metrics = task.run(config, str(workdir))
     folder = workdir / 'eval' / 'detection'
     result = json.loads((folder / 'results.json').read_text())
     assert result['metrics'] == metrics and set(metrics) == {'V', 'dV', 'joined'} and result['task'] == 'detection'
-    truth, label_map = tiny_boxes / 'annotations_test.csv', tiny_boxes / 'label_map.pbtxt'
+    truth = tiny_boxes / 'annotations_test.csv'
     for kind, name in (('V', 'detections_V'), ('dV', 'detections_dV'), ('joined', 'detections')):
-        again = evaluate_csv(truth, folder / f'{name}.csv', label_map)
+        again = evaluate_csv(truth, folder / f'{name}.csv', counting)
         assert again['frame_mAP'] == metrics[kind]['frame_mAP'] and again['per_class'] == result['per_class'][kind]
+        assert set(again['per_class']) <= set(names.values())  # two classes count,
     boxes, submitted = ava.read_boxes(truth), ava.read_boxes(folder / 'detections.csv')
-    assert len(submitted.score) == 8 * len(boxes.box)  # ground-truth boxes, each with all classes
+    assert len(submitted.score) == 8 * len(boxes.box)  # and the head has all
     assert submitted.keyframes == boxes.keyframes and (submitted.score > 0).all() and (submitted.score < 1).all()
     np.testing.assert_allclose(submitted.box[::8], boxes.box, atol=1e-6)  # float32
     assert result['counts']['test'] | {'listed': 8, 'videos': 8, 'keyframes': 8, 'boxes': len(boxes.box)} == (
         result['counts']['test'])
     assert result['boxes'] == 'annotations' and result['checkpoint_step'] == 24 and result['encoder'] == 'trained'
-    assert result['evaluator_counts']['joined']['detections'] == len(submitted.score)
+    assert result['evaluator_counts']['joined']['detections_outside_label_map'] == 6 * len(boxes.box)
+    assert result['label_map'] == counting.name
     assert (folder / 'keyframes.png').read_bytes().startswith(b'\x89PNG')
     assert 'detection on 24 videos of motion_boxes/train-test: 2 epochs x 3 steps of 8' in capsys.readouterr().out
 
     rows = read_metrics(folder / 'run')
     config.detection.boxes, config.eval.run, config.eval.name = 'boxes', 'detection', 'detector'
-    names = ava.read_label_map(label_map)
-    (data / 'label_map_evaluated.pbtxt').write_text(ava.format_label_map({3: names[3], 8: names[8]}))
     task.run(config, str(workdir))
     other = json.loads((workdir / 'eval' / 'detector' / 'results.json').read_text())
     asked = open_keyframes(RecordSource(tiny_boxes, 'test'), 'boxes')
     assert other['boxes'] == 'boxes' and other['counts']['test']['boxes'] == asked.mask.sum()
     submitted = ava.read_boxes(workdir / 'eval' / 'detector' / 'detections.csv', detected=True)
-    assert len(submitted.score) == 8 * asked.mask.sum()  # the head has all classes,
-    assert set(other['per_class']['joined']) <= {names[3], names[8]}  # and two of them count
-    assert other['evaluator_counts']['joined']['detections_outside_label_map'] == 6 * asked.mask.sum()
-    assert (result['label_map'], other['label_map']) == ('label_map.pbtxt', 'label_map_evaluated.pbtxt')
+    assert len(submitted.score) == 8 * asked.mask.sum()
     assert read_metrics(folder / 'run') == rows and not (workdir / 'eval' / 'detector' / 'run').exists()
 
     page.run(report_config.get_config(), str(workdir))
@@ -179,6 +181,7 @@ def test_a_frozen_detector_judges_frames_of_evaluations_own_size(workdir, settin
         'eval.size': 48, 'detection.orders': (0,)})
     metrics = task.run(config, str(workdir))
     result = json.loads((workdir / 'eval' / 'detection_frozen' / 'results.json').read_text())
+    assert result['label_map'] == 'label_map.pbtxt'
     assert result['metrics'] == metrics and result['frozen'] and 'in 48 pixels' in result['clips_x_crops']
     before, after = (load_encoder_variables(path)[0] for path in (workdir, workdir / 'eval/detection_frozen/run'))
     jax.tree.map(np.testing.assert_array_equal, before, after)
@@ -220,6 +223,7 @@ def test_a_data_set_without_boxes_is_refused(workdir, settings, tiny_motion):
 def test_labels_of_other_classes_are_refused(workdir, settings, tiny_boxes, tmp_path):
     data = shutil.copytree(tiny_boxes, tmp_path / 'data')
     (data / 'label_map.pbtxt').write_text(ava.format_label_map({11: 'sit', 12: 'stand'}))
+    seal(data)
     with pytest.raises(UserError, match=r'no action of the annotations of train .* is of a class of label_map.pbtxt'):
         task.run(settings(**{'data.dir': str(data)}), str(workdir))
 
@@ -227,7 +231,11 @@ def test_labels_of_other_classes_are_refused(workdir, settings, tiny_boxes, tmp_
 def test_boxes_of_a_detector_that_are_not_there_are_named(workdir, settings, tiny_boxes, tmp_path):
     data = shutil.copytree(tiny_boxes, tmp_path / 'data')
     (data / 'boxes_test.csv').unlink()
-    with pytest.raises(UserError, match=r'boxes_test.csv does not exist: .*boxes=annotations'):
+    plan = json.loads((data / 'plan.json').read_text())
+    del plan['files']['boxes_test.csv']
+    (data / 'plan.json').write_text(json.dumps(plan))
+    seal(data)
+    with pytest.raises(UserError, match=r'boxes_test.csv is no file of the data set: .*boxes=annotations'):
         task.run(settings(**{'data.dir': str(data), 'detection.boxes': 'boxes'}), str(workdir))
 
 

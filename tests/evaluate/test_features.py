@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from argparse import Namespace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 
 from configs import features as features_config
+from data_prep import motion
+from data_prep.writer import write_dataset
+from tests.data_sets import edit_rows
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import features
@@ -63,8 +67,7 @@ def test_other_weights_data_or_views_are_computed_anew(encoder, tiny_motion, tmp
     extract_features(encoder, tiny_motion, tmp_path / 'cache', (0,))
     moved = encoder._replace(variables=jax.tree.map(lambda x: x + 1, encoder.variables))
     other = shutil.copytree(tiny_motion, tmp_path / 'data')
-    text = (other / 'manifest.jsonl').read_text()
-    (other / 'manifest.jsonl').write_text(text.replace('"left"', '"right"', 1))
+    edit_rows(other, lambda i, row: row | {'group': 'one'})
     variants = [dict(encoder=moved), dict(data=other), dict(split='train'), dict(views=VIEWS._replace(stride=1)),
                 dict(views=VIEWS._replace(crops='three')), dict(views=VIEWS._replace(crops='random')),
                 dict(views=VIEWS._replace(crops='random', seed=1))]
@@ -143,20 +146,25 @@ def test_views_that_cannot_be_are_refused():
             features.read_views(config, (0, 2))
 
 
-def test_the_features_task_leaves_out_short_videos_if_asked(finished, tiny_motion, tmp_path, capsys):
-    data = shutil.copytree(tiny_motion, tmp_path / 'data')
-    rows = [json.loads(line) for line in (data / 'manifest.jsonl').read_text().splitlines()]
-    rows[50]['frames'] = 7  # the third of 'test'; a clip has eight
-    (data / 'manifest.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+def test_the_features_task_uses_what_there_is_and_says_so(finished, tmp_path, capsys):
+    """One video of 'test' is broken, and one shorter than a clip."""
+    plan, decode = motion.plan(Namespace(train=8, test=16, frames=24, size=16, seed=0))
+
+    def decode_some(video):
+        frames = {'motion_test_00002': 7, 'motion_test_00005': 0}.get(video.id)
+        decoded = decode(video)
+        return decoded._replace(frames=decoded.frames[:frames])
+
+    write_dataset(plan, decode_some, tmp_path / 'data', workers=1)
     config = features_config.get_config('smoke')
-    config.eval.split, config.eval.short_video, config.data.dir = 'test', 'drop', str(data)
+    config.eval.split, config.eval.short_video, config.data.dir = 'test', 'drop', str(tmp_path / 'data')
     with np.load(features.run(config, str(shutil.copytree(finished[0], tmp_path / 'work')))) as file:
         counts = json.loads(str(file['about']))['counts']
-        assert (counts['videos'], counts['looped'], counts['dropped']) == (15, 0, 1)
-        assert list(file['ids']) == [row['id'] for row in rows[48:] if row['frames'] == 24]
-        assert len(file['V']) == len(file['dV']) == 15 and np.isfinite(file['V']).all()
-    printed = capsys.readouterr().out
-    assert '0 looped, 1 dropped as too short), 3 x 1 (centre) views, 3.0 different clips a video' in printed
+        assert counts == counts | {'listed': 16, 'ok': 15, 'broken': 1, 'videos': 14, 'looped': 0, 'dropped': 1}
+        assert list(file['ids']) == [f'motion_test_{i:05d}' for i in range(16) if i not in (2, 5)]
+        assert len(file['V']) == len(file['dV']) == 14 and np.isfinite(file['V']).all()
+    assert ("14 of 16 listed videos of split 'test' (0 missing, 1 broken, 0 looped, 1 dropped as too short), "
+            '3 x 1 (centre) views, 3.0 different clips a video') in capsys.readouterr().out
 
 
 def test_the_features_task_writes_ids_labels_and_counts(finished, encoder, tiny_motion, tmp_path, capsys):

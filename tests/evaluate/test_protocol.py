@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from configs import retrieval
+from tests.data_sets import edit_rows, seal
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.protocol import deal, open_protocol
 
@@ -20,11 +21,10 @@ def config(variant='smoke', **changes):
 def edit(data, out, change, **plan):
     """A copy of a data set whose manifest's rows went through `change`."""
     shutil.copytree(data, out)
-    rows = [json.loads(line) for line in (out / 'manifest.jsonl').read_text().splitlines()]
-    (out / 'manifest.jsonl').write_text(''.join(json.dumps(change(i, row)) + '\n' for i, row in enumerate(rows)))
     if plan:
         old = json.loads((out / 'plan.json').read_text())
         (out / 'plan.json').write_text(json.dumps({**old, 'options': {**old['options'], **plan}}))
+    edit_rows(out, change)
     return str(out)
 
 
@@ -147,6 +147,7 @@ def test_a_split_without_a_single_video_is_refused_even_if_missing_ones_are_allo
     next(split for split in described['splits'] if split['name'] == 'test')['shardLengths'] = ['0']
     info.write_text(json.dumps(described))
     (tmp_path / 'data' / 'motion-test.tfrecord-00000-of-00001').write_bytes(b'')
+    seal(data)
     settings = config()
     settings.allow_missing = True
     with pytest.raises(UserError, match=r"'test' .* none of its 16 listed videos \(0 missing, 16 broken\)"):
@@ -156,5 +157,6 @@ def test_a_split_without_a_single_video_is_refused_even_if_missing_ones_are_allo
 def test_labels_that_are_all_the_same_are_refused(tiny_motion, tmp_path):
     one = edit(tiny_motion, tmp_path / 'one', lambda i, row: row | {'label': 'left'})
     (tmp_path / 'one' / 'label.labels.txt').write_text('left\n')
+    seal(one)
     with pytest.raises(UserError, match='evaluation needs labels'):
         open_protocol(config(), one)

@@ -4,7 +4,7 @@ A prepared data set is a TFDS data set directory. Shards `NAME-SPLIT.tfrecord-00
   uint64 length | uint32 masked crc32c(length) | data | uint32 masked crc32c(data), little-endian,
 with data a serialised tf.train.Example. Beside them: features.json, dataset_info.json and label.labels.txt (TFDS),
 `NAME-SPLIT.index.npy` (int64 (N, 4): shard, offset of the record, length of its data, masked crc32c of its data),
-manifest.jsonl, one line a listed video, and plan.json, what data_prep was asked for.
+manifest.jsonl, one line a listed video, plan.json, what data_prep was asked for, and SHA256SUMS (`data.checksums`).
 
 Features of an example: `frames` (a list of jpeg images, or of raw uint8 frames), `id`, `label`, `group`, `fps` (0 if
 the file does not say), `num_frames`, `height`, `width`. Each frame is an element of its own, so that a reader decodes
@@ -12,19 +12,22 @@ only the frames it needs.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import cv2
 import google_crc32c
 import numpy as np
 from tensorflow_datasets.proto import tf_example_pb2  # not where threads read: in several at once it deadlocks
 
+from vididi_jax.errors import UserError
+
 ENCODINGS = ('jpeg', 'raw')
 JPEG_QUALITY = 95
 MANIFEST = 'manifest.jsonl'
 PLAN = 'plan.json'
-FORMAT = 2  # of the index; part of the plan, so that a data set of another one is not taken for complete
+INFO, FEATURES = 'dataset_info.json', 'features.json'  # TFDS's
+INCOMPLETE = 'incomplete'  # folder of a data set that is being written
+FORMAT = 3  # of the directory; part of the plan, so that a data set of another one is not taken for complete
 INDEX_COLUMNS = 4
 LABELS = 'label.labels.txt'  # TFDS's file of class names
 NO_LABEL = '.'  # what stands there for the label '', which TFDS does not read back
@@ -68,15 +71,6 @@ def data_crc(record) -> int:
     return FOOTER.unpack_from(record, len(record) - FOOTER.size)[0]
 
 
-def scan(buffer) -> Iterator[tuple[int, int, int]]:
-    """(offset, length of the data, its checksum) of each record of a shard, all verified; raises as `read_record`."""
-    offset = 0
-    while offset < len(buffer):
-        length = len(read_record(buffer, offset))
-        yield offset, length, data_crc(buffer[offset : offset + record_size(length)])
-        offset += record_size(length)
-
-
 def record_size(length):
     """Bytes that a record of `length` bytes of data takes in a file."""
     return HEADER.size + length + FOOTER.size
@@ -85,6 +79,11 @@ def record_size(length):
 def shard_name(name: str, split: str, shard: int, shards: int) -> str:
     """TFDS's file name of a shard."""
     return f'{name}-{split}.tfrecord-{shard:05d}-of-{shards:05d}'
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file of a data set is a shard, by its name."""
+    return '.tfrecord-' in name
 
 
 def index_name(name: str, split: str) -> str:
@@ -140,9 +139,11 @@ class Record:
 
     Attributes:
       id, group: str. label: int. fps: float. num_frames, height, width: int.
+      place: where it was read, for messages.
     """
 
-    def __init__(self, data: bytes):
+    def __init__(self, data: bytes, place: str = 'a record'):
+        """Any exception that it raises says that `data` is no record."""
         feature = tf_example_pb2.Example.FromString(data).features.feature
         self.id, self.group = (feature[name].bytes_list.value[0].decode() for name in ('id', 'group'))
         self.label, self.num_frames, self.height, self.width = (
@@ -150,24 +151,30 @@ class Record:
         self.fps = feature['fps'].float_list.value[0]
         self._raw = 'frames/value' in feature
         self._frames = feature['frames/value' if self._raw else 'frames'].bytes_list.value
+        self.place = place
 
     def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Decode frames: (len(indices), height, width, 3) uint8 RGB; a frame asked for twice is decoded once."""
+        """Decode frames: (len(indices), height, width, 3) uint8 RGB; a frame asked for twice is decoded once.
+
+        Raises:
+          UserError: one of them is no image of this size.
+        """
         distinct, positions = np.unique(np.asarray(indices), return_inverse=True)
-        return np.stack([self._decode(self._frames[int(i)]) for i in distinct])[positions.ravel()]
+        return np.stack([self._decode(int(i)) for i in distinct])[positions.ravel()]
 
-    def _decode(self, data: bytes) -> np.ndarray:
-        pixels = np.frombuffer(data, np.uint8)
-        if self._raw:
-            return pixels.reshape(self.height, self.width, 3)
-        return cv2.cvtColor(cv2.imdecode(pixels, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    def _decode(self, i: int) -> np.ndarray:
+        shape = self.height, self.width, 3
+        try:
+            pixels = np.frombuffer(self._frames[i], np.uint8)
+            frame = pixels.reshape(shape) if self._raw else cv2.imdecode(pixels, cv2.IMREAD_COLOR)
+            if np.shape(frame) != shape:
+                raise ValueError(f'it is no image of {self.height} x {self.width} pixels')
+            return frame if self._raw else cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        except Exception as error:  # whatever a decoder makes of it
+            raise UserError(f'{self.place}: frame {i} of {self.id} cannot be decoded ({error}): delete the data set '
+                            'and prepare it again.') from error
 
 
-def read_label_names(directory: Path) -> list[str]:
-    """Class names in order of their numbers; '' is the label of videos without one."""
-    return ['' if name == NO_LABEL else name for name in (directory / LABELS).read_text().splitlines()]
-
-
-def find_shards(directory: Path, split: str) -> list[Path]:
-    """The shard files of a split, in order."""
-    return sorted(directory.glob(f'*-{split}.tfrecord-*-of-*'))
+def parse_label_names(data: bytes) -> list[str]:
+    """Class names in order of their numbers, from the content of LABELS; '' is the label of videos without one."""
+    return ['' if name == NO_LABEL else name for name in data.decode().splitlines()]

@@ -1,7 +1,6 @@
 """The boxes and actions of a detection data set's records, as arrays of fixed shape."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -72,12 +71,16 @@ def open_keyframes(source, kind: str = ava.ANNOTATIONS) -> Keyframes:
       kind: 'annotations' (ground truth, with labels) or 'boxes' (of the person detector, without).
 
     Raises:
-      UserError: a file is missing or malformed, or the annotations do not list the keyframe of a record.
+      UserError: there is no such file, it is malformed, or the annotations do not list the keyframe of a record.
     """
-    path = Path(source.directory) / ava.file_name(kind, source.split)
-    if kind == ava.DETECTOR and not path.is_file():
-        raise UserError(f'{path} does not exist: give data_prep --boxes_{source.split}, or ask for the ground truth '
-                        'with --config.detection.boxes=annotations.')
+    path = source.directory / ava.file_name(kind, source.split)
+    if kind == ava.DETECTOR and path.name not in source.files:
+        raise UserError(f'{path} is no file of the data set: give data_prep --boxes_{source.split}, or ask for the '
+                        'ground truth with --config.detection.boxes=annotations.')
+    for name in (path.name, ava.LABEL_MAP):
+        if name not in source.files:
+            raise UserError(f'{source.directory / name} is no file of the data set, so it is none for detection: '
+                            'prepare one with `python -m data_prep ava` or `motion --boxes`.')
     boxes = ava.read_boxes(path, detected=kind == ava.DETECTOR)
     ids = [row['id'] for row in source.rows]
     listed = {ava.keyframe_id(*key) for key in boxes.keyframes}
@@ -85,4 +88,4 @@ def open_keyframes(source, kind: str = ava.ANNOTATIONS) -> Keyframes:
     if kind == ava.ANNOTATIONS and unlisted:
         raise UserError(f'{path} does not list the keyframe {unlisted[0]!r} ({len(unlisted):,} in all) of the data '
                         'set: prepare the data set again.')
-    return arrange_keyframes(ids, boxes, ava.read_label_map(Path(source.directory) / ava.LABEL_MAP))
+    return arrange_keyframes(ids, boxes, ava.read_label_map(source.directory / ava.LABEL_MAP))

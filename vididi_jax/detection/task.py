@@ -63,10 +63,11 @@ class Detection(NamedTuple):
         """Where the results go."""
         return self.workdir / 'eval' / self.config.eval.name
 
-    def file(self, kind: str, side: str = 'test') -> Path:
-        """A CSV file of a side's split; it need not exist."""
-        source = getattr(self.data, side).source
-        return Path(source.directory) / ava.file_name(kind, source.split)
+    def file(self, kind: str) -> Path | None:
+        """The CSV file of the test split; None if the data set has none of this kind."""
+        source = self.data.test.source
+        name = ava.file_name(kind, source.split)
+        return source.directory / name if name in source.files else None
 
 
 @everywhere
@@ -209,20 +210,18 @@ def run(config, workdir: str) -> dict:
 def judge(detection: Detection, found: dict[str, np.ndarray], names: dict[int, str], steps: int) -> dict:
     """Write, judge and show what `probabilities` found, for classes `names`, after `steps` of training."""
     source = detection.data.test.source
-    counting = Path(source.directory) / ava.EVALUATED_LABEL_MAP
-    counting = counting if counting.is_file() else Path(source.directory) / ava.LABEL_MAP
+    counting = ava.EVALUATED_LABEL_MAP if ava.EVALUATED_LABEL_MAP in source.files else ava.LABEL_MAP
     ids = [row['id'] for row in source.rows]
-    exclusions = detection.file(ava.EXCLUDED)
     judged = {}
     detection.folder.mkdir(parents=True, exist_ok=True)
     for kind, scores in found.items():
         path = detection.folder / ('detections.csv' if kind == list(found)[-1] else f'detections_{kind}.csv')
         ava.write_boxes(path, submission(ids, detection.boxes[1], scores, list(names)))
-        judged[kind] = evaluate_csv(detection.file(ava.ANNOTATIONS), path, counting,
-                                    exclusions if exclusions.is_file() else None)
+        judged[kind] = evaluate_csv(detection.file(ava.ANNOTATIONS), path, source.directory / counting,
+                                    detection.file(ava.EXCLUDED))
     picture = keyframes_shown(detection, list(found.values())[-1], list(names.values()))
     (detection.folder / 'keyframes.png').write_bytes(picture)
-    return finish(detection, judged, steps, counting.name)
+    return finish(detection, judged, steps, counting)
 
 
 def keyframes_shown(detection: Detection, scores: np.ndarray, names: list[str]) -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 
 from vididi_jax.data.source import RecordSource
 from vididi_jax.derivatives import time_derivative
-from vididi_jax.evaluate.protocol import open_complete, usable
+from vididi_jax.evaluate.protocol import open_nonempty, usable
 from vididi_jax.evaluate.results import provenance
 from vididi_jax.evaluate.views import Views, average_over_views, read_views
 from vididi_jax.models.classifier import NAMES
@@ -128,7 +128,7 @@ def _open(config, workdir: str) -> tuple:
     """The training config, the views, the videos and the encoder, checked."""
     training = workdir_config(workdir)
     views = read_views(config, ORDERS)
-    source = open_complete(config.data.dir or training.data.dir, config.eval.split, config.allow_missing)
+    source = open_nonempty(config.data.dir or training.data.dir, config.eval.split)
     side = usable(source, config.eval)
     encoder = asked_encoder(training, workdir, config.eval)
     return training, views, side, encoder
@@ -136,6 +136,8 @@ def _open(config, workdir: str) -> tuple:
 
 def run(config, workdir: str) -> Path:
     """Write the features of split `config.eval.split`; labels are neither needed nor used.
+
+    Videos that are missing or broken are counted and not refused: there is no figure here that a part would change.
 
     The file has `V`, `dV` and `d2V` (N, D), `ids`, `labels` and `groups` (N,) text, and `about`: JSON text with the
     counts of the split's videos, views, checkpoint, fingerprints, and what results.json has too: seeds, config, commit,
@@ -161,9 +163,9 @@ def run(config, workdir: str) -> Path:
         np.savez(path, **{name: features[order][side.videos] for order, name in NAMES.items()}, **columns,
                  about=json.dumps(about))
         print(f'{counts["videos"]:,} of {counts["listed"]:,} listed videos of split {side.source.split!r} '
-              f'({counts["looped"]:,} looped, {counts["dropped"]:,} dropped as too short), {views.text} views, '
-              f'{counts["clips_per_video"]:.1f} different clips a video, encoder of step {encoder.step}: written to '
-              f'{path}')
+              f'({counts["missing"]:,} missing, {counts["broken"]:,} broken, {counts["looped"]:,} looped, '
+              f'{counts["dropped"]:,} dropped as too short), {views.text} views, {counts["clips_per_video"]:.1f} '
+              f'different clips a video, encoder of step {encoder.step}: written to {path}')
         return path
 
     return write()

@@ -2,13 +2,12 @@
 
 import re
 from collections import Counter
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from vididi_jax.data.clips import different_clips, frames_spanned, usable_videos
-from vididi_jax.data.source import RecordSource, official_split
+from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 
 PROTOCOLS = ('split', 'grouped')
@@ -76,18 +75,21 @@ class Protocol(NamedTuple):
     sides: dict[str, tuple[Side, ...]]
 
 
-def open_complete(directory: str, split: str, allow_missing: bool) -> RecordSource:
-    """The records of a split.
-
-    Raises:
-      UserError: videos of it are missing or broken, unless that is allowed; or all of them are.
-    """
+def open_nonempty(directory: str, split: str) -> RecordSource:
+    """The records of a split; raises `UserError` if all of its videos are missing or broken."""
     source = RecordSource(directory, split)
     counts = source.counts
     if not len(source):
         raise UserError(f'split {split!r} of {directory} has none of its {counts["listed"]:,} listed videos '
                         f'({counts["missing"]:,} missing, {counts["broken"]:,} broken): there is nothing to evaluate; '
                         'complete it and prepare the data again.')
+    return source
+
+
+def open_complete(directory: str, split: str, allow_missing: bool) -> RecordSource:
+    """The records of a split; raises `UserError` also if some of its videos are, unless that is allowed."""
+    source = open_nonempty(directory, split)
+    counts = source.counts
     if counts['ok'] < counts['listed'] and not allow_missing:
         raise UserError(
             f'split {split!r} of {directory} has {counts["ok"]:,} of its {counts["listed"]:,} listed videos '
@@ -166,7 +168,7 @@ def _split(settings, directories: list[str], allow_missing: bool) -> Protocol:
     folds = []
     for directory in directories:
         train, test = (open_complete(directory, split, allow_missing) for split in (settings.train, settings.test))
-        number = official_split(Path(directory))
+        number = train.official_split
         name = f'{train.name}/split{number}' if number else f'{train.name}/{settings.train}-{settings.test}'
         folds.append(Fold(name, usable(train, settings), usable(test, settings)))
     repeated = [name for name, times in Counter(fold.name for fold in folds).items() if times > 1]

@@ -20,8 +20,8 @@ _batches = count(1)  # of evaluations: the same in every process
 def after_step() -> Iterator[Callable[[int], int | None]]:
     """Within the `with`, signals interrupt nothing: the function it gives says which one has come, or None.
 
-    It is to be asked after every step, with the number of it. Of several processes all get the answer after the same step, whichever got the
-    signal. A second signal ends the process at once.
+    It is to be asked after every step, with the number of it. Of several processes all get the answer after the same
+    step, whichever got the signal. A second signal ends the process at once.
     """
     if threading.current_thread() is not threading.main_thread():  # Python gives signals to no other
         yield lambda step: None

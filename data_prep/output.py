@@ -1,0 +1,53 @@
+"""Files of a data set that is being written: each appears whole, with its checksum known."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vididi_jax.data import records
+from vididi_jax.errors import UserError
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Around what writes below `out`: a disk that is full, read-only or broken is one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f'cannot write to {out} ({error}): make room there, and the same command goes on from here; or '
+                        'choose another --out.') from error
+
+
+class Output:
+    """Context of a file that appears whole, or not at all, and has its checksum in `checksum` then."""
+
+    def __init__(self, out: Path, name: str, folder: Path | None = None):
+        self.out, self.path, self.temporary = out, (folder or out) / name, out / records.INCOMPLETE / f'{name}.tmp'
+        self.digest = hashlib.sha256()
+
+    def __enter__(self) -> 'Output':
+        with writing(self.out):
+            self.file = self.temporary.open('wb')
+        return self
+
+    def write(self, data: bytes) -> None:
+        with writing(self.out):
+            self.file.write(data)
+        self.digest.update(data)
+
+    def __exit__(self, kind, *_) -> None:
+        with writing(self.out), self.file:
+            if kind is None:
+                self.file.flush()
+                os.fsync(self.file.fileno())  # else the name may reach the disk before the content
+                os.replace(self.temporary, self.path)
+        self.checksum = self.digest.hexdigest()
+
+
+def write(out: Path, name: str, data: bytes, folder: Path | None = None) -> str:
+    """Write a file into `folder`, by default `out`; returns its checksum."""
+    with Output(out, name, folder) as file:
+        file.write(data)
+    return file.checksum

@@ -1,0 +1,81 @@
+"""SHA256SUMS: the checksum of every other file of a data set directory, in the form that `sha256sum -c` checks.
+
+It is written last, so a directory that has it is complete. Small files are read through `read_files`, which holds each
+against its checksum; records have checksums of their own (`vididi_jax.data.records`), and `data_prep verify` reads all.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from vididi_jax.data import records
+from vididi_jax.errors import UserError
+
+NAME = 'SHA256SUMS'
+LINE = re.compile(r'([0-9a-f]{64})  ([^/\n]+)\n')
+REPAIR = 'copy it again, or delete the data set and prepare it again'
+
+
+def of_file(path: Path) -> str:
+    """The checksum of a file, in hexadecimal digits; raises `OSError`."""
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def format_sums(sums: Mapping[str, str]) -> str:
+    """The text of SHA256SUMS, for name -> checksum.
+
+    >>> format_sums({'b': 64 * '1', 'a': 64 * '0'}).splitlines()[0] == 64 * '0' + '  a'
+    True
+    """
+    return ''.join(f'{sums[name]}  {name}\n' for name in sorted(sums))
+
+
+def read_sums(directory: Path) -> dict[str, str]:
+    """name -> checksum, of every other file of a data set.
+
+    Raises:
+      UserError: no such directory, no complete data set there or one of an older version, or the file is damaged.
+    """
+    path = directory / NAME
+    if not directory.is_dir():
+        raise UserError(f'the data directory {str(directory)!r} does not exist: '
+                        'prepare one with `python -m data_prep`, and set --config.data.dir to it.')
+    if not path.is_file():
+        if (directory / 'dataset_info.json').exists() and not (directory / records.INCOMPLETE).exists():
+            raise UserError(f'{directory} has no {NAME}: it is a data set of an older version, or the file was '
+                            'deleted: delete the data set and prepare it again.')
+        raise UserError(f'{str(directory)!r} is not a prepared data set (it has no {NAME}): '
+                        'run or finish `python -m data_prep` first.')
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path} cannot be read ({error}): {REPAIR}.') from error
+    sums = {name: checksum for checksum, name in LINE.findall(text)}
+    if not sums or format_sums(sums) != text:
+        raise UserError(f'{path} is damaged (it is not a sorted list of checksums and names): {REPAIR}.')
+    return sums
+
+
+def read_files(directory: Path) -> tuple[dict[str, str], dict[str, bytes]]:
+    """All checksums, as `read_sums` has them, and the contents of the files that are not shards.
+
+    Raises:
+      UserError: as `read_sums`; and a file that is missing, cannot be read, or is not what was written.
+    """
+    sums = read_sums(directory)
+    return sums, {name: _read(directory / name, checksum) for name, checksum in sums.items()
+                  if not records.is_shard(name)}
+
+
+def _read(path: Path, checksum: str) -> bytes:
+    if not path.is_file():
+        raise UserError(f'{path} is missing: {REPAIR}.')
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f'{path} cannot be read ({error}): {REPAIR}.') from error
+    if hashlib.sha256(data).hexdigest() != checksum:
+        raise UserError(f'{path} is not what was written (its checksum is not the one in {NAME}): {REPAIR}.')
+    return data
