@@ -13,8 +13,9 @@ from vididi_jax.evaluate.recognition import print_table
 @pytest.mark.parametrize(('field', 'value', 'message'), [
     ('finetune_linear.batch_size', 64, r'parts.finetune_linear.batch_size is 64 and .* 48 usable videos: '
                                        r'lower config.parts.finetune_linear.batch_size'),
-    ('finetune.finetune.dropout', 1.0, r'parts.finetune.finetune.dropout is 1.0'),
-    ('retrieval.retrieval.ks', (0,), r'parts.retrieval.retrieval.ks is')])
+    ('finetune.finetune.dropout', 1.0, r'config.parts.finetune.finetune.dropout is 1.0'),
+    ('retrieval.retrieval.ks', (0,), r'config.parts.retrieval.retrieval.ks is'),
+    ('probe', {'strengths': (1.0,)}, r'config.parts has probe: give some of retrieval, linear')])
 def test_every_part_is_checked_before_the_first_one_runs(finished, tmp_path, field, value, message):
     workdir = shutil.copytree(finished[0], tmp_path / 'work')
     config = eval_all_config.get_config('smoke')

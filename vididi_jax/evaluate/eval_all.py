@@ -40,6 +40,9 @@ def run(config, workdir: str) -> dict:
 
     The results of the parts stand in `eval/NAME_PART`. All parts are checked before the first one runs.
     """
+    unknown = [part for part in config.parts if part not in TASKS]
+    if unknown or not config.parts:
+        raise UserError(f'config.parts has {unknown[0] if unknown else "nothing"}: give some of {", ".join(TASKS)}.')
     modules = {part: importlib.import_module(f'vididi_jax.evaluate.{task}') for part, task in TASKS.items()
                if part in config.parts}
     checked = {}
