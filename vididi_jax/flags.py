@@ -19,20 +19,20 @@ ROOT = Path(__file__).resolve().parents[1]
 flags.disclaim_key_flags()  # `--config` is a flag of whoever calls `define_config_flag`, so that their --help shows it
 
 
-def define_config_flag():
+def define_config_flag(values: flags.FlagValues = flags.FLAGS):
     """The flag `--config`, locked: a field that the file does not have is an error."""
     return config_flags.DEFINE_config_file(
         'config', None, 'FILE or FILE:VARIANT, such as configs/motion_vicreg.py:smoke; its docstring says more. '
-        '--config.FIELD=VALUE sets a field of it.', lock_config=True)
+        '--config.FIELD=VALUE sets a field of it.', values, lock_config=True)
 
 
 @one_sentence()
-def parse_flags(argv: list[str]) -> list[str]:
+def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """`flags_parser` for `app.run`: whatever is wrong with a command line is one sentence, and exit code 1."""
     file = config_file(argv)
     config = None if file is None else load_config(file)
     try:
-        rest = flags.FLAGS(argv)
+        rest = values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(explain(argv, file, config, error)) from error
     if file is None:
