@@ -63,7 +63,7 @@ def get_config(framework: str = 'vicreg') -> ConfigDict:
     config.optimizer.name = 'lars'
     config.optimizer.base_rate = 4.8  # at 256 videos a step; from 1e-09 to 1,000
     config.optimizer.momentum = 0.9  # from 0 to below 1
-    config.optimizer.weight_decay = 1e-6  # from 0 to 10
+    config.optimizer.weight_decay = 1e-6  # from 0 to 1
     config.optimizer.trust_coefficient = 0.001  # from 1e-09 to 10
     config.optimizer.predictor_rate = 1.0  # factor on the rate of BYOL's predictor; from 1e-09 to 1,000
     config.optimizer.warmup_fraction = 0.025  # of all steps: 10 of 400 epochs; from 0 to below 1
@@ -78,7 +78,7 @@ def get_config(framework: str = 'vicreg') -> ConfigDict:
     config.log.every_steps = 10  # besides the end of each phase; 0: never; from 0 to 1,000,000,000
     config.health = ConfigDict()  # what a collapse shows in, see vididi_jax/train/health.py
     config.health.every_cycles = 5  # ends of phases, in the first cycle and every fifth; 0: never; from 0 to 1,000,000
-    config.health.videos = 256  # from 2 to 1,000,000
+    config.health.videos = 256  # at most, in whole batches; from 2 to 1,000,000
     return config
 
 
@@ -141,7 +141,7 @@ def evaluation(task: str, variant: str, variants: tuple[str, ...]) -> ConfigDict
     config.eval.protocol = 'grouped' if variant == 'grouped' else 'split'  # or which one it must be: 'ucf101/split1'
     config.eval.train = 'train'  # split that is learned from; all the videos of 'grouped'
     config.eval.test = 'test'  # split that is asked; 'grouped' has no use for it
-    config.eval.folds = 0  # of 'grouped': 0: each group in turn, or the number of parts of whole groups; from 0 to 10,000
+    config.eval.folds = 0  # of 'grouped': 0: each group in turn, or number of parts of whole groups; from 0 to 10,000
     config.eval.clips = 10  # evenly spaced; from 1 to 1,000
     config.eval.frames = 16  # from 1 to 1,000
     config.eval.stride = 4  # from 1 to 1,000
@@ -165,10 +165,11 @@ def supervised(config: ConfigDict, task: str, **changes) -> ConfigDict:
 
     config.optimizer = ConfigDict()
     config.optimizer.base_rate = 0.16  # at 128 videos a step; from 1e-09 to 1,000
-    config.optimizer.milestones = (60, 80)  # epochs at whose start the rate is multiplied by `decay`, ascending; none: ()
+    # Epochs, ascending, at whose start the rate is multiplied by `decay`; (): never.
+    config.optimizer.milestones = (60, 80)  # from 1 to 1,000,000
     config.optimizer.decay = 0.1  # from 1e-09 to 1
     config.optimizer.momentum = 0.9  # from 0 to below 1
-    config.optimizer.weight_decay = 1e-4  # from 0 to 10
+    config.optimizer.weight_decay = 1e-4  # from 0 to 1
     config.optimizer.clip_norm = 0.0  # 0: no clipping; from 0 to 1,000,000
 
     config.checkpoint = ConfigDict()

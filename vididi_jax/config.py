@@ -27,9 +27,11 @@ def load_config(file: str) -> ml_collections.ConfigDict:
         config = module.get_config(variant) if variant else module.get_config()
     except Exception as error:  # whatever a file can do
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-        line = error.lineno if isinstance(error, SyntaxError) else (lines or [''])[-1]
-        what = error.msg if isinstance(error, SyntaxError) else ' '.join(str(error).split())
-        raise UserError(f'{file} cannot be read as a config (line {line}: {type(error).__name__}: {what}).') from error
+        syntax = isinstance(error, SyntaxError)
+        line = error.lineno if syntax else max(lines[-1:], default=None)
+        what = error.msg if syntax else ' '.join(str(error).split())
+        raise UserError(f'{file} cannot be read as a config ({f"line {line}, " if line else ""}{type(error).__name__}: '
+                        f'{what:.300}).') from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(f'{file} is no config: its get_config() must return a ConfigDict, not {config!r:.80}.')
     return config

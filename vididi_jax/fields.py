@@ -79,7 +79,8 @@ def several(entry: Rule, least: int, most: int, order: str = '') -> Rule:
 SWITCH = rule('True or False', lambda value: isinstance(value, bool))
 ODD = rule('an odd whole number from 1 to 99', lambda value: is_number(value, int) and value in range(1, 100, 2))
 ANYTHING = rule('something', lambda value: value is not None)
-PATH = text(r'[^\0\n]*', 'text of one line')
+PATH = text(r'[^\0\n]{0,4096}', 'one line of text')
+SPLIT = text(r'[^\0\n/]{1,100}', 'the name of a split, of at most 100 letters')
 PROTOCOL = text(r'split|grouped|[^/\n]+/split\d+', 'split, grouped, or an official split such as ucf101/split1')
 FOLDER = r'\w[\w.+=, -]{0,99}'  # a name, never a path
 FOLDER_TEXT = 'the name of a folder, of at most 100 letters, digits and . _ - + = (no path)'
@@ -102,7 +103,7 @@ RULES: dict[str, Rule] = {  # by the field's full name, without the `parts.NAME.
     'allow_missing': SWITCH,
 
     'data.dir': PATH,
-    'data.split': PATH,
+    'data.split': SPLIT,
     'data.workers': whole(-1, 1_024),
 
     'clip.frames': whole(1, 1_000),
@@ -133,7 +134,7 @@ RULES: dict[str, Rule] = {  # by the field's full name, without the `parts.NAME.
     'augment.std': several(number(0.001, 10), 3, 3),
     'augment.frame_consistent': SWITCH,
     'augment.per_frame': several(known('pixels.augment:PER_FRAME'), 0, 5, ' (each once)'),
-    'augment.centre_fraction': number(0.01, 1),
+    'augment.centre_fraction': number(0.1, 1),
 
     'model.name': known('models:ENCODERS'),
     'model.width': whole(1, 1_024),
@@ -154,7 +155,7 @@ RULES: dict[str, Rule] = {  # by the field's full name, without the `parts.NAME.
     'optimizer.name': known('train.optimizer:OPTIMIZERS'),
     'optimizer.base_rate': RATE,
     'optimizer.momentum': below(0, 1),
-    'optimizer.weight_decay': number(0, 10),
+    'optimizer.weight_decay': SHARE,
     'optimizer.trust_coefficient': number(1e-9, 10),
     'optimizer.predictor_rate': RATE,
     'optimizer.warmup_fraction': below(0, 1),
@@ -174,9 +175,9 @@ RULES: dict[str, Rule] = {  # by the field's full name, without the `parts.NAME.
     'eval.run': text(rf'({FOLDER})?', f'empty, or {FOLDER_TEXT}'),
     'eval.untrained': SWITCH,
     'eval.protocol': PROTOCOL,
-    'eval.train': PATH,
-    'eval.test': PATH,
-    'eval.split': PATH,
+    'eval.train': SPLIT,
+    'eval.test': SPLIT,
+    'eval.split': SPLIT,
     'eval.folds': whole(0, 10_000),
     'eval.clips': whole(1, 1_000),
     'eval.frames': whole(1, 1_000),
@@ -223,9 +224,9 @@ def check_fields(config: Mapping[str, Any]) -> None:
     """
     for name, value in values_of(config):
         if (keeps := rule_of(name)) is None:
-            nearest = difflib.get_close_matches(name, RULES, n=1, cutoff=0)[0]
-            raise UserError(f'config.{name} is a field that nothing reads: the nearest one that there is is '
-                            f'config.{nearest}.')
+            near = difflib.get_close_matches(name, RULES, n=1)
+            raise UserError(f'config.{name} is a field that nothing reads: '
+                            f'{f"is it config.{near[0]}?" if near else "leave it out."}')
         if must_be := keeps(value):
             raise UserError(f'config.{name} is {short(value)}: it must be {must_be}.')
 

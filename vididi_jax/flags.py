@@ -33,7 +33,7 @@ def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list
     config = None if file is None else load_config(file)
     try:
         rest = values(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+    except Exception as error:  # the flag lets through what a field raises that is set, of many kinds
         raise UserError(explain(argv, file, config, error)) from error
     if file is None:
         raise UserError(no_config())
@@ -44,13 +44,15 @@ def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list
 
 
 def config_file(argv: list[str]) -> str | None:
-    """What `--config` is given last, as one word of a command line or as two; None if it is not there."""
-    found = None
+    """What `--config` is given, as one word of a command line or as two; None if it is not there."""
+    found = []
     for number, word in enumerate(argv):
         name, equals, value = word.partition('=')
         if name in ('--config', '-config'):
-            found = value if equals else ''.join(argv[number + 1 : number + 2])
-    return found
+            found.append(value if equals else ''.join(argv[number + 1 : number + 2]))
+    if len(found) > 1:
+        raise UserError(f'--config is given {len(found)} times ({", ".join(map(short, found))}): give one.')
+    return found[0] if found else None
 
 
 def no_config() -> str:

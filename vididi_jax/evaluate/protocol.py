@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vididi_jax.data.clips import different_clips, frames_spanned, usable_videos
+from vididi_jax.data.clips import check_stride, different_clips, frames_spanned, usable_videos
 from vididi_jax.data.source import RecordSource, official_split
 from vididi_jax.errors import UserError
 
@@ -150,6 +150,7 @@ def whole(source: RecordSource) -> Side:
 def usable(source: RecordSource, settings) -> Side:
     """Its videos under the policy `settings.short_video` for those that are shorter than a clip; raises `UserError`."""
     frames = np.array([row['frames'] for row in source.rows])
+    check_stride(frames, settings.stride, 'eval.stride')
     try:
         return Side(source, usable_videos(
             frames, frames_spanned(settings.frames, settings.stride), settings.short_video))

@@ -57,6 +57,7 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
     needed = clips.frames_needed(frames, config.clip.stride, config.clip.placement)
     Augmentation(**config.augment).check_frames(*([row[side] for row in source.rows] for side in ('height', 'width')))
     num_frames = np.array([row['frames'] for row in source.rows])
+    clips.check_stride(num_frames, config.clip.stride, 'clip.stride')
     videos = clips.usable_videos(num_frames, needed, config.clip.short_video)
     steps = loop.steps_per_epoch(config, len(videos), f'split {config.data.split!r} of {config.data.dir}')
     return Plan(schedule, orders_key, source, videos, frames, steps, steps * config.epochs)
