@@ -61,7 +61,7 @@ def get_config(framework: str = 'vicreg') -> ConfigDict:
 
     config.optimizer = ConfigDict()
     config.optimizer.name = 'lars'
-    config.optimizer.base_rate = 4.8  # at 256 videos a step; from 1e-09 to 1,000
+    config.optimizer.base_rate = 4.8  # at 256 videos a step; from 1e-09 to 1,000,000
     config.optimizer.momentum = 0.9  # from 0 to below 1
     config.optimizer.weight_decay = 1e-6  # from 0 to 1
     config.optimizer.trust_coefficient = 0.001  # from 1e-09 to 10
@@ -164,7 +164,7 @@ def supervised(config: ConfigDict, task: str, **changes) -> ConfigDict:
                     **changes}
 
     config.optimizer = ConfigDict()
-    config.optimizer.base_rate = 0.16  # at 128 videos a step; from 1e-09 to 1,000
+    config.optimizer.base_rate = 0.16  # at 128 videos a step; from 1e-09 to 1,000,000
     # Epochs, ascending, at whose start the rate is multiplied by `decay`; (): never.
     config.optimizer.milestones = (60, 80)  # from 1 to 1,000,000
     config.optimizer.decay = 0.1  # from 1e-09 to 1

@@ -89,7 +89,6 @@ RANGE = several(number(0.01, 100), 2, 2, ' (low, high)')
 LAYERS = whole(1, 65_536)
 STEPS = whole(0, 1_000_000_000)
 DERIVATIVES = several(whole(0, 2), 1, 3, ' (each once)')
-RATE = number(1e-9, 1_000)
 WEIGHT = number(0, 1_000_000)
 
 RULES: dict[str, Rule] = {  # by the field's full name, without the `parts.NAME.` of configs/eval_all.py
@@ -153,11 +152,11 @@ RULES: dict[str, Rule] = {  # by the field's full name, without the `parts.NAME.
     'framework.ema_base': SHARE,
 
     'optimizer.name': known('train.optimizer:OPTIMIZERS'),
-    'optimizer.base_rate': RATE,
+    'optimizer.base_rate': number(1e-9, 1_000_000),
     'optimizer.momentum': below(0, 1),
     'optimizer.weight_decay': SHARE,
     'optimizer.trust_coefficient': number(1e-9, 10),
-    'optimizer.predictor_rate': RATE,
+    'optimizer.predictor_rate': number(1e-9, 1_000),
     'optimizer.warmup_fraction': below(0, 1),
     'optimizer.final_fraction': SHARE,
     'optimizer.clip_norm': number(0, 1_000_000),

@@ -16,6 +16,7 @@ from jax.sharding import AbstractMesh
 
 from vididi_jax.config import to_dict
 from vididi_jax.errors import UserError
+from vididi_jax.fields import RULES
 from vididi_jax.train import loop, pretrain
 from vididi_jax.train.checkpoint import Checkpoints, load_encoder_variables
 from vididi_jax.train.debug import load_bundle
@@ -159,8 +160,9 @@ def test_bad_configs_are_refused_before_anything_is_written(tiny_config, tmp_pat
     assert not list(tmp_path.glob('work/checkpoints/*'))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_with_a_message(tiny_config, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_message(tiny_config, tmp_path, monkeypatch):
     """What is saved repeats the step: the same metrics, not finite again."""
+    monkeypatch.setitem(RULES, 'augment.mean', lambda value: None)
     tiny_config.augment.mean = (float('inf'),) * 3  # pixels of -inf, however the compiler rounds
     with pytest.raises(UserError, match='at step 1 .*not finite.* loss.*no checkpoint yet.*debug/1'):
         pretrain.run(tiny_config, str(tmp_path))
