@@ -82,18 +82,23 @@ def choose_task(config: ml_collections.ConfigDict, tasks: Mapping[str, tuple[str
     """The module that runs `config.task`; raises `UserError` if there is none, or the config is not one for it.
 
     `tasks` is task -> (module, FILE or FILE:VARIANT below the project's root: a config for it, whose fields and groups
-    of fields all others have too).
+    of fields all others have too, and no other groups; '' if it takes any config).
     """
     task = config.get('task')
     if task not in tasks:
         raise UserError(f'config.task is {task!r}: choose one of {", ".join(tasks)}.')
     module, example = tasks[task]
-    own = field_names(config)
-    absent = [name for name in field_names(load_config(f'{ROOT / example}')) if name.count('.') < 2 and name not in own]
+    if not example:
+        return module
+    own, needed = field_names(config), field_names(load_config(f'{ROOT / example}'))
+    absent = [name for name in needed if name.count('.') < 2 and name not in own]
     if absent:
         raise UserError(f'config.task is {task!r}, and this config is for another task, or not whole (it has no '
                         f'{absent[0]!r}): take one of the files in configs/ for {task!r}, or derive from '
                         f'{example.partition(":")[0]}.')
+    unread = [name for name in own if '.' not in name and name not in needed]
+    if unread:
+        raise UserError(f'config.{unread[0]} is nothing that the task {task!r} reads: leave it out.')
     return module
 
 
