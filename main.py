@@ -10,18 +10,19 @@ from absl import app, flags
 from absl import logging as absl_logging
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from vididi_jax.errors import UserError, one_sentence
-from vididi_jax.flags import choose_task, define_config_flag, parse_flags
+from vididi_jax.errors import one_sentence
+from vididi_jax.fields import check_fields
+from vididi_jax.flags import check_workdir, choose_task, define_config_flag, parse_flags
 
-TASKS = {  # task -> the module with its `run(config, workdir)`, and a field that its configs have and no other's
-    'pretrain': ('vididi_jax.train.pretrain', 'framework'),
-    'inspect': ('vididi_jax.train.inspection', 'framework'),
-    'features': ('vididi_jax.evaluate.features', 'eval.split'),
-    'retrieval': ('vididi_jax.evaluate.retrieval', 'retrieval'),
-    'linear': ('vididi_jax.evaluate.linear', 'linear'),
-    'finetune': ('vididi_jax.evaluate.finetune', 'finetune'),
-    'detection': ('vididi_jax.detection.task', 'detection'),
-    'eval_all': ('vididi_jax.evaluate.eval_all', 'parts'),
+TASKS = {  # task -> the module with its `run(config, workdir)`, and a config for it, whose fields all others have
+    'pretrain': ('vididi_jax.train.pretrain', 'configs/default.py'),
+    'inspect': ('vididi_jax.train.inspection', 'configs/default.py'),
+    'features': ('vididi_jax.evaluate.features', 'configs/features.py'),
+    'retrieval': ('vididi_jax.evaluate.retrieval', 'configs/retrieval.py'),
+    'linear': ('vididi_jax.evaluate.linear', 'configs/linear.py'),
+    'finetune': ('vididi_jax.evaluate.finetune', 'configs/finetune.py'),
+    'detection': ('vididi_jax.detection.task', 'configs/ava_detection.py'),
+    'eval_all': ('vididi_jax.evaluate.eval_all', 'configs/eval_all.py:grouped'),
     'report': ('vididi_jax.report.page', ''),  # of any
 }
 
@@ -31,7 +32,6 @@ MULTIHOST = flags.DEFINE_bool('multihost', False, 'Join the other processes of a
 COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, to join processes on plain machines.')
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes --coordinator joins.')
 PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')
-flags.mark_flags_as_required(['config'])
 
 
 def set_up_devices() -> None:
@@ -51,8 +51,8 @@ def main(_) -> None:
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s', force=True)  # absl has set its own
     absl_logging.set_verbosity(absl_logging.WARNING)  # the checkpointing library is chatty
     module = choose_task(CONFIG.value, TASKS)
-    if not WORKDIR.value and CONFIG.value.task != 'inspect':
-        raise UserError(f'there is no --workdir: {CONFIG.value.task} needs one, the folder of the run.')
+    check_fields(CONFIG.value)
+    check_workdir(WORKDIR.value, CONFIG.value.task)
     set_up_devices()
     from vididi_jax.train.processes import bereaved
 

@@ -177,7 +177,7 @@ def report(name: str, lowered, sharding, options: dict) -> None:
 @one_sentence()
 def main(_) -> None:
     config = CONFIG.value
-    choose_task(config, {'pretrain': ('', 'framework')})
+    choose_task(config, {'pretrain': ('', 'configs/default.py')})
     mesh = target_mesh(TARGET.value)
     meshes.check_batch_size(config.batch_size, mesh)
     lowered = lower_step(config, mesh, tuple(map(int, ORDERS.value)))

@@ -17,16 +17,7 @@ from configs import default
 
 def get_config(variant: str = ''):
     config = default.evaluation('finetune', variant, ('linear', 'motion', 'linear_motion', 'smoke', 'linear_smoke'))
-    config.epochs = 120
-    config.batch_size = 128
-    config.finetune = {'orders': (0,),  # derivative orders with a head each
-                       'dropout': 0.5,
-                       'encoder_rate': 1.0,  # factor on the encoder's rate; 0: the encoder stays as it is
-                       'layer_decay': 1.0}  # factor on the rate from each of the encoder's blocks to the one below
-    config.optimizer = {'base_rate': 0.16,  # at 128 videos a step
-                        'milestones': (60, 80), 'decay': 0.1, 'momentum': 0.9, 'weight_decay': 1e-4, 'clip_norm': 0.0}
-    config.checkpoint = {'keep': 1, 'every_steps': 0}  # latest ones, besides the best; also within epochs
-    config.log = {'every_steps': 10}
+    config = default.supervised(config, 'finetune')
     if variant.startswith('linear'):
         config.eval.name = 'finetune_linear'
         config.finetune.update({'orders': (0, 1), 'dropout': 0.0, 'encoder_rate': 0.0})

@@ -134,6 +134,20 @@ def test_a_task_wants_a_config_of_its_own(root):
                     choose_task(config, TASKS)
 
 
+def test_a_config_has_what_its_task_reads_and_nothing_else(root):
+    for path in files(root):
+        for variant in ('', *variants(path)):
+            choose_task(configs.load_config(f'{path}:{variant}'), TASKS)
+    config = configs.load_config(f'{root}/configs/retrieval.py')
+    config.schedule = 'base'
+    with pytest.raises(UserError, match="config.schedule is nothing that the task 'retrieval' reads"):
+        choose_task(config, TASKS)
+    config = configs.load_config(f'{root}/configs/motion_vicreg.py')
+    del config.optimizer.momentum
+    with pytest.raises(UserError, match="it has no 'optimizer.momentum'.*derive from configs/default.py"):
+        choose_task(config, TASKS)
+
+
 def test_configs_survive_json(root):
     for path in files(root):
         config = configs.load_config(str(path))

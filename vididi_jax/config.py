@@ -1,18 +1,40 @@
 """Configs as values: read from a file of configs/, with names of fields, to and from plain JSON."""
 
-import importlib.util
 import json
+import traceback
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
 
 import ml_collections
 
+from vididi_jax.errors import UserError
+
 
 def load_config(file: str) -> ml_collections.ConfigDict:
-    """The config that `--config=FILE` or `--config=FILE:VARIANT` names."""
+    """The config that `--config=FILE` or `--config=FILE:VARIANT` names.
+
+    Raises:
+      UserError: there is no such file or variant, or the file has an error, which is named with its line.
+    """
     path, _, variant = file.partition(':')
-    spec = importlib.util.spec_from_file_location('config_file', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(variant) if variant else module.get_config()
+    if not Path(path).is_file():
+        raise UserError(f'there is no config file {path!r}: the ones that come with the project are in configs/.')
+    loader = SourceFileLoader('config_file', path)
+    module = module_from_spec(spec_from_loader('config_file', loader))
+    try:
+        loader.exec_module(module)
+        config = module.get_config(variant) if variant else module.get_config()
+    except Exception as error:  # whatever a file can do
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        syntax = isinstance(error, SyntaxError)
+        line = error.lineno if syntax else max(lines[-1:], default=None)
+        what = error.msg if syntax else ' '.join(str(error).split())
+        raise UserError(f'{file} cannot be read as a config ({f"line {line}, " if line else ""}{type(error).__name__}: '
+                        f'{what:.300}).') from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(f'{file} is no config: its get_config() must return a ConfigDict, not {config!r:.80}.')
+    return config
 
 
 def field_names(config: ml_collections.ConfigDict, prefix: str = '') -> list[str]:

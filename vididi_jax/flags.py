@@ -1,62 +1,118 @@
 """The command line of main.py: the flag `--config`, and one sentence for whatever is wrong with it."""
 
 import difflib
-import sys
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import ml_collections
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from vididi_jax.config import field_names, load_config
-from vididi_jax.errors import UserError
+from vididi_jax.errors import UserError, one_sentence
+from vididi_jax.fields import rule_of, short
+
+ROOT = Path(__file__).resolve().parents[1]
+
+flags.disclaim_key_flags()  # `--config` is a flag of whoever calls `define_config_flag`, so that their --help shows it
 
 
-def define_config_flag():
+def define_config_flag(values: flags.FlagValues = flags.FLAGS):
     """The flag `--config`, locked: a field that the file does not have is an error."""
-    return config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE:VARIANT.', lock_config=True)
+    return config_flags.DEFINE_config_file(
+        'config', None, 'FILE or FILE:VARIANT, such as configs/motion_vicreg.py:smoke; its docstring says more. '
+        '--config.FIELD=VALUE sets a field of it.', values, lock_config=True)
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """`flags_parser` for `app.run` that turns a wrong `--config...` into one sentence and exit code 1."""
+@one_sentence()
+def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """`flags_parser` for `app.run`: whatever is wrong with a command line is one sentence, and exit code 1."""
+    file = config_file(argv)
+    config = None if file is None else load_config(file)
     try:
-        arguments = app.parse_flags_with_usage(argv)
-        getattr(flags.FLAGS.config, 'task', None)  # the flag reports a file that cannot be loaded only when it is used
-        return arguments
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError, OSError, ImportError) as error:
-        print(f'error: {explain(argv, error)}', file=sys.stderr)
-        sys.exit(1)
+        rest = values(argv)
+    except Exception as error:  # the flag lets through what a field raises that is set, of many kinds
+        raise UserError(explain(argv, file, config, error)) from error
+    if file is None:
+        raise UserError(no_config())
+    if rest[1:]:
+        raise UserError(f'{short(rest[1])} is no flag: give --config=FILE, --config.FIELD=VALUE and others as --help '
+                        'has them, with = between flag and value.')
+    return rest
 
 
-def explain(argv: list[str], error: Exception) -> str:
-    """What is wrong with the `--config` flags of a command line."""
-    arguments = dict(a.lstrip('-').partition('=')[::2] for a in argv[1:] if a.startswith('-'))
-    file = arguments.get('config', '')
-    path = Path(file.partition(':')[0])
-    if not path.is_file():
-        return f'there is no config file {str(path)!r}: the ones that come with the project are in configs/.'
-    try:
-        known = field_names(load_config(file))
-    except Exception as broken:
-        return f'{file} cannot be read as a config ({type(broken).__name__}: {broken}).'
-    for name in arguments:
+def config_file(argv: list[str]) -> str | None:
+    """What `--config` is given, as one word of a command line or as two; None if it is not there."""
+    found = []
+    for number, word in enumerate(argv):
+        name, equals, value = word.partition('=')
+        if name in ('--config', '-config'):
+            found.append(value if equals else ''.join(argv[number + 1 : number + 2]))
+    if len(found) > 1:
+        raise UserError(f'--config is given {len(found)} times ({", ".join(map(short, found))}): give one.')
+    return found[0] if found else None
+
+
+def no_config() -> str:
+    names = sorted(path.name for path in ROOT.glob('configs/*.py') if path.stem not in ('__init__', 'default'))
+    return f'there is no --config: give --config=configs/NAME.py, where NAME.py is one of {", ".join(names)}.'
+
+
+def explain(argv: list[str], file: str | None, config: ml_collections.ConfigDict | None, error: Exception) -> str:
+    """What is wrong with a command line that could not be parsed."""
+    given = [word.lstrip('-').partition('=')[0] for word in argv[1:] if re.match('--?config[.]', word)]
+    if file is None and given:
+        return no_config()
+    known = field_names(config) if file else []
+    for name in given:
         field = name.removeprefix('config.').partition('[')[0]
-        if name.startswith('config.') and field not in known:
+        if field not in known:
             nearest = difflib.get_close_matches(field, known, n=1, cutoff=0) or known[:1]
             return f'{file} has no field {field!r}: the nearest one is {nearest[0]!r}.'
-    return f'a value given for {file} does not fit its field ({error}).'
+    refused = re.match(r'flag --config\.([\w.]+)=(.*?): ', str(error), re.DOTALL)
+    if refused and (rule := rule_of(refused[1])):
+        return f'config.{refused[1]} is {short(refused[2])}: it must be {rule(None)}.'
+    told = ' '.join(str(error).split()).rstrip('.')
+    return f'the command line cannot be read ({told:.200}): --help has all flags.'
 
 
-def choose_task(config: ml_collections.ConfigDict, tasks: dict[str, tuple[str, str]]) -> str:
-    """The module that runs `config.task`; raises `UserError` if there is none, or the config is for another task.
+def choose_task(config: ml_collections.ConfigDict, tasks: Mapping[str, tuple[str, str]]) -> str:
+    """The module that runs `config.task`; raises `UserError` if there is none, or the config is not one for it.
 
-    `tasks` is task -> (module, a field that the task's configs have and no other's; '' if it takes any config).
+    `tasks` is task -> (module, FILE or FILE:VARIANT below the project's root: a config for it, whose fields and groups
+    of fields all others have too, and no other groups; '' if it takes any config).
     """
     task = config.get('task')
     if task not in tasks:
         raise UserError(f'config.task is {task!r}: choose one of {", ".join(tasks)}.')
-    module, needed = tasks[task]
-    if needed and needed not in field_names(config):
-        raise UserError(f'config.task is {task!r}, and this config is for another task (it has no {needed!r}): '
-                        f'take one of the files in configs/ that are for {task!r}.')
+    module, example = tasks[task]
+    if not example:
+        return module
+    own, needed = field_names(config), field_names(load_config(f'{ROOT / example}'))
+    absent = [name for name in needed if name.count('.') < 2 and name not in own]
+    if absent:
+        raise UserError(f'config.task is {task!r}, and this config is for another task, or not whole (it has no '
+                        f'{absent[0]!r}): take one of the files in configs/ for {task!r}, or derive from '
+                        f'{example.partition(":")[0]}.')
+    unread = [name for name in own if '.' not in name and name not in needed]
+    if unread:
+        raise UserError(f'config.{unread[0]} is nothing that the task {task!r} reads: leave it out.')
     return module
+
+
+def check_workdir(workdir: str | None, task: str) -> None:
+    """Raises `UserError` if a task that needs a `--workdir` has none, or one that cannot be written to."""
+    if not workdir:
+        if task == 'inspect':
+            return
+        raise UserError(f'there is no --workdir: {task} needs one, the folder of the run.')
+    try:
+        path = Path(workdir).absolute()
+        found = next(folder for folder in (path, *path.parents) if folder.exists())
+    except (OSError, ValueError) as error:
+        raise UserError(f'--workdir is {short(workdir)}, which cannot be a folder ({error}).') from error
+    if not found.is_dir() or not os.access(found, os.W_OK):
+        raise UserError(f'--workdir is {workdir}, and {found} is {"not writable" if found.is_dir() else "a file"}: '
+                        'give another folder.')

@@ -13,8 +13,8 @@ from vididi_jax.evaluate.recognition import print_table
 @pytest.mark.parametrize(('field', 'value', 'message'), [
     ('finetune_linear.batch_size', 64, r'parts.finetune_linear.batch_size is 64 and .* 48 usable videos: '
                                        r'lower config.parts.finetune_linear.batch_size'),
-    ('finetune.finetune.dropout', 1.0, r'parts.finetune.finetune.dropout is 1.0'),
-    ('retrieval.retrieval.ks', (0,), r'parts.retrieval.retrieval.ks is')])
+    ('finetune.finetune.dropout', 1.0, r'config.parts.finetune.finetune.dropout is 1.0'),
+    ('retrieval.retrieval.ks', (0,), r'config.parts.retrieval.retrieval.ks is')])
 def test_every_part_is_checked_before_the_first_one_runs(finished, tmp_path, field, value, message):
     workdir = shutil.copytree(finished[0], tmp_path / 'work')
     config = eval_all_config.get_config('smoke')
@@ -22,6 +22,14 @@ def test_every_part_is_checked_before_the_first_one_runs(finished, tmp_path, fie
     with pytest.raises(UserError, match=f'^{message}'):
         eval_all.run(config, str(workdir))
     assert not (workdir / 'eval').exists()
+
+
+def test_parts_that_there_are_not_are_refused(finished):
+    config = eval_all_config.get_config('smoke')
+    for parts, message in (({'probe': config.parts.linear}, 'probe'), ({}, 'nothing')):
+        config.parts = parts
+        with pytest.raises(UserError, match=f'config.parts has {message}: give some of retrieval, linear'):
+            eval_all.run(config, str(finished[0]))
 
 
 def test_all_figures_are_one_table(capsys):

@@ -138,12 +138,10 @@ def test_random_crops_reach_every_place():
 
 
 def test_views_that_cannot_be_are_refused():
-    for field, value, message in (('crops', 'five', 'centre, three, random'), ('clips', 0, 'at least 1'),
-                                  ('frames', 2, 'no derivative of order 2')):
-        config = features_config.get_config()
-        config.eval[field] = value
-        with pytest.raises(UserError, match=message):
-            features.read_views(config, (0, 2))
+    config = features_config.get_config()
+    config.eval.frames = 2
+    with pytest.raises(UserError, match='no derivative of order 2'):
+        features.read_views(config, (0, 2))
 
 
 def test_the_features_task_uses_what_there_is_and_says_so(finished, tmp_path, capsys):

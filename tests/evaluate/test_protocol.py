@@ -109,7 +109,8 @@ def test_parts_are_balanced_over_classes_where_groups_are_of_one_class():
 
 
 def test_wrong_protocols_are_refused(grouped, tiny_motion, tmp_path):
-    cases = [(config(protocol='groups'), grouped, 'split, grouped'), (config('grouped', folds=7), grouped, '6 groups'),
+    cases = [(config(folds=7), grouped, "eval.folds is 7, and eval.protocol 'split' has no use for it"),
+             (config('grouped', folds=7), grouped, '6 groups'),
              (config('grouped', folds=1), grouped, 'eval.folds is 1'), (config(test='val'), grouped, 'no split'),
              (config('grouped'), f'{grouped},{tiny_motion}', 'grouped takes one')]
     for settings, directory, message in cases:

@@ -103,6 +103,21 @@ def test_wrong_keys_are_listed(name):
     assert 'fc.weight' not in message and 'classifier' not in message
 
 
+@pytest.mark.parametrize(('name', 'prefix'), [('r3d_18', 'module.'), ('s3d', 'model.backbone.')])
+def test_a_prefix_of_all_keys_is_named(name, prefix):
+    """As of PyTorch's DataParallel, or of a module that holds the encoder; also where the file has more than it."""
+    state_dict = {prefix + key: value for key, value in small_state_dict(name).items()}
+    with pytest.raises(UserError, match=f"^the keys of these weights start with '{prefix}': write them without it"):
+        from_state_dict(name, state_dict | {'projector.weight': np.zeros(3)})
+
+
+def test_weights_of_something_else_are_refused_in_short():
+    message = r'missing: .*, \.\.\.; 500 unexpected: layer0, layer1, layer2, \.\.\.\.$'
+    with pytest.raises(UserError, match=message) as caught:
+        from_state_dict('r3d_18', {f'layer{i}': np.zeros(3) for i in range(500)})
+    assert len(str(caught.value)) < 400
+
+
 def test_weights_of_another_network_are_refused():
     for given, asked in (('r3d_18', 'mc3_18'), ('s3d', 'r3d_18'), ('r2plus1d_18', 's3d')):
         with pytest.raises(UserError, match=f'those of {given}, not those of {asked}: give name={given}'):

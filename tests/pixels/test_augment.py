@@ -286,9 +286,8 @@ def test_centre_crop_of_stored_frames_is_not_resampled():
 
 
 @pytest.mark.parametrize('fields', [
-    dict(crop='center'), dict(gray_mode='red'), dict(per_frame=('tint',)), dict(flip=1.5), dict(gray=-0.1),
-    dict(area=(0.5, 0.1)), dict(area=(0.1, 2)), dict(blur_kernel=4), dict(blur_sigma=(0, 1)), dict(hue=0.6),
-    dict(std=(1, 1, 0)), dict(mean=(0, 0)), dict(size=0), dict(shift=200), dict(centre_fraction=0), dict(gain=(1,))])
+    dict(crop='center'), dict(per_frame=('tint',)), dict(area=(0.5, 0.1)), dict(blur_kernel=4), dict(std=(1, 1, 0)),
+    dict(shift=200)])
 def test_wrong_fields_are_refused(fields):
     with pytest.raises(UserError, match=f'augment.{next(iter(fields))}'):
         A.Augmentation(**fields)

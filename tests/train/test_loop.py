@@ -16,6 +16,7 @@ from jax.sharding import AbstractMesh
 
 from vididi_jax.config import to_dict
 from vididi_jax.errors import UserError
+from vididi_jax.fields import RULES
 from vididi_jax.train import loop, pretrain
 from vididi_jax.train.checkpoint import Checkpoints, load_encoder_variables
 from vididi_jax.train.debug import load_bundle
@@ -133,27 +134,18 @@ def test_init_from_starts_with_another_runs_encoder(finished, tiny_config, tmp_p
 BAD = [
     (dict(batch_size=1), 'batch_size'),
     (dict(batch_size=64), '48 usable videos'),
-    (dict(epochs=0), 'epochs'),
+    (dict(epochs=0), 'config.epochs is 0: it must be a whole number from 1 to 1,000,000'),
     (dict(schedule='vidid'), 'vididi'),
     ({'clip.frames': 2}, 'no derivative of order 2'),
-    ({'clip.length': 'constnat'}, 'shrink or constant'),
-    ({'clip.short_video': 'skip'}, 'loop, drop, error'),
     ({'clip.stride': 3, 'clip.short_video': 'error'}, '48 of 48 videos'),
     ({'data.dir': 'nowhere'}, "'nowhere' does not exist"),
     ({'data.dir': ''}, 'data.dir'),
     ({'data.split': 'val'}, 'train, test'),
-    ({'model.name': 'r3d_19'}, 'r3d_18'),
-    ({'model.dtype': 'float8'}, 'bfloat16'),
-    ({'optimizer.name': 'sgd'}, 'lars or adamw'),
     ({'augment.size': 32}, 'augment.size'),
     ({'init_from': 'nowhere'}, 'no checkpoint'), ({'optimizer.predictor_rate': 2.0}, 'no predictor'),
-    ({'framework.loss': 'simclr'}, 'info_nce'),
     ({'framework.loss': 'info_nce'}, 'temperature'),
-    ({'framework.scope': 'local'}, 'per_device'),
+    ({f'framework.loss_options.{name}': 0.0 for name in ('invariance', 'variance', 'covariance')}, 'nothing to learn'),
     ({'framework.predictor': (16,)}, 'BYOL'),
-    ({'optimizer.warmup_fraction': 1.0}, 'warmup_fraction'),
-    ({'log.every_steps': -1}, 'log.every_steps'), ({'checkpoint.every_steps': -1}, 'checkpoint.every_steps'),
-    ({'health.every_cycles': -1}, 'health.every_cycles'), (dict(seed=-1), 'seed is -1'), (dict(seed=2**32), 'seed'),
 ]
 
 
@@ -168,8 +160,9 @@ def test_bad_configs_are_refused_before_anything_is_written(tiny_config, tmp_pat
     assert not list(tmp_path.glob('work/checkpoints/*'))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_with_a_message(tiny_config, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_message(tiny_config, tmp_path, monkeypatch):
     """What is saved repeats the step: the same metrics, not finite again."""
+    monkeypatch.setitem(RULES, 'augment.mean', lambda value: None)
     tiny_config.augment.mean = (float('inf'),) * 3  # pixels of -inf, however the compiler rounds
     with pytest.raises(UserError, match='at step 1 .*not finite.* loss.*no checkpoint yet.*debug/1'):
         pretrain.run(tiny_config, str(tmp_path))

@@ -24,6 +24,13 @@ def frames_spanned(length: int, stride: int) -> int:
     return (length - 1) * stride + 1
 
 
+def check_stride(num_frames: np.ndarray, stride: int, field: str) -> None:
+    """Raises `UserError` if no video is longer than the step between two frames of a clip; `field` is its name."""
+    if len(num_frames) and stride >= (longest := np.max(num_frames)):
+        raise UserError(f'{field} is {stride} and the longest video has {longest} frames: a clip would go round the '
+                        f'whole video from each of its frames to the next: lower config.{field}.')
+
+
 def usable_videos(num_frames: np.ndarray, needed: int, policy: str) -> np.ndarray:
     """Indices of the videos to use under a policy for videos of fewer than `needed` frames.
 

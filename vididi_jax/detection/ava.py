@@ -26,6 +26,7 @@ from vididi_jax.errors import UserError
 
 LABEL_MAP, EVALUATED_LABEL_MAP = 'label_map.pbtxt', 'label_map_evaluated.pbtxt'
 ANNOTATIONS, DETECTOR, EXCLUDED = 'annotations', 'boxes', 'excluded'  # files KIND_SPLIT.csv
+JUDGED = ANNOTATIONS, DETECTOR  # whose boxes a detector can be judged on
 NO_ACTION = -1  # where the column is empty
 DIGITS = 9  # of a timestamp or the number of a class, at most
 NAME = r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\''

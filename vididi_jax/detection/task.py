@@ -24,6 +24,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.evaluate.gather import batch_size_for, gathered
 from vididi_jax.evaluate.protocol import Fold, check_apart, open_complete, whole
 from vididi_jax.evaluate.results import write_results
+from vididi_jax.fields import check_fields
 from vididi_jax.models.classifier import NAMES
 from vididi_jax.pictures import keyframe_picture
 from vididi_jax.pixels.augment import Augmentation
@@ -34,7 +35,7 @@ from vididi_jax.train.encoder import Encoder, asked_encoder
 from vididi_jax.train.processes import by_first, everywhere
 from vididi_jax.train.run import workdir_config
 from vididi_jax.train.state import TrainState
-from vididi_jax.train.supervised import check_recipe, run_config, supervised_task
+from vididi_jax.train.supervised import run_config, supervised_task
 
 PICTURES = 12  # keyframes shown
 
@@ -74,19 +75,10 @@ class Detection(NamedTuple):
 def open_detection(config, workdir: str) -> Detection:
     """Check the config and the data, and load the encoder; raises `UserError` at the first thing that does not fit."""
     settings, recipe = config.eval, config.detection
-    check_recipe(recipe, 'detection')
-    if recipe.boxes not in (ava.ANNOTATIONS, ava.DETECTOR):
-        raise UserError(f'detection.boxes is {recipe.boxes!r}: choose {ava.ANNOTATIONS} (ground truth) or '
-                        f'{ava.DETECTOR} (of the detector).')
-    if min(recipe.roi_size, recipe.sampling_ratio) < 1:
-        raise UserError(f'detection.roi_size is {recipe.roi_size} and detection.sampling_ratio '
-                        f'{recipe.sampling_ratio}: both must be at least 1.')
-    if settings.stride < 1 or settings.frames <= max(recipe.orders):
-        raise UserError(f'eval.frames is {settings.frames} and eval.stride {settings.stride}: there must be more '
-                        f'frames than the highest derivative order, {max(recipe.orders)}, and a stride of at least 1.')
-    if settings.size < 16:
-        raise UserError(f'eval.size is {settings.size}: the square that frames are fitted into must have at least 16 '
-                        'pixels a side.')
+    check_fields(config)
+    if settings.frames <= max(recipe.orders):
+        raise UserError(f'eval.frames is {settings.frames}: there must be more frames than the highest derivative '
+                        f'order, {max(recipe.orders)}.')
     training = workdir_config(workdir)
     training = ml_collections.ConfigDict(to_dict(training) | {'augment': to_dict(training.augment) | to_dict(
         config.augment)})

@@ -9,8 +9,9 @@ from ml_collections import ConfigDict
 
 from vididi_jax.config import flatten, to_dict
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate.recognition import print_table
+from vididi_jax.evaluate.recognition import Evaluation, print_table
 from vididi_jax.evaluate.results import write_results
+from vididi_jax.fields import check_fields
 from vididi_jax.train.processes import by_first
 
 # In the order of the table; the quick ones first.
@@ -35,21 +36,33 @@ def in_full(message: str, part: str, fields: list[str]) -> str:
     return re.sub(rf'(?<![\w./-])(config\.)?({names})(?!\w)', rf'\1parts.{part}.\2', message)
 
 
+def module_of(part: str):
+    return importlib.import_module(f'vididi_jax.evaluate.{TASKS[part]}')
+
+
+def prepare(config, workdir: str) -> dict[str, Evaluation]:
+    """Check all parts, and load their encoder: {part: what its `evaluate` takes}."""
+    check_fields(config)
+    unknown = [part for part in config.parts if part not in TASKS]
+    if unknown or not config.parts:
+        raise UserError(f'config.parts has {unknown[0] if unknown else "nothing"}: give some of {", ".join(TASKS)}.')
+    checked = {}
+    for part in (part for part in TASKS if part in config.parts):
+        try:
+            checked[part] = module_of(part).prepare(part_config(config, part), workdir)
+        except UserError as error:
+            raise UserError(in_full(str(error), part, list(flatten(to_dict(config.parts[part]))))) from error
+    return checked
+
+
 def run(config, workdir: str) -> dict:
     """Run each evaluation of `config.parts`, which writes its own result, and collect them in `eval/NAME/results.json`.
 
     The results of the parts stand in `eval/NAME_PART`. All parts are checked before the first one runs.
     """
-    modules = {part: importlib.import_module(f'vididi_jax.evaluate.{task}') for part, task in TASKS.items()
-               if part in config.parts}
-    checked = {}
-    for part, module in modules.items():
-        try:
-            checked[part] = module.prepare(part_config(config, part), workdir)
-        except UserError as error:
-            raise UserError(in_full(str(error), part, list(flatten(to_dict(config.parts[part]))))) from error
-    for part, module in modules.items():
-        module.evaluate(checked[part])
+    checked = prepare(config, workdir)
+    for part, evaluation in checked.items():
+        module_of(part).evaluate(evaluation)
     return collect(config, workdir, {part: evaluation.folder for part, evaluation in checked.items()})
 
 

@@ -17,6 +17,7 @@ from vididi_jax.derivatives import time_derivative
 from vididi_jax.evaluate.protocol import open_nonempty, usable
 from vididi_jax.evaluate.results import provenance
 from vididi_jax.evaluate.views import Views, average_over_views, read_views
+from vididi_jax.fields import check_fields
 from vididi_jax.models.classifier import NAMES
 from vididi_jax.train.encoder import Encoder, asked_encoder
 from vididi_jax.train.processes import by_first, everywhere
@@ -126,6 +127,7 @@ def _read_file(path: Path, videos: int) -> np.ndarray | None:
 @everywhere
 def _open(config, workdir: str) -> tuple:
     """The training config, the views, the videos and the encoder, checked."""
+    check_fields(config)
     training = workdir_config(workdir)
     views = read_views(config, ORDERS)
     source = open_nonempty(config.data.dir or training.data.dir, config.eval.split)

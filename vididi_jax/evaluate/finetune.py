@@ -24,7 +24,7 @@ from vididi_jax.train import mesh as meshes
 from vididi_jax.train.processes import everywhere
 from vididi_jax.train.run import check_same_run
 from vididi_jax.train.state import TrainState
-from vididi_jax.train.supervised import check_recipe, run_config, supervised_task
+from vididi_jax.train.supervised import run_config, supervised_task
 from vididi_jax.train.update import compile_update
 
 
@@ -111,8 +111,7 @@ def train_and_test(evaluation: Evaluation, number: int, fold: Fold) -> Outcome:
 @everywhere
 def prepare(config, workdir: str) -> Evaluation:
     """Check the config, the data and the run of each fold, and load the encoder."""
-    evaluation = open_evaluation(config, workdir, tuple(config.finetune.orders) or (0,))
-    check_recipe(config.finetune, 'finetune')
+    evaluation = open_evaluation(config, workdir, tuple(config.finetune.orders))
     for number, fold in enumerate(evaluation.protocol.folds):
         training = fold_run(evaluation, number, fold)
         check_same_run(training.config, training.folder)

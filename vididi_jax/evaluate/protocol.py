@@ -1,17 +1,13 @@
 """What an evaluation is made on: folds, each with training videos and test videos, and what must hold of them."""
 
-import re
 from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 
-from vididi_jax.data.clips import different_clips, frames_spanned, usable_videos
+from vididi_jax.data.clips import check_stride, different_clips, frames_spanned, usable_videos
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
-
-PROTOCOLS = ('split', 'grouped')
-OFFICIAL = r'[^/]+/split\d+'  # 'split', of a data set and of an official split that must be these
 
 
 class Side(NamedTuple):
@@ -125,23 +121,22 @@ def open_protocol(config, directory: str) -> Protocol:
     against all others.
 
     Raises:
-      UserError: an unknown protocol, data of another one, too few groups, labels that are all the same; videos that are
-        missing or broken and classes without a training video, unless `config.allow_missing`; a video or a group on
-        both sides; short videos that `eval.short_video` does not allow.
+      UserError: data of another protocol, `eval.folds` without 'grouped', too few groups, labels that are all the same;
+        videos that are missing or broken and classes without a training video, unless `config.allow_missing`; a video
+        or a group on both sides; short videos that `eval.short_video` does not allow.
     """
     settings = config.eval
-    official = re.fullmatch(OFFICIAL, settings.protocol)
-    if settings.protocol not in PROTOCOLS and not official:
-        raise UserError(f'eval.protocol is {settings.protocol!r}: choose one of {", ".join(PROTOCOLS)}, or name an '
-                        'official split such as ucf101/split1.')
     directories = directory.split(',')
+    if settings.folds and settings.protocol != 'grouped':
+        raise UserError(f'eval.folds is {settings.folds}, and eval.protocol {settings.protocol!r} has no use for it: '
+                        'set it to 0, or eval.protocol to grouped.')
     if settings.protocol != 'grouped':
         protocol = _split(settings, directories, config.allow_missing)
     elif len(directories) == 1:
         protocol = _grouped(settings, directory, config.allow_missing)
     else:
         raise UserError(f'data.dir names {len(directories)} data sets, and eval.protocol grouped takes one.')
-    if official and protocol.name != settings.protocol:
+    if '/' in settings.protocol and protocol.name != settings.protocol:
         raise UserError(f'eval.protocol is {settings.protocol!r} and {directory} is {protocol.name}: set data.dir to '
                         'what data_prep wrote of that split.')
     for fold in protocol.folds:
@@ -157,6 +152,7 @@ def whole(source: RecordSource) -> Side:
 def usable(source: RecordSource, settings) -> Side:
     """Its videos under the policy `settings.short_video` for those that are shorter than a clip; raises `UserError`."""
     frames = np.array([row['frames'] for row in source.rows])
+    check_stride(frames, settings.stride, 'eval.stride')
     try:
         return Side(source, usable_videos(
             frames, frames_spanned(settings.frames, settings.stride), settings.short_video))

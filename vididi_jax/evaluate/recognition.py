@@ -14,6 +14,7 @@ from vididi_jax.evaluate.metrics import over_folds
 from vididi_jax.evaluate.protocol import Fold, Protocol, Side, open_protocol
 from vididi_jax.evaluate.results import write_results
 from vididi_jax.evaluate.views import Views, read_views
+from vididi_jax.fields import check_fields
 from vididi_jax.pictures import confusion_picture
 from vididi_jax.train.encoder import Encoder, asked_encoder
 from vididi_jax.train.processes import by_first, everywhere
@@ -80,6 +81,7 @@ def open_evaluation(config, workdir: str, orders: tuple[int, ...]) -> Evaluation
     Raises:
       UserError: the first thing that does not fit.
     """
+    check_fields(config)
     training = workdir_config(workdir)
     views = read_views(config, orders)
     directory = config.data.dir or training.data.dir

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vididi_jax.errors import UserError
 from vididi_jax.evaluate.metrics import confusion
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, features_of, finish, open_evaluation
 from vididi_jax.measures import DECIMALS, unit
@@ -60,8 +59,6 @@ def chance_recall(query_labels: np.ndarray, gallery_labels: np.ndarray) -> float
 
 def prepare(config, workdir: str) -> Evaluation:
     """Check the config and the data, and load the encoder."""
-    if not config.retrieval.ks or min(config.retrieval.ks) < 1:
-        raise UserError(f'retrieval.ks is {tuple(config.retrieval.ks)}: give numbers from 1 up.')
     return open_evaluation(config, workdir, ORDERS)
 
 

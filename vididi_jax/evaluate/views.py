@@ -35,10 +35,6 @@ class Views(NamedTuple):
 def read_views(config, orders: tuple[int, ...]) -> Views:
     """The views that an evaluation's config asks for; raises `UserError` if derivatives of `orders` do not fit."""
     settings = config.eval
-    if settings.crops not in CROPS:
-        raise UserError(f'eval.crops is {settings.crops!r}: choose one of {", ".join(CROPS)}.')
-    if settings.clips < 1 or settings.stride < 1:
-        raise UserError(f'eval.clips is {settings.clips} and eval.stride {settings.stride}: both must be at least 1.')
     if settings.frames <= max(orders):
         raise UserError(f'clips of {settings.frames} frames have no derivative of order {max(orders)}: raise '
                         'eval.frames.')

@@ -6,7 +6,6 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vididi_jax.errors import UserError
 from vididi_jax.models import create_encoder
 from vididi_jax.models.conv3d import choose_implementation
 
@@ -15,8 +14,6 @@ DTYPES = ('auto', 'float32', 'bfloat16', 'float64')
 
 def compute_dtype(model, platform: str) -> jnp.dtype:
     """Dtype of the activations: 'auto' is bfloat16 on GPU and TPU, and float32 on a CPU, where bfloat16 is slower."""
-    if model.dtype not in DTYPES:
-        raise UserError(f'model.dtype is {model.dtype!r}: choose one of {", ".join(DTYPES)}.')
     if model.dtype == 'auto':
         return jnp.dtype(jnp.float32 if platform == 'cpu' else jnp.bfloat16)
     return jnp.dtype(model.dtype)

@@ -18,6 +18,7 @@ from vididi_jax.models import ENCODERS, create_encoder
 
 Shape = tuple[int, ...]
 
+SHOWN = 3  # keys of a kind in a message
 OUTSIDE = ('fc.', 'classifier.')
 
 # What torchvision's own weights (KINETICS400_V1) were trained on: RGB in [0, 1], and the side of the square clips.
@@ -63,10 +64,13 @@ def _torch_shape(shape: Shape) -> Shape:
     return (shape[4], shape[3], *shape[:3]) if len(shape) == 5 else tuple(shape)
 
 
+def _last_of_stem(name: str) -> str:
+    return {'s3d': 'features.0.1.0.weight', 'r2plus1d_18': 'stem.3.weight'}.get(name, 'stem.0.weight')
+
+
 def width_of(name: str, state_dict: Mapping[str, np.ndarray]) -> int:
     """Width of the encoder that a state dict is of, from the last convolution of its stem; 64 if that is missing."""
-    key = {'s3d': 'features.0.1.0.weight', 'r2plus1d_18': 'stem.3.weight'}.get(name, 'stem.0.weight')
-    shape = np.shape(state_dict.get(key, ()))
+    shape = np.shape(state_dict.get(_last_of_stem(name), ()))
     return shape[0] if len(shape) == 5 and shape[0] else 64
 
 
@@ -86,6 +90,17 @@ def _problems(name: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, list
     return {what: keys for what, keys in problems.items() if keys}
 
 
+def _prefix(state_dict: Mapping[str, np.ndarray]) -> str:
+    """What all keys of some encoder's weights start with, such as 'module.'; '' if it is no encoder's or nothing."""
+    for name in ENCODERS:
+        for key in state_dict:
+            prefix = key.removesuffix(_last_of_stem(name))
+            inside = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+            if prefix.endswith('.') and prefix != key and not _problems(name, inside):
+                return prefix
+    return ''
+
+
 def from_state_dict(name: str, state_dict: Mapping[str, np.ndarray]) -> dict:
     """Variables of an encoder, from torchvision's weights.
 
@@ -101,8 +116,8 @@ def from_state_dict(name: str, state_dict: Mapping[str, np.ndarray]) -> dict:
       `create_encoder(name, width=...).apply`.
 
     Raises:
-      UserError: keys are missing, unexpected or of the wrong shape (the message lists all of them, or names the
-        encoder that the weights fit), or there is no encoder `name`.
+      UserError: keys are missing, unexpected or of the wrong shape (the message lists the first ones, or names the
+        encoder that the weights fit, or a prefix of all keys), or there is no encoder `name`.
 
     Source: the module structure of torchvision.models.video, version 0.29.1.
     """
@@ -111,7 +126,11 @@ def from_state_dict(name: str, state_dict: Mapping[str, np.ndarray]) -> dict:
         fitting = [other for other in ENCODERS if other != name and not _problems(other, state_dict)]
         if fitting:
             raise UserError(f'these weights are those of {fitting[0]}, not those of {name}: give name={fitting[0]}.')
-        told = '; '.join(f'{len(keys)} {what}: {", ".join(keys)}' for what, keys in problems.items())
+        if prefix := _prefix(state_dict):
+            raise UserError(f'the keys of these weights start with {prefix!r}: write them without it, as {name} of '
+                            'torchvision has them.')
+        told = '; '.join(f'{len(keys)} {what}: {", ".join(keys[:SHOWN])}' + (', ...' if len(keys) > SHOWN else '')
+                         for what, keys in problems.items())
         raise UserError(f'these weights are not those of {name} of width {width}: {told}.')
 
     def take(path, _):

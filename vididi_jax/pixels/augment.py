@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vididi_jax.errors import UserError
+from vididi_jax.fields import check_fields
 from vididi_jax.pixels import operations
 
 PER_FRAME = ('crop', 'flip', 'blur', 'jitter', 'gray')  # what can be drawn anew for each frame
@@ -45,6 +46,9 @@ class Augmentation:
       per_frame: some of 'crop', 'flip', 'blur', 'jitter' and 'gray'; read where `frame_consistent` is False. The
         default is what the authors' code did.
       centre_fraction: side of evaluation's centre crop, as a share of the frame's shorter side.
+
+    Raises:
+      UserError: a field that does not keep to its rule in `vididi_jax.fields`.
     """
 
     size: int = 112
@@ -76,27 +80,9 @@ class Augmentation:
             if isinstance(value, list):  # configs from files hold lists
                 object.__setattr__(self, name, tuple(value))
 
-        def need(name: str, holds: bool, what: str) -> None:
-            if not holds:
-                raise UserError(f'augment.{name} is {getattr(self, name)!r}: it must be {what}.')
-
-        need('crop', self.crop in ('random_resized', 'none'), 'random_resized or none')
-        need('gray_mode', self.gray_mode in ('channel', 'luminance'), 'channel or luminance')
-        need('per_frame', set(self.per_frame) <= set(PER_FRAME), f'some of {", ".join(PER_FRAME)}')
-        need('size', self.size >= 1, 'at least 1')
-        need('shift', 0 <= self.shift <= self.size, f'from 0 to size, which is {self.size}')
-        need('blur_kernel', self.blur_kernel > 0 and self.blur_kernel % 2 == 1, 'odd')
-        need('hue', 0 <= self.hue <= 0.5, 'from 0 to 0.5')
-        need('centre_fraction', 0 < self.centre_fraction <= 1, 'above 0 and at most 1')
-        for name in ('flip', 'blur', 'jitter', 'gray', 'brightness', 'contrast', 'saturation'):
-            need(name, 0 <= getattr(self, name) <= 1, 'from 0 to 1')
-        for name in ('area', 'aspect', 'blur_sigma', 'gain', 'tint'):
-            limits = getattr(self, name)
-            need(name, len(limits) == 2 and 0 < limits[0] <= limits[1], 'a pair (low, high) above 0')
-        need('area', self.area[1] <= 1, 'a share of the frame, at most 1')
-        for name in ('mean', 'std'):
-            need(name, len(getattr(self, name)) == 3, 'three numbers, one a channel')
-        need('std', min(self.std) > 0, 'above 0')
+        check_fields({'augment': vars(self)})
+        if self.shift > self.size:
+            raise UserError(f'augment.shift is {self.shift}: it must be from 0 to augment.size, which is {self.size}.')
 
     def check_frames(self, heights, widths) -> None:
         """Raises `UserError` if some video's frames do not have the size that `crop='none'` needs.

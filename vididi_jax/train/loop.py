@@ -66,13 +66,8 @@ def steps_per_epoch(config: ml_collections.ConfigDict, videos: int, origin: str)
     """Whole batches of `config.batch_size` in one pass over `videos` videos, which `origin` names in an error.
 
     Raises:
-      UserError: not one batch, no epoch to train, or an interval below 0.
+      UserError: not one batch.
     """
-    if config.epochs < 1:
-        raise UserError(f'epochs is {config.epochs}: it must be at least 1.')
-    for name, unit in (('checkpoint', 'steps'), ('log', 'steps'), ('health', 'cycles')):
-        if name in config and (every := config[name][f'every_{unit}']) < 0:
-            raise UserError(f'{name}.every_{unit} is {every}: it must be a number of {unit}, or 0 for never.')
     if videos < config.batch_size:
         raise UserError(f'batch_size is {config.batch_size} and {origin} has {videos} usable videos: lower '
                         'config.batch_size.')

@@ -15,15 +15,9 @@ def learning_rate(config, total_steps: int) -> optax.Schedule:
 
     Returns:
       step -> rate.
-
-    Raises:
-      UserError: a warm-up that is not a share of the run.
     """
     settings = config.optimizer
     peak = settings.base_rate * config.batch_size / 256
-    if not 0 <= settings.warmup_fraction < 1:
-        raise UserError(f'optimizer.warmup_fraction is {settings.warmup_fraction}: it is a share of all steps, from 0 '
-                        'to below 1.')
     warmup = int(settings.warmup_fraction * total_steps)
     return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, total_steps, settings.final_fraction * peak)
 
@@ -55,6 +49,13 @@ def lars(
     )
 
 
+OPTIMIZERS = {  # of pretraining: (rate, config.optimizer) -> optimiser
+    'lars': lambda rate, settings: lars(rate, **{
+        name: settings[name] for name in ('weight_decay', 'momentum', 'trust_coefficient')}),
+    'adamw': lambda rate, settings: optax.adamw(rate, weight_decay=settings.weight_decay, mask=_rank_above_one),
+}
+
+
 def build_optimizer(config, total_steps: int) -> optax.GradientTransformation:
     """The optimiser that `config.optimizer` describes.
 
@@ -66,30 +67,18 @@ def build_optimizer(config, total_steps: int) -> optax.GradientTransformation:
       total_steps: of the run.
 
     Raises:
-      UserError: an unknown name, a negative bound or factor, or accumulation that leaves the run's last steps without
-        effect.
+      UserError: accumulation that leaves the run's last steps without effect.
     """
     settings = config.optimizer
-    if settings.accumulate < 1 or total_steps % settings.accumulate:
+    if total_steps % settings.accumulate:
         raise UserError(f'optimizer.accumulate is {settings.accumulate} and the run has {total_steps} steps: take a '
                         'number that divides them, so that no gradient is lost at the end.')
-    if settings.clip_norm < 0:
-        raise UserError(f'optimizer.clip_norm is {settings.clip_norm}: it must be above 0, or 0 for no clipping.')
-    if settings.predictor_rate <= 0:
-        raise UserError(f'optimizer.predictor_rate is {settings.predictor_rate}: it must be above 0.')
     schedule = learning_rate(config, total_steps)
 
     def rate(update):  # the optimiser counts updates, the schedule steps
         return schedule(update * settings.accumulate)
 
-    if settings.name == 'lars':
-        optimizer = lars(rate, weight_decay=settings.weight_decay, momentum=settings.momentum,
-                         trust_coefficient=settings.trust_coefficient)
-    elif settings.name == 'adamw':
-        optimizer = optax.adamw(rate, weight_decay=settings.weight_decay, mask=_rank_above_one)
-    else:
-        raise UserError(f'optimizer.name is {settings.name!r}: choose lars or adamw.')
-    optimizer = optax.chain(optimizer, optax.stateless(lambda updates, _: {
+    optimizer = optax.chain(OPTIMIZERS[settings.name](rate, settings), optax.stateless(lambda updates, _: {
         part: optax.tree.scale(settings.predictor_rate, tree) if part == 'predictor' else tree
         for part, tree in updates.items()}))
     if settings.clip_norm:
@@ -139,13 +128,7 @@ def sgd(
       momentum, weight_decay: as above, of all parameters.
       encoder_rate, layer_decay: the factors, see `layer_rates`; an `encoder_rate` of 0 freezes the encoder.
       clip_norm: bound of the global norm of g, 0 for none.
-
-    Raises:
-      UserError: a negative bound.
     """
-    if clip_norm < 0:
-        raise UserError(f'optimizer.clip_norm is {clip_norm}: it must be above 0, or 0 for no clipping.')
-
     return optax.chain(
         *([optax.clip_by_global_norm(clip_norm)] if clip_norm else []),
         optax.add_decayed_weights(weight_decay),

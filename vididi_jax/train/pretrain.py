@@ -10,6 +10,7 @@ from vididi_jax import schedule as schedules
 from vididi_jax.data import clips, pipeline
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
+from vididi_jax.fields import check_fields
 from vididi_jax.models.build import compute_dtype
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import loop
@@ -18,8 +19,6 @@ from vididi_jax.train.health import Probe
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.state import TrainState, build_networks, make_init
 from vididi_jax.train.step import check_framework, frames_to_read, make_train_step
-
-STATISTICS = ('by_order', 'plain')  # BatchNorm's running ones, see `vididi_jax.train.statistics`
 
 
 class Plan(NamedTuple):
@@ -40,6 +39,7 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
     Raises:
       UserError: the first thing that would go wrong, before any expensive work.
     """
+    check_fields(config)
     meshes.check_batch_size(config.batch_size, mesh)
     check_framework(config.framework)
     if config.optimizer.predictor_rate != 1 and not config.framework.predictor:
@@ -49,18 +49,15 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
         raise UserError(f"framework.scope is 'per_device', and a batch_size of {config.batch_size} leaves one video to "
                         f'each of {mesh.size} devices: set config.batch_size to at least {2 * mesh.size}.')
     schedule, orders_key = schedules.resolve(config.schedule), schedules.schedule_key(config.seed)
-    if config.clip.length not in ('shrink', 'constant'):
-        raise UserError(f'clip.length is {config.clip.length!r}: choose shrink or constant.')
     if config.clip.length == 'shrink' and config.clip.frames <= schedule.max_order:
         raise UserError(f'clips of {config.clip.frames} frames have no derivative of order {schedule.max_order}, which '
                         f'schedule {config.schedule!r} asks for: raise config.clip.frames.')
-    if config.statistics not in STATISTICS:
-        raise UserError(f'statistics is {config.statistics!r}: choose one of {", ".join(STATISTICS)}.')
     source = RecordSource(config.data.dir, config.data.split)
     frames = frames_to_read(config.clip.frames, schedule.max_order, config.clip.length)
     needed = clips.frames_needed(frames, config.clip.stride, config.clip.placement)
     Augmentation(**config.augment).check_frames(*([row[side] for row in source.rows] for side in ('height', 'width')))
     num_frames = np.array([row['frames'] for row in source.rows])
+    clips.check_stride(num_frames, config.clip.stride, 'clip.stride')
     videos = clips.usable_videos(num_frames, needed, config.clip.short_video)
     steps = loop.steps_per_epoch(config, len(videos), f'split {config.data.split!r} of {config.data.dir}')
     return Plan(schedule, orders_key, source, videos, frames, steps, steps * config.epochs)

@@ -20,6 +20,7 @@ from vididi_jax.train.state import EVALUATED, Networks, TrainState
 from vididi_jax.train.update import Update, compile_update
 
 PAIR_LOSSES = {'vicreg': losses.vicreg_loss, 'info_nce': losses.info_nce_loss, 'nt_xent': losses.nt_xent_loss}
+LOSSES = (*PAIR_LOSSES, 'byol')
 
 
 @partial(jax.jit, static_argnames=('spec', 'dtype'))
@@ -56,13 +57,6 @@ def frames_to_read(frames: int, max_order: int, length: str) -> int:
 
 def check_framework(framework) -> None:
     """Raises `UserError` if `config.framework` does not fit together."""
-    losses_known = (*PAIR_LOSSES, 'byol')
-    if framework.loss not in losses_known:
-        raise UserError(f'framework.loss is {framework.loss!r}: choose one of {", ".join(losses_known)}.')
-    if framework.scope not in ('global', 'per_device'):
-        raise UserError(f'framework.scope is {framework.scope!r}: choose global or per_device.')
-    if not framework.projector:
-        raise UserError('framework.projector is empty: it needs the size of one layer at least.')
     if framework.loss == 'byol':
         if framework.scope == 'per_device':
             raise UserError("framework.scope is 'per_device', and BYOL's loss has no statistics over the batch: set it "
@@ -80,6 +74,8 @@ def check_framework(framework) -> None:
     if unknown:
         raise UserError(f'framework.loss_options has {", ".join(sorted(unknown))}, which {framework.loss} does not '
                         f'take: it takes {", ".join(sorted(known)) or "none"}.')
+    if framework.loss_options and not any(framework.loss_options.values()):
+        raise UserError('the weights in framework.loss_options are all 0, so there is nothing to learn: raise one.')
 
 
 def pair_loss(framework, devices: int) -> Callable:

@@ -11,23 +11,12 @@ import numpy as np
 from vididi_jax.config import to_dict
 from vididi_jax.data import pipeline
 from vididi_jax.data.source import RecordSource
-from vididi_jax.errors import UserError
 from vididi_jax.models.classifier import NAMES, Classifier
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.optimizer import sgd, step_rate
 from vididi_jax.train.state import TrainState
-
-
-def check_recipe(recipe, name: str) -> None:
-    """Raises `UserError` if the fields of `recipe`, that is `config.NAME`, do not fit."""
-    if not recipe.orders or len(set(recipe.orders)) < len(recipe.orders) or not set(recipe.orders) <= set(NAMES):
-        raise UserError(f'{name}.orders is {tuple(recipe.orders)}: give one or more of 0, 1, 2, each once.')
-    if not 0 <= recipe.dropout < 1:
-        raise UserError(f'{name}.dropout is {recipe.dropout}: it must be from 0 to below 1.')
-    if recipe.encoder_rate < 0 or recipe.layer_decay <= 0:
-        raise UserError(f'{name}.encoder_rate must be at least 0 and {name}.layer_decay above 0.')
 
 
 def run_config(evaluation, recipe: str, **values) -> ml_collections.ConfigDict:
