@@ -7,6 +7,7 @@ Reference: Chen et al., CPAL 2025, section 3 (balanced alternating learning stra
 
 import argparse
 import itertools
+import reprlib
 from dataclasses import dataclass
 
 import jax
@@ -88,7 +89,7 @@ def resolve(spec) -> Schedule:
         phases = tuple((first, second) for first, second in fields.pop('phases'))
         coin = fields.pop('coin', False)
     except (TypeError, ValueError, KeyError):
-        raise UserError(f'schedule {spec!r} is unknown: give one of {known}, a tuple of phases such as '
+        raise UserError(f'schedule {reprlib.repr(spec)} is unknown: give one of {known}, a tuple of phases such as '
                         '((1, 1), (0, 1)), or a mapping with phases and coin.') from None
     if fields:
         raise UserError(f'a schedule has phases and coin, not {", ".join(map(str, fields))}: drop it from {spec!r}.')

@@ -19,6 +19,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.evaluate import features
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.crops import evaluation_crops
+from vididi_jax.train.encoder import trained_encoder
 from vididi_jax.train.run import workdir_config
 
 VIEWS = features.Views(clips=2, frames=4, stride=2, crops='centre', seed=0)
@@ -26,7 +27,7 @@ VIEWS = features.Views(clips=2, frames=4, stride=2, crops='centre', seed=0)
 
 @pytest.fixture(scope='module')
 def encoder(finished):
-    return features.trained_encoder(workdir_config(finished[0]), str(finished[0]))
+    return trained_encoder(workdir_config(finished[0]), str(finished[0]))
 
 
 @pytest.fixture

@@ -215,7 +215,7 @@ def ready(workdir: Path) -> dict:
 
     def with_encoder(function, module):
         def run(config, _):
-            with mock.patch.multiple(module, trained_encoder=empty, untrained_encoder=empty):
+            with mock.patch.object(module, 'asked_encoder', empty):
                 return function(config, str(workdir))
         return run
 
