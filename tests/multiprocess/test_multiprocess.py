@@ -143,3 +143,20 @@ def test_a_coordinator_that_does_not_answer_is_an_error_and_not_an_abort(monkeyp
 ])
 def test_gpus_of_a_slurm_task(environment, expected):
     assert local_devices(environment) == expected
+
+
+@pytest.mark.parametrize(('name', 'codes'), [('SIGTERM', [143, 143]), ('SIGINT', [143, 130])])
+def test_a_signal_to_one_process_stops_all_after_the_same_step(name, codes, tmp_path):
+    done = launch([str(HERE / 'endings.py'), f'--out={tmp_path}', f'--signal={name}'], processes=2, devices=1)
+    assert [process.returncode for process in done] == codes, done[0].stderr[-2000:] + done[1].stderr[-2000:]
+    first, second = ((tmp_path / str(i)).read_text() for i in range(2))
+    assert first == second and int(first) >= 5
+    assert f'stopped by SIGTERM after step {first}' in done[0].stderr
+    assert f'stopped by {name} after step {first}' in done[1].stderr
+
+
+def test_who_loses_another_process_says_so_and_ends(tmp_path):
+    done = launch([str(HERE / 'endings.py'), f'--out={tmp_path}', '--signal=SIGKILL'], processes=2, devices=1)
+    assert [process.returncode for process in done] == [1, -9], done[0].stderr[-2000:]
+    assert 'error: process 0 of 2 lost another one' in done[0].stderr
+    assert 'Traceback' not in done[0].stderr

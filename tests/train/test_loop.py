@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 
+from tests.data_sets import edit_rows
 from vididi_jax.config import to_dict
 from vididi_jax.errors import UserError
 from vididi_jax.fields import RULES
@@ -58,40 +59,56 @@ def test_running_a_finished_run_again_changes_nothing(finished, tiny_config, cap
     jax.tree.map(np.testing.assert_array_equal, state, again)
 
 
-def test_a_killed_run_ends_as_one_that_never_stopped(finished, tiny_config, tmp_path, root):
-    """SIGKILL twice, the second time in the middle of a phase; state and metrics are equal bit by bit."""
+def test_a_stopped_and_killed_run_ends_as_one_that_never_stopped(finished, tiny_config, tmp_path, root):
+    """SIGTERM, then SIGKILL, both in the middle of a phase; state and metrics are equal bit by bit."""
     workdir = tmp_path / 'killed'
-    for kill_after in (6, 15):
+    for number, after in ((signal.SIGTERM, 6), (signal.SIGKILL, 15)):
         process = subprocess.Popen(
             command(tiny_config, workdir), cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        while len(read_metrics(workdir)) < kill_after:
+        while len(read_metrics(workdir)) < after:
             assert process.poll() is None, process.stderr.read().decode()
             time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(number)
+        _, said = process.communicate()
+        if number == signal.SIGTERM:
+            steps = Checkpoints(workdir).steps()
+            assert process.returncode == 143 and len(read_metrics(workdir)) == steps[-1]
+            assert f'stopped by SIGTERM after step {steps[-1]} of 24: it is saved' in said.decode()
     assert len(read_metrics(workdir)) < 24
     state = pretrain.run(tiny_config, str(workdir))
     jax.tree.map(np.testing.assert_array_equal, state, finished[1])
     assert (workdir / 'metrics.jsonl').read_text() == (finished[0] / 'metrics.jsonl').read_text()
 
 
-def test_damaged_checkpoints_are_noticed_and_passed_over(finished, tiny_config, tmp_path, caplog, capsys):
-    """Flipped bytes in the newest checkpoint, files cut short in the one before: the run goes on from the third."""
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(finished, tiny_config, tmp_path, caplog, capsys):
     workdir = tmp_path / 'damaged'
     shutil.copytree(finished[0], workdir)
-    flip, cut = ([p for p in (workdir / 'checkpoints' / step).rglob('d/*') if p.stat().st_size > 1000] 
-                 for step in ('24', '20'))
-    assert flip and cut
-    for path in flip:
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
-    for path in cut:
+    for step in ('24', '20'):
+        path = max((workdir / 'checkpoints' / step).rglob('d/*'), key=lambda path: path.stat().st_size)
         os.truncate(path, path.stat().st_size - 200)
     state = pretrain.run(tiny_config, str(workdir))
-    assert sum('DAMAGED' in record.message for record in caplog.records) == 2
+    assert sorted(path.name for path in (workdir / 'damaged').iterdir()) == ['20', '24']
     assert 'resuming after step 18' in capsys.readouterr().out
     jax.tree.map(np.testing.assert_array_equal, state, finished[1])
+
+
+def test_what_does_not_decide_a_run_may_differ_when_it_goes_on(finished, tiny_config, tmp_path, capsys):
+    """The data are in another folder; workers, logging, health and retention are others; the config is an older one."""
+    workdir = shutil.copytree(finished[0], tmp_path / 'work')
+    moved = shutil.copytree(tiny_config.data.dir, tmp_path / 'data')
+    values = json.loads((workdir / 'config.json').read_text())
+    del values['model']['remat'], values['init_checkpoint'], values['optimizer']['predictor_rate']
+    (workdir / 'config.json').write_text(json.dumps(values))
+    config = tiny_config.copy_and_resolve_references()
+    config.data.dir, config.data.workers, config.log.every_steps = str(moved), 1, 7
+    config.checkpoint.keep, config.health.every_cycles = 2, 3
+    state = pretrain.run(config, str(workdir))
+    assert 'resuming after step 24' in capsys.readouterr().out
+    jax.tree.map(np.testing.assert_array_equal, state, finished[1])
+    assert workdir_config(workdir).data.dir == str(moved)
+    edit_rows(moved, lambda number, row: row | {'fps': 26.0})
+    with pytest.raises(UserError, match='are not those of the run'):
+        pretrain.run(config, str(workdir))
 
 
 def test_epochs_may_be_raised_and_nothing_else(finished, tiny_config, tmp_path):

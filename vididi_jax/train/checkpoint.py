@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,11 @@ class Checkpoints:
         self.directory = Path(workdir).resolve() / 'checkpoints'
         policy = preservation_policy.AnyPreservationPolicy([
             preservation_policy.LatestN(keep),
-            preservation_policy.BestN(get_metric_fn=lambda metrics: metrics['loss'], reverse=True, n=1),
+            preservation_policy.BestN(get_metric_fn=itemgetter('loss'), reverse=True, n=1),
         ])
         self._manager = ocp.CheckpointManager(self.directory, options=ocp.CheckpointManagerOptions(
-            preservation_policy=policy, cleanup_tmp_directories=True,  # what a killed save left
+            preservation_policy=policy, best_fn=itemgetter('loss'), best_mode='min',  # without these no loss is written
+            cleanup_tmp_directories=True,  # what a killed save left
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal)))
 
     def _seal(self) -> None:

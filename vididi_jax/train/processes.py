@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import socket
 import sys
 import time
@@ -15,6 +16,7 @@ from jax.experimental import multihost_utils
 
 from vididi_jax.errors import UserError
 
+STATUS = re.compile('[A-Z_]+: ')  # how an error starts that comes from below Python
 PATIENCE = 300  # seconds that JAX gives all processes to start
 
 
@@ -113,8 +115,8 @@ def bereaved() -> Iterator[None]:
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # collectives raise one or the other
+        if jax.process_count() == 1 or not STATUS.match(str(error)):
             raise
         print(f'error: process {jax.process_index()} of {jax.process_count()} lost another one '
               f'({str(error).splitlines()[0][:200]}): see what that one says, and start all of them again; training '

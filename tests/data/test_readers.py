@@ -1,0 +1,87 @@
+"""Reading processes: how many, and what becomes of them."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from vididi_jax.data import pipeline, readers
+from vididi_jax.data.source import RecordSource
+from vididi_jax.errors import UserError
+
+MB = 2**20
+
+
+@pytest.mark.parametrize(('wanted', 'batch', 'cpus', 'memory', 'shared', 'number'), [
+    (0, 10 * MB, 8, 1e12, 0, 0),  # threads want no shared memory
+    (-1, 10 * MB, 8, 1e12, 1e12, 8),
+    (-1, 10 * MB, 96, 8e9, 1e12, 11),  # half of 8 GB, 340 MB each
+    (-1, 10 * MB, 8, 1e8, 1e12, 1),
+    (-1, 10 * MB, 96, 1e12, 150 * MB, 3),  # 4 x 10 MB each, and 2 x 10 MB
+    (16, 10 * MB, 2, 1e9, 1e12, 16),  # who says a number has it
+])
+def test_as_many_as_there_is_room_for(wanted, batch, cpus, memory, shared, number, monkeypatch):
+    monkeypatch.setattr(readers, 'usable_cpus', lambda: cpus)
+    monkeypatch.setattr(readers, 'free_memory', lambda: memory)
+    monkeypatch.setattr(readers.shutil, 'disk_usage', lambda _: type('Usage', (), {'free': shared}))
+    assert readers.decide(wanted, batch) == number
+
+
+@pytest.mark.parametrize(('wanted', 'shared', 'advice'), [
+    (-1, 64 * MB, 'workers=0, which reads in threads'), (2, 64 * MB, 'workers=0'), (4, 1000 * MB, 'workers=3')])
+def test_too_little_shared_memory_is_one_sentence(wanted, shared, advice, monkeypatch):
+    """64 MB are what a Docker container has by default; a batch of 64 videos of 171 x 128 takes 67 MB."""
+    monkeypatch.setattr(readers.shutil, 'disk_usage', lambda _: type('Usage', (), {'free': shared}))
+    with pytest.raises(UserError, match=f'has {shared / MB:,.0f} MB free.*--shm-size.*{advice}'):
+        readers.decide(wanted, 64 * MB)
+
+
+def stream(data):
+    source = RecordSource(data, 'train')
+    return pipeline.training_stream(
+        source, np.arange(len(source)), length=4, stride=1, placement='adjacent', batch_size=4, seed=0)
+
+
+def test_a_reading_process_that_is_killed_is_one_sentence(tiny_motion):
+    with pipeline.iterate(stream(tiny_motion), workers=1) as batches:
+        next(batches)
+        child, = multiprocessing.active_children()
+        for number in (signal.SIGINT, signal.SIGTERM):  # meant for the parent
+            os.kill(child.pid, number)
+        for _ in range(8):
+            next(batches)
+        os.kill(child.pid, signal.SIGKILL)
+        with pytest.raises(UserError, match='a reading process died .exit code -9.*fewer --config.data.workers'):
+            for _ in range(100):
+                next(batches)
+
+
+READ = '''
+import sys, time
+from tests.data.test_readers import pipeline, stream
+
+if __name__ == '__main__':
+    with pipeline.iterate(stream(sys.argv[1]), workers=1) as batches:
+        next(batches)
+        print('read', flush=True)
+        time.sleep(60)
+'''
+
+
+def test_reading_processes_do_not_outlive_a_parent_that_was_killed(tiny_motion, tmp_path, root):
+    script = tmp_path / 'read.py'
+    script.write_text(READ)
+    parent = subprocess.Popen([sys.executable, script, tiny_motion], cwd=root, stdout=subprocess.PIPE, text=True,
+                              env={**os.environ, 'PYTHONPATH': str(root)}, stderr=subprocess.DEVNULL)
+    assert parent.stdout.readline() == 'read\n'
+    parent.kill()
+    begin = time.monotonic()
+    parent.stdout.read()  # returns when the last process that holds its other end is gone
+    assert time.monotonic() - begin < 10
+    parent.stdout.close()
+    parent.wait()
