@@ -49,7 +49,8 @@ def set_up_devices() -> None:
 
 def main(_) -> None:
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s', force=True)  # absl has set its own
-    absl_logging.set_verbosity(absl_logging.WARNING)  # the checkpointing library is chatty
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+    absl_logging.set_verbosity(absl_logging.FATAL)  # what the checkpointing library logs, errors say in a sentence
     module = choose_task(CONFIG.value, TASKS)
     check_fields(CONFIG.value)
     check_workdir(WORKDIR.value, CONFIG.value.task)

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,6 +87,8 @@ class Checkpoints:
         meta = {**meta, 'step': step, 'checksums': checksums(state)}
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         with self._saving():
+            self._manager.wait_until_finished()
+            by_first(_check_room)(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
             self._manager.save(step, args=arguments, metrics={'loss': loss}, force=True)
 
     @contextmanager
@@ -94,7 +97,7 @@ class Checkpoints:
             yield
         except jax.errors.JaxRuntimeError:  # a device, or another process
             raise
-        except Exception as error:  # whatever a disk makes the library raise
+        except Exception as error:  # what a disk makes the library raise
             steps = steps_of(self.directory)
             last = f'the same command goes on from that of step {steps[-1]}' if steps else 'there is none yet'
             raise UserError(f'no checkpoint can be saved in {self.directory} ({reason_of(error)}): {last}.') from error
@@ -133,6 +136,14 @@ class Checkpoints:
         with _reading(folder):
             restored = self._manager.restore(step, args=arguments)
         return restored.state, restored.meta
+
+
+def _check_room(directory: Path, size: int) -> None:
+    """Raises `OSError` before a disk is full: the library that writes tells it in hundreds of lines."""
+    free = shutil.disk_usage(directory).free
+    if free < size:
+        reason = f'{os.strerror(errno.ENOSPC)}: {size / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free'
+        raise OSError(errno.ENOSPC, reason)
 
 
 def reason_of(error: Exception) -> str:

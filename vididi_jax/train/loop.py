@@ -97,10 +97,10 @@ def run(
         task = make_task(config, mesh)
         return task, pipeline.number_of_workers(task.batches, config.data.workers)
 
+    task, workers = checked()
+    total = config.epochs * task.steps_per_epoch
     with ExitStack() as held:
         everywhere(hold)(held, workdir)
-        task, workers = checked()
-        total = config.epochs * task.steps_per_epoch
         checkpoints = held.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
         state, meta = restore_or_init(config, task, checkpoints, mesh)
         if is_first():

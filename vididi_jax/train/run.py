@@ -1,6 +1,7 @@
 """A workdir's config.json: which config a run has, and what of it may differ when the run goes on."""
 
 import json
+from functools import reduce
 from pathlib import Path
 
 import ml_collections
@@ -30,24 +31,22 @@ def workdir_config(workdir: str | Path) -> ml_collections.ConfigDict:
     if not path.is_file():
         raise UserError(f'{workdir} is not the workdir of a training run (it has no config.json): '
                         'give the --workdir that training wrote to.')
-    return from_dict(_read(path))
+    values = _read(path)
+    if values.get('task') == 'pretrain':
+        for name, value in BEFORE.items():
+            *parents, last = name.split('.')
+            reduce(lambda part, parent: part.setdefault(parent, {}), parents, values).setdefault(last, value)
+    return from_dict(values)
 
 
 def _read(path: Path) -> dict:
-    """A config.json, with the fields that are newer than it."""
     try:
         values = json.loads(path.read_bytes())
-        for name, value in BEFORE.items():
-            *parents, last = name.split('.')
-            part = values
-            for parent in parents:
-                part = part.get(parent, {})  # a run of another task has none of it
-            if part:
-                part.setdefault(last, value)
+        flatten(values)
         return values
-    except (ValueError, AttributeError) as error:
-        raise UserError(f'{path} cannot be read ({error}): put the config back that the run was started with; every '
-                        'checkpoint has it in its meta.') from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f'{path} cannot be read ({error}): put the config back that the run was started with; the meta '
+                        'of each of its checkpoints has it.') from error
 
 
 def check_same_run(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
@@ -55,7 +54,7 @@ def check_same_run(config: ml_collections.ConfigDict, workdir: str | Path) -> No
     path = Path(workdir) / 'config.json'
     if not path.exists():
         return
-    before, now = flatten(_read(path)), flatten(to_dict(config))
+    before, now = BEFORE | flatten(_read(path)), BEFORE | flatten(to_dict(config))
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
                      and not any(f'{name}.'.startswith(f'{free}.') for free in MAY_DIFFER))
     refused = [name for name in changed if name not in MAY_RISE or now[name] < before[name]]
