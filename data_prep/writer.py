@@ -28,6 +28,7 @@ from vididi_jax.data import checksums, records
 from vididi_jax.data.readers import end_with_parent
 from vididi_jax.data.source import open_splits
 from vididi_jax.errors import UserError
+from vididi_jax.lock import locked
 
 VIDEOS_PER_SHARD = 64  # what a stopped run loses at most
 
@@ -102,18 +103,22 @@ def write_dataset(plan: Plan, decode: Callable[[Video], Decoded], out: str | Pat
       workers: decoding processes.
 
     Raises:
-      UserError: `out` holds something else, the data set of another plan or a damaged one, or cannot be written to; or
-        no video can be decoded.
+      UserError: `out` holds something else, the data set of another plan or a damaged one, another process writes to
+        it, or it cannot be written to; or no video can be decoded.
     """
     out = Path(out)
-    incomplete = out / records.INCOMPLETE
     described = plan.described()
     with writing(out):
         if _already_complete(out, described):
             print(f'{out} is complete already: nothing to do')
             return [json.loads(line) for line in (out / records.MANIFEST).read_bytes().splitlines()]
-        incomplete.mkdir(parents=True, exist_ok=True)
-    write(out, records.PLAN, json.dumps(described).encode(), folder=incomplete)
+    with locked(out / records.INCOMPLETE, 'choose another --out'):
+        return _go_on(plan, decode, out, workers, described)
+
+
+def _go_on(plan: Plan, decode: Callable, out: Path, workers: int, described: dict) -> list[dict]:
+    """Write what is not written yet."""
+    write(out, records.PLAN, json.dumps(described).encode(), folder=out / records.INCOMPLETE)
     shards = plan.shards()
     done = _read_parts(plan, shards, out)
     waiting = [shard for shard in shards if shard[:2] not in done]

@@ -23,6 +23,7 @@ from tests.data_prep.videos import ramp, write_video
 from vididi_jax.data import records
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
+from vididi_jax.lock import locked
 
 
 def prepare(*arguments):
@@ -180,6 +181,14 @@ def test_a_disk_that_fills_up_is_one_sentence_and_the_run_goes_on(tmp_path, caps
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     write_dataset(*small_motion(), tmp_path / 'out', workers=1)
     assert same_files(tmp_path / 'out', tmp_path / 'whole')
+
+
+def test_one_command_at_a_time_writes_a_data_set(tmp_path):
+    out = tmp_path / 'out'
+    with locked(out / 'incomplete', 'choose another'), pytest.raises(UserError, match='in use by .* another --out'):
+        write_dataset(*small_motion(), out, workers=1)
+    write_dataset(*small_motion(), out, workers=1)
+    assert RecordSource(out, 'train') and not (out / 'incomplete').exists()
 
 
 class Stop(Exception):
