@@ -143,6 +143,17 @@ def test_init_from_starts_with_another_runs_encoder(finished, tiny_config, tmp_p
     jax.tree.map(np.testing.assert_array_equal, started['state'].params['encoder'], variables['params'])
     jax.tree.map(np.testing.assert_array_equal, started['state'].batch_stats['encoder'], variables['batch_stats'])
     assert int(started['state'].step) == 0
+    make_init = pretrain.make_init
+
+    def make_traced_init(*arguments):
+        init = make_init(*arguments)
+
+        def traced(key):
+            assert isinstance(key, jax.core.Tracer), 'initialised before the encoder was found to fit'
+            return init(key)
+        return traced
+
+    monkeypatch.setattr(pretrain, 'make_init', make_traced_init)
     tiny_config.model.width = 4
     with pytest.raises(UserError, match='does not fit'):
         pretrain.run(tiny_config, str(tmp_path / 'wide'))

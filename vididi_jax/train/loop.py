@@ -139,10 +139,11 @@ def restore_or_init(config, task: Task, checkpoints: Checkpoints, mesh) -> tuple
             raise UserError(f'the data in {config.data.dir} are not those of the run (their fingerprint differs from '
                             f'the one at step {meta["step"]}): set --config.data.dir to those, or start a new workdir.')
         return state, meta
+    encoder = config.init_from and load_fitting_variables(  # before init, which compiles
+        config.init_from, abstract.params['encoder'], config.init_checkpoint)[0]
     state = task.init(key)
-    if config.init_from:
-        variables, _ = load_fitting_variables(config.init_from, state.params['encoder'], config.init_checkpoint)
-        state = with_encoder(state, variables)
+    if encoder:
+        state = with_encoder(state, encoder)
     return meshes.replicate(mesh, state), {'step': 0, 'epoch_losses': [], 'data': task.fingerprint}
 
 
