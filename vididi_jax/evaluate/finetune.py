@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 import optax
 
-from vididi_jax.evaluate.metrics import confusion, top_k
+from vididi_jax.evaluate.metrics import confusion, hits, top_k
 from vididi_jax.evaluate.protocol import Fold
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, finish, open_evaluation
 from vididi_jax.evaluate.views import average_over_views
@@ -76,7 +76,8 @@ def judge(fold: Fold, probabilities: dict[int, np.ndarray]) -> Outcome:
     scores = {kind: np.where(np.isin(np.arange(classes), fold.train.labels), value, -np.inf)
               for kind, value in kinds.items()}
     return Outcome({kind: top_k(value, labels) for kind, value in scores.items()}, 100 / classes,
-                   confusion(labels, list(scores.values())[-1].argmax(1), classes))
+                   confusion(labels, list(scores.values())[-1].argmax(1), classes),
+                   {kind: hits(value, labels)[:, 0] for kind, value in scores.items()})
 
 
 class FoldRun(NamedTuple):

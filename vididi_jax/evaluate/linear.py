@@ -10,7 +10,7 @@ import scipy.special
 from tqdm import tqdm
 
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate.metrics import confusion, top_k
+from vididi_jax.evaluate.metrics import confusion, hits, top_k
 from vididi_jax.evaluate.protocol import Fold, deal
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, features_of, finish, open_evaluation
 from vididi_jax.train.processes import by_first
@@ -107,13 +107,13 @@ def probe(fold: Fold, features: Callable, strengths: tuple[float, ...]) -> Outco
     """Train on one side of a fold, and test on the other, for each kind of feature; `features(side)` are its own."""
     train, test = map(features, (fold.train, fold.test))
     labels, asked, classes = fold.train.labels, fold.test.labels, len(fold.test.source.label_names)
-    metrics, chosen = {}, {}
+    metrics, right, chosen = {}, {}, {}
     for kind, orders in {'V': (0,), 'dV': (1,), 'joined': (0, 1)}.items():
         x, y = (np.concatenate([side[order] for order in orders], axis=1) for side in (train, test))
         chosen[kind] = choose_strength(x, labels, fold.train.groups, strengths)
         scores = fit(x, labels, chosen[kind]).scores(y, classes)
-        metrics[kind] = top_k(scores, asked)
-    return Outcome(metrics, 100 / classes, confusion(asked, scores.argmax(1), classes), {'strength': chosen})
+        metrics[kind], right[kind] = top_k(scores, asked), hits(scores, asked)[:, 0]
+    return Outcome(metrics, 100 / classes, confusion(asked, scores.argmax(1), classes), right, {'strength': chosen})
 
 
 def prepare(config, workdir: str) -> Evaluation:

@@ -3,20 +3,30 @@
 import numpy as np
 
 
-def top_k(scores: np.ndarray, labels: np.ndarray, ks: tuple[int, ...] = (1, 5)) -> dict[str, float]:
-    """Percentage of rows whose class is among the k with the highest scores; of equal scores the lower class counts.
+def hits(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N, classes) bool: whether the class with the k-th highest score is the right one; of equal scores the lower.
 
     Args:
-      scores: (N, classes); minus infinity for a class that cannot be chosen: it is never a hit, whatever k is.
+      scores: (N, classes); minus infinity for a class that cannot be chosen: it is never a hit.
+      labels: (N,) ints.
+    """
+    order = np.argsort(-scores, axis=1, kind='stable')
+    return (order == labels[:, None]) & np.isfinite(np.take_along_axis(scores, order, axis=1))
+
+
+def top_k(scores: np.ndarray, labels: np.ndarray, ks: tuple[int, ...] = (1, 5)) -> dict[str, float]:
+    """Percentage of rows whose class is among the k with the highest scores, see `hits`.
+
+    Args:
+      scores: (N, classes).
       labels: (N,) ints.
       ks: the k to report.
 
     Returns:
       {'top-1': percent, ...}.
     """
-    order = np.argsort(-scores, axis=1, kind='stable')
-    hits = (order == labels[:, None]) & np.isfinite(np.take_along_axis(scores, order, axis=1))
-    return {f'top-{k}': 100 * float(hits[:, :k].any(1).mean()) for k in ks}
+    found = hits(scores, labels)
+    return {f'top-{k}': 100 * float(found[:, :k].any(1).mean()) for k in ks}
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What all evaluations by recognition have in common: how they start, and the one form of their results."""
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -60,12 +61,14 @@ class Outcome(NamedTuple):
       metrics: {kind of feature: {metric: percent}}.
       chance: percent of the first metric by guessing.
       confusion: counts (classes, classes), for the last kind of feature.
+      scores: {kind of feature: (N,) what each test video adds to the first metric, 0 to 1}; their mean is that metric.
       details: whatever else is to be said of the fold.
     """
 
     metrics: dict[str, dict[str, float]]
     chance: float
     confusion: np.ndarray
+    scores: dict[str, np.ndarray]
     details: dict = {}
 
 
@@ -169,9 +172,19 @@ def counts_of(evaluation: Evaluation) -> dict[str, dict[str, float]]:
     return counts
 
 
+def write_scores(path: Path, protocol: Protocol, outcomes: list[Outcome]) -> None:
+    """`Outcome.scores` of every test video, a line each: fold, id, label, and a column for each kind of feature."""
+    with path.open('w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(('fold', 'id', 'label', *outcomes[0].scores))
+        for fold, outcome in zip(protocol.folds, outcomes, strict=True):
+            for row, *scores in zip(fold.test.rows, *outcome.scores.values(), strict=True):
+                writer.writerow((fold.name, row['id'], row['label'], *(f'{float(score):.6g}' for score in scores)))
+
+
 @by_first
 def finish(evaluation: Evaluation, task: str, outcomes: list[Outcome], **details) -> dict:
-    """Write `results.json` and `confusion.png`, and print a table; returns the figures: means over the folds.
+    """Write `results.json`, `videos.csv` and `confusion.png`, and print a table; returns the means over the folds.
 
     Args:
       evaluation: what was evaluated.
@@ -199,6 +212,7 @@ def finish(evaluation: Evaluation, task: str, outcomes: list[Outcome], **details
         evaluation_seed=config.seed, **details,
         confusion={'features': list(metrics)[-1], 'classes': classes, 'counts': matrix.tolist()},
         training_config=training.to_dict())
+    write_scores(path.parent / 'videos.csv', protocol, outcomes)
     (path.parent / 'confusion.png').write_bytes(confusion_picture(matrix, classes, f'{task}, {list(metrics)[-1]}'))
     videos = '; '.join(f'{side} {count["videos"]:,} of {count["listed"]:,} videos ({count["looped"]:,} looped, '
                        f'{count["dropped"]:,} dropped as too short)' for side, count in counts.items())

@@ -73,7 +73,8 @@ def search(evaluation: Evaluation, features: Callable) -> list[Outcome]:
         outcomes.append(Outcome(
             {kind: recall_at(near, asked, known, evaluation.config.retrieval.ks) for kind, near in order.items()},
             chance_recall(asked, known),
-            confusion(asked, known[order['joined'][:, 0]], len(fold.test.source.label_names))))
+            confusion(asked, known[order['joined'][:, 0]], len(fold.test.source.label_names)),
+            {kind: known[near[:, 0]] == asked for kind, near in order.items()}))
     return outcomes
 
 
