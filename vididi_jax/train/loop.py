@@ -4,6 +4,7 @@ What is trained is data: a `Task` says which batches, which state and which step
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -164,6 +165,14 @@ def train(
     total = config.epochs * task.steps_per_epoch
     reader = pipeline.iterate(task.batches[first:], workers=workers)
     with reader as batches, ExitStack() as files, ExitStack() as bars, bereaved():  # closed by an error, too
+        def read() -> tuple[dict, dict]:
+            """The arrays of the next batch, here and on the devices."""
+            example = task.complete(next(batches))
+            local = {name: example[name] for name in task.inputs}
+            return local, meshes.to_devices(mesh, local)
+
+        ahead = files.enter_context(ThreadPoolExecutor(1))
+        coming = ahead.submit(read)
         writer = files.enter_context(MetricsWriter(workdir, first)) if is_first() else None
         bar = None
         for step in range(first, total):
@@ -171,10 +180,11 @@ def train(
             if bar is None:
                 bar = bars.enter_context(start_epoch(config, task, epoch, step))
             orders = task.orders(step)
-            example = task.complete(next(batches))
-            local = {name: example[name] for name in task.inputs}
             key = jax.random.fold_in(augment_key, step)
-            state, metrics = task.step(state, meshes.to_devices(mesh, local), key, orders)
+            local, placed = coming.result()
+            state, metrics = task.step(state, placed, key, orders)
+            if step + 1 < total:
+                coming = ahead.submit(read)  # while the devices compute
             metrics = jax.device_get(metrics)
             if not metrics['finite']:
                 stop(workdir, step + 1, checkpoints, state=state, batch=local, key=key, orders=orders, metrics=metrics)

@@ -10,17 +10,22 @@ import optax
 
 from vididi_jax.train.state import TrainState
 
+OPTIONS = {
+    # On a CPU, convolutions without XLA's new library for them (YNN): they are slower than the ones before.
+    'cpu': {'xla_cpu_experimental_ynn_fusion_type': ''},
+    # On a GPU XLA lays out 3-D convolutions channels first, and cuDNN turns every operand around and back.
+    'gpu': {'xla_gpu_force_conv_nhwc': True},
+}
+
 
 @cache
-def compiler_options(platform: str) -> dict[str, str]:
-    """For `jax.jit` of what trains an encoder: on a CPU, convolutions without XLA's new library for them (YNN).
+def compiler_options(platform: str) -> dict[str, str | bool]:
+    """For `jax.jit` of what trains an encoder, measured with benchmarks/train_step.py and benchmarks/accelerator.py.
 
-    Measured with benchmarks/train_step.py, its convolutions are slower than the ones before. The option is left out
-    where the compiler has none of that name. `platform` is that of the devices, see `mesh.platform`.
+    Options are left out where the compiler has none of that name. `platform` is that of the devices, see
+    `mesh.platform`.
     """
-    options = {'xla_cpu_experimental_ynn_fusion_type': ''}
-    if platform != 'cpu':
-        return {}
+    options = OPTIONS.get(platform, {})
     try:
         jax.jit(lambda: jnp.zeros(()), compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:
