@@ -1,0 +1,397 @@
+"""Everything that is measured on an accelerator, in one command; a table last, and all figures as JSON.
+
+python benchmarks/accelerator.py --out=DIR [--parts=step_r3d_18,pretraining,...] [--tiny]
+
+Each part is a process of its own, so that one that fails leaves the others, and writes DIR/PART.json and DIR/PART.log.
+What is compared with PyTorch needs torch and torchvision. `--tiny` is a dry run: small shapes, for a CPU.
+
+PARTS:
+  ceilings         bytes a second of a copy on the device, FLOP/s of a matrix product: what all else is measured by
+  step_ENCODER     a training step beside PyTorch's, see benchmarks/train_step.py (bfloat16; _f32: float32)
+  pretraining      the programs of a pretraining step of configs/ucf101_vicreg.py one by one, and the whole
+  kernels          which kernels the update of that step spends its time in
+  derivative       `time_derivative` against the copy
+  loop             a real run of that config on generated videos of UCF101's size, with data and checkpoints
+  reading          milliseconds a batch that the pipeline reads, jpeg of 171x128
+  parity           features and gradients of the four encoders against torchvision in float64
+  losses           each loss and its gradient against float64
+  cycle            losses of eight steps against those on the CPU
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch needs memory of the same device
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.timing import interleave, matmul_peak
+from vididi_jax import losses
+from vididi_jax.config import load_config
+from vididi_jax.derivatives import time_derivative
+from vididi_jax.errors import UserError, one_sentence
+from vididi_jax.models import create_encoder
+from vididi_jax.train import mesh as meshes
+from vididi_jax.train.optimizer import build_optimizer, learning_rate
+from vididi_jax.train.state import build_networks, make_init
+from vididi_jax.train.step import augment_views, differentiate_views, make_train_step, make_update
+from vididi_jax.train.update import keep_if_finite
+
+ENCODERS = ('r3d_18', 'mc3_18', 'r2plus1d_18', 's3d')
+PARTS = ('ceilings', 'step_r3d_18', 'pretraining', 'kernels', 'step_mc3_18', 'step_s3d', 'step_r2plus1d_18',
+         'step_r3d_18_f32', 'loop', 'derivative', 'reading', 'parity', 'losses', 'cycle')
+LIMIT = 200  # seconds of a part
+
+
+def median_ms(function, rounds: int = 10) -> float:
+    """Median milliseconds of a function that returns arrays of the device."""
+    return float(np.median(interleave({'': lambda: jax.block_until_ready(function())}, rounds)['']) * 1e3)
+
+
+def many_ms(function, calls: int = 20) -> float:
+    """Milliseconds a call of a function whose calls follow each other without waiting, as in a loop."""
+    def several():
+        for _ in range(calls):
+            out = function()
+        return out
+
+    return median_ms(several, 5) / calls
+
+
+def ceilings(tiny: bool) -> dict:
+    x = jnp.ones((2**20 if tiny else 2**29,), jnp.float32)
+    copy = jax.jit(lambda x: x + 1)
+    return {'copy, GB/s': 2 * x.nbytes / many_ms(lambda: copy(x)) / 1e6,
+            'bfloat16 product, TFLOP/s': matmul_peak(jnp.bfloat16) / 1e12,
+            'float32 product, TFLOP/s': matmul_peak(jnp.float32) / 1e12}
+
+
+def step(encoder: str, dtype: str, tiny: bool) -> dict:
+    from benchmarks import train_step
+
+    shape = '2x4x32x32' if tiny else '128x8x112x112'
+    arguments = argparse.Namespace(encoder=encoder, width=8 if tiny and encoder != 's3d' else 64, dtype=dtype,
+                                   conv_impl='auto', remat=False)
+    shape = train_step.parse_shape(shape)
+    clips = np.random.default_rng(0).standard_normal((*shape, 3), np.float32)
+    layers = train_step.convolutions(create_encoder(encoder, width=arguments.width), shape)
+    work = train_step.train_flops(layers)
+    found = {'GFLOP': work / 1e9}
+    runs = {}
+    for name in ('vididi_jax', 'torch'):
+        start = time.perf_counter()
+        try:
+            runs[name], lines = getattr(train_step, 'ours' if name == 'vididi_jax' else 'theirs')(arguments, clips)
+        except ImportError:
+            found['torch'] = 'not installed'
+            continue
+        runs[name]()
+        found[f'{name}, first step, s'] = time.perf_counter() - start
+        print(name, lines, flush=True)
+    peak = matmul_peak(jnp.dtype(dtype))
+    for name, seconds in interleave(runs, 10).items():
+        found[f'{name}, ms'] = float(np.median(seconds) * 1e3)
+        found[f'{name}, share of the product\'s FLOP/s'] = float(work / np.median(seconds) / peak)
+    if 'torch, ms' in found:
+        found['times as fast as torch'] = found['torch, ms'] / found['vididi_jax, ms']
+    statistics = jax.devices()[0].memory_stats() or {}
+    found['peak memory of JAX, MB'] = statistics.get('peak_bytes_in_use', 0) / 1e6
+    return found
+
+
+class Pieces:
+    """The programs of a pretraining step of a config, on random frames of UCF101's size."""
+
+    def __init__(self, tiny: bool, orders: tuple[int, int] = (0, 0)):
+        config = load_config('configs/ucf101_vicreg.py' + (':smoke' if tiny else ''))
+        mesh, self.orders = meshes.make_mesh(), orders
+        networks = build_networks(config, meshes.platform(mesh))
+        rate, optimizer = (build(config, 1000) for build in (learning_rate, build_optimizer))
+        from vididi_jax.pixels.augment import Augmentation
+
+        self.spec, self.frames = Augmentation(**config.augment), config.clip.frames
+        self.state = make_init(config, networks, optimizer)(jax.random.key(0))
+        self.update = make_update(networks, optimizer, rate, config, 1000, mesh)
+        self.train_step = make_train_step(networks, optimizer, rate, config, 1000, mesh)
+        clips = np.random.default_rng(0).integers(0, 256, (config.batch_size, 2, 8, 128, 171, 3), np.uint8)
+        self.host = {'clips': clips, 'size': np.tile(np.array([128, 171], np.int32), (config.batch_size, 1))}
+        self.batch = jax.device_put(self.host)
+        self.key = jax.random.key(0)
+
+    def augment(self):
+        return augment_views(self.key, self.batch['clips'], self.batch['size'], spec=self.spec, dtype=jnp.float32)
+
+    def differentiate(self, views):
+        return differentiate_views(*views, orders=self.orders, frames=self.frames - max(self.orders))
+
+
+def pretraining(tiny: bool) -> dict:
+    pieces = Pieces(tiny)
+    views = pieces.augment()
+    cut = pieces.differentiate(views)
+    orders = np.asarray(pieces.orders, np.int32)
+    start = time.perf_counter()
+    new, metrics = jax.block_until_ready(pieces.update.step(pieces.state, *cut, orders))
+    found = {'update, first call, s': time.perf_counter() - start}
+    found['augmentation, ms'] = many_ms(pieces.augment)
+    found['derivatives, ms'] = many_ms(lambda: pieces.differentiate(views))
+    found['update, ms'] = many_ms(lambda: pieces.update.step(pieces.state, *cut, orders))
+    guard = jax.jit(lambda new, metrics, old: keep_if_finite(new, metrics, old))
+    found['guard, ms'] = many_ms(lambda: guard(new, metrics, pieces.state))
+    held = [jax.tree.map(jnp.copy, pieces.state)]
+
+    def whole(batch):
+        held[0], metrics = pieces.train_step(held[0], batch, pieces.key, pieces.orders)
+        return metrics
+
+    found['whole step, ms'] = many_ms(lambda: whole(pieces.batch))
+    found['whole step and metrics fetched, ms'] = float(np.median(interleave(
+        {'': lambda: jax.device_get(whole(pieces.batch))}, 10)['']) * 1e3)
+    found['the same from the host, ms'] = float(np.median(interleave(
+        {'': lambda: jax.device_get(whole(jax.device_put(pieces.host)))}, 10)['']) * 1e3)
+    found['peak memory, MB'] = (jax.devices()[0].memory_stats() or {}).get('peak_bytes_in_use', 0) / 1e6
+    found['UCF101 recipe of 59,600 steps, minutes'] = 59_600 * found['the same from the host, ms'] / 6e4
+    return found
+
+
+def kernels(tiny: bool) -> dict:
+    pieces = Pieces(tiny)
+    cut = pieces.differentiate(pieces.augment())
+    orders = np.asarray(pieces.orders, np.int32)
+    run = lambda: jax.block_until_ready(pieces.update.step(pieces.state, *cut, orders))  # noqa: E731
+    run()
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(3):
+                run()
+        data = jax.profiler.ProfileData.from_file(str(next(Path(folder).rglob('*.xplane.pb'))))
+    spent = defaultdict(lambda: [0, 0])
+    for plane in data.planes:
+        if 'GPU' in plane.name or 'TPU' in plane.name:
+            for line in plane.lines:
+                if 'Stream' in line.name or 'XLA Ops' in line.name:
+                    for event in line.events:
+                        spent[event.name][0] += event.duration_ns
+                        spent[event.name][1] += 1
+    found = {f'{name[:110]} (x {count // 3}), ms': nanoseconds / 3e6
+             for name, (nanoseconds, count) in sorted(spent.items(), key=lambda item: -item[1][0])[:70]}
+    return {'all kernels, ms': sum(time for time, _ in spent.values()) / 3e6,
+            'number of kernels': sum(count for _, count in spent.values()) / 3, **found}
+
+
+def derivative(tiny: bool) -> dict:
+    x = jnp.ones((4 if tiny else 1024, 8, 112, 112, 3), jnp.float32)
+    copy = jax.jit(lambda x: x + 1)
+    copied = 2 * x.nbytes / many_ms(lambda: copy(x))
+    found = {}
+    for order in (1, 2):
+        out = time_derivative(x, order)
+        found[f'order {order}, share of the copy'] = float(
+            (x.nbytes + out.nbytes) / many_ms(lambda order=order: time_derivative(x, order)) / copied)
+    return found
+
+
+def panning(video) -> 'Decoded':  # noqa: F821
+    """A video of UCF101's stored size: a window that moves over smooth noise."""
+    from data_prep.decode import Decoded
+    from data_prep.motion import smooth_noise
+    from vididi_jax.data.records import encode_frame
+
+    picture = np.round(255 * smooth_noise(np.random.default_rng(int(video.id)), 256, cutoff=12)).astype(np.uint8)
+    frames = [encode_frame(picture[i : i + 128, i : i + 171], 'jpeg') for i in range(64)]
+    return Decoded(frames, 128, 171, 25.0)
+
+
+def write_panning(folder: str, number: int) -> None:
+    """A data set of `number` videos `panning`."""
+    from data_prep.writer import Plan, Video, write_dataset
+
+    videos = tuple(Video(str(i), str(i), 'a', '', 'train') for i in range(number))
+    write_dataset(Plan('panning', '', ('a',), videos, (), 'jpeg', {}), panning, folder, os.cpu_count())
+
+
+def loop(tiny: bool) -> dict:
+    """Two cycles of a real run; the second is timed, by the checkpoints at the ends of its phases."""
+    from vididi_jax.train import pretrain
+
+    config = load_config('configs/ucf101_vicreg.py' + (':smoke' if tiny else ''))
+    config.epochs = 8
+    number = config.batch_size * (2 if tiny else 64)
+    with tempfile.TemporaryDirectory() as folder:
+        config.data.dir, workdir = f'{folder}/data', Path(folder, 'run')
+        config.checkpoint.keep = config.epochs
+        write_panning(config.data.dir, number)
+        pretrain.run(config, str(workdir))
+        saved = {int(path.name): path.stat().st_mtime for path in (workdir / 'checkpoints').iterdir()
+                 if path.name.isdigit()}
+    steps = sorted(saved)
+    first, last = steps[4], steps[-1]
+    milliseconds = 1e3 * (saved[last] - saved[first]) / (last - first)
+    return {'steps timed': last - first, 'ms a step, checkpoints included': milliseconds,
+            'UCF101 recipe of 59,600 steps, minutes': 59_600 * milliseconds / 6e4}
+
+
+def reading(tiny: bool) -> dict:
+    from vididi_jax.data import pipeline
+    from vididi_jax.data.source import RecordSource
+
+    number, batch_size = (16, 8) if tiny else (256, 64)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_panning(folder, number)
+        source = RecordSource(folder, 'train')
+        stream = pipeline.training_stream(source, np.arange(number), length=8, stride=3, placement='adjacent',
+                                          batch_size=batch_size, seed=0)
+        for workers in (os.cpu_count(), 0):
+            with pipeline.iterate(stream, workers=workers) as batches:
+                for _ in range(workers + 2):
+                    next(batches)
+                start, count = time.perf_counter(), 5 if tiny else 60
+                for _ in range(count):
+                    next(batches)
+                found[f'ms a batch of {batch_size} videos, {workers} workers'] = (
+                    1e3 * (time.perf_counter() - start) / count)
+    return found
+
+
+def relative(ours, expected) -> float:
+    ours, expected = (np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
+                      for tree in (ours, expected))
+    return float(np.linalg.norm(ours - expected) / np.linalg.norm(expected))
+
+
+def parity(tiny: bool) -> dict:
+    import torch
+    import torchvision
+
+    from vididi_jax.models.torchvision import from_state_dict
+
+    found = {}
+    for name in ENCODERS[:1] if tiny else ENCODERS:
+        torch.manual_seed(0)
+        model = getattr(torchvision.models.video, name)().double()
+        if name == 's3d':
+            model.avgpool, model.classifier = torch.nn.AdaptiveAvgPool3d(1), torch.nn.Identity()
+        else:
+            model.fc = torch.nn.Identity()
+        variables = jax.tree.map(np.float32, from_state_dict(
+            name, {key: value.numpy().copy() for key, value in model.state_dict().items()}))
+        x = np.random.default_rng(0).standard_normal((4, 8, 64, 64, 3))
+        pixels = torch.from_numpy(x).permute(0, 4, 1, 2, 3)
+        with torch.no_grad():
+            evaluated, trained = model.eval()(pixels).numpy(), model.train()(pixels).numpy()
+        for dtype in ('float32', 'bfloat16'):
+            encoder = create_encoder(name, dtype=jnp.dtype(dtype))
+            with jax.default_matmul_precision('float32' if dtype == 'float32' else 'default'):
+                run = jax.jit(lambda variables, x, encoder=encoder: (
+                    encoder.apply(variables, x, train=False),
+                    encoder.apply(variables, x, train=True, mutable=['batch_stats'])[0]))
+                ours = run(variables, x.astype(np.float32))
+            for mode, mine, theirs in zip(('evaluation', 'training'), ours, (evaluated, trained), strict=True):
+                found[f'{name}, {dtype}, {mode}, relative error'] = relative(mine, theirs)
+    return found
+
+
+def check_losses(tiny: bool) -> dict:
+    """Float32 on the device against float64 on the CPU, of the same function, which the tests compare with numpy."""
+    rng = np.random.default_rng(0)
+    z1 = rng.standard_normal((64, 512))
+    z2 = z1 + 0.5 * rng.standard_normal(z1.shape)
+    found = {}
+    for name in ('vicreg_loss', 'info_nce_loss', 'nt_xent_loss', 'byol_loss'):
+        loss = getattr(losses, name)
+        both = jax.jit(jax.value_and_grad(lambda a, b, loss=loss: loss(a, b)[0], argnums=(0, 1)))
+        ours = jax.device_get(both(z1.astype(np.float32), z2.astype(np.float32)))
+        with jax.enable_x64(True), jax.default_device(jax.devices('cpu')[0]):
+            expected = jax.device_get(both(jnp.asarray(z1), jnp.asarray(z2)))
+        found[f'{name}, relative error'] = relative(ours[0], expected[0])
+        found[f'{name}, gradient, relative error'] = relative(ours[1], expected[1])
+    return found
+
+
+def cycle(tiny: bool) -> dict:
+    """Eight steps of the smoke variant in float32; the parent also runs this on the CPU."""
+    config = load_config('configs/ucf101_vicreg.py:smoke')
+    config.model.dtype = 'float32'
+    mesh = meshes.make_mesh()
+    networks = build_networks(config, meshes.platform(mesh))
+    rate, optimizer = (build(config, 8) for build in (learning_rate, build_optimizer))
+    with jax.default_matmul_precision('float32'):
+        state = make_init(config, networks, optimizer)(jax.random.key(0))
+        train_step = make_train_step(networks, optimizer, rate, config, 8, mesh)
+        rng, found = np.random.default_rng(0), {}
+        for i in range(8):
+            batch = {'clips': rng.integers(0, 256, (config.batch_size, 2, 8, 48, 64, 3), np.uint8),
+                     'size': np.tile(np.array([48, 64], np.int32), (config.batch_size, 1))}
+            state, metrics = train_step(state, batch, jax.random.key(i), ((0, 0), (0, 1), (1, 1), (2, 1))[i % 4])
+            found[f'loss of step {i + 1}'] = float(metrics['loss'])
+    return found
+
+
+FUNCTIONS = {'ceilings': ceilings, 'pretraining': pretraining, 'kernels': kernels, 'derivative': derivative,
+             'loop': loop, 'reading': reading, 'parity': parity, 'losses': check_losses, 'cycle': cycle,
+             **{f'step_{name}': partial(step, name, 'bfloat16') for name in ENCODERS},
+             **{f'step_{name}_f32': partial(step, name, 'float32') for name in ENCODERS}}
+
+
+def run_part(part: str, tiny: bool, out: Path) -> None:
+    start = time.perf_counter()
+    found = FUNCTIONS[part](tiny)
+    about = {'device': jax.devices()[0].device_kind, 'jax': jax.__version__, 'seconds': time.perf_counter() - start}
+    (out / f'{part}.json').write_text(json.dumps({**about, **found}, indent=2))
+
+
+def start(part: str, out: Path, tiny: bool, name: str, **environment: str) -> dict | str:
+    """Run a part; its figures, or what went wrong."""
+    command = [sys.executable, __file__, f'--out={out}', f'--only={part}', *(['--tiny'] if tiny else [])]
+    with (out / f'{name}.log').open('w') as log:
+        try:
+            code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, timeout=LIMIT,
+                                  env={**os.environ, **environment}).returncode
+        except subprocess.TimeoutExpired:
+            return f'took more than {LIMIT} s'
+    if code:
+        return f'exit code {code}: ' + (out / f'{name}.log').read_text()[-300:].replace('\n', ' ')
+    return json.loads((out / f'{part}.json').read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--out', required=True, type=Path, metavar='DIR')
+    parser.add_argument('--parts', default=','.join(PARTS))
+    parser.add_argument('--tiny', action='store_true', help='small shapes, to see on a CPU that all parts run')
+    parser.add_argument('--only', choices=FUNCTIONS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.only:
+        return run_part(arguments.only, arguments.tiny, arguments.out)
+    if unknown := set(arguments.parts.split(',')) - set(FUNCTIONS):
+        raise UserError(f'--parts has {sorted(unknown)[0]!r}: choose from {", ".join(FUNCTIONS)}.')
+    for part in arguments.parts.split(','):
+        began = time.perf_counter()
+        found = start(part, arguments.out, arguments.tiny, part)
+        if part == 'cycle' and isinstance(found, dict):
+            there = start(part, arguments.out, arguments.tiny, 'cycle_cpu', JAX_PLATFORMS='cpu')
+            found = {name: value if isinstance(value, str) else (value, there[name]) for name, value in found.items()}
+        print(f'\n{part} ({time.perf_counter() - began:.0f} s)', flush=True)
+        if isinstance(found, str):
+            print(f'  FAILED: {found}', flush=True)
+            continue
+        for name, value in found.items():
+            print(f'  {name}: ' + (f'{value:.4g}' if isinstance(value, float) else str(value)), flush=True)
+
+
+if __name__ == '__main__':
+    with one_sentence():
+        main()
