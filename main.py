@@ -19,6 +19,7 @@ TASKS = {  # task -> the module with its `run(config, workdir)`, and a config fo
     'inspect': ('vididi_jax.train.inspection', 'configs/default.py'),
     'features': ('vididi_jax.evaluate.features', 'configs/features.py'),
     'retrieval': ('vididi_jax.evaluate.retrieval', 'configs/retrieval.py'),
+    'tug': ('vididi_jax.evaluate.tug', 'configs/tug.py'),
     'linear': ('vididi_jax.evaluate.linear', 'configs/linear.py'),
     'finetune': ('vididi_jax.evaluate.finetune', 'configs/finetune.py'),
     'detection': ('vididi_jax.detection.task', 'configs/ava_detection.py'),

@@ -18,16 +18,16 @@ from configs import default
 def adapt(config, projector: tuple[int, ...], predictor: tuple[int, ...] = ()):
     """Small frames, small heads, and only the augmentation that keeps the classes apart."""
     config.data.dir = 'data/motion'
-    config.data.workers = 0  # raw frames of 32x32: nothing to decode
-    config.epochs = 24
+    config.data.workers = 0  # raw frames of 24x24: nothing to decode
+    config.epochs = 40
     config.batch_size = 32
     config.clip.stride = 1
     config.model.width = 8
     config.framework.projector = projector
     config.framework.predictor = predictor
     # A flip would turn one class into another, and a crop would change speeds: wrapped shifts and colour instead.
-    config.augment.update(dict(size=32, crop='none', flip=0.0, blur=0.0, jitter=0.0, gray=0.0,
-                               shift=8, gain=(0.7, 1.3), tint=(0.8, 1.2), centre_fraction=1.0))
+    config.augment.update(dict(size=24, crop='none', flip=0.0, blur=0.0, jitter=0.0, gray=0.0,
+                               shift=6, gain=(0.5, 1.5), tint=(0.6, 1.4), centre_fraction=1.0))
     config.optimizer.base_rate = 19.2
     config.optimizer.warmup_fraction = 0.1
     config.health.every_cycles = 3

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from data_prep import ava, folder, hmdb51, motion, motion_boxes, ucf101, verify
+from data_prep import ava, folder, hmdb51, motion, motion_boxes, motion_triples, ucf101, verify
 from data_prep.writer import write_dataset
 from vididi_jax.data.records import ENCODINGS
 from vididi_jax.errors import UserError, one_sentence
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.workers < 1 or getattr(arguments, 'short_side', 8) < 8:
         raise UserError('--workers must be at least 1 and --short_side at least 8.')
     if arguments.dataset == 'motion':
-        module = motion_boxes if arguments.boxes else motion
+        module = motion_boxes if arguments.boxes else motion_triples if arguments.triples else motion
     else:
         module = VIDEO_FILES[arguments.dataset][0]
     plan, decode = module.plan(arguments)

@@ -1,9 +1,10 @@
 """The motion data set: synthetic videos in which ONLY motion tells the class.
 
-Each video has a static background of smooth noise, a global tint, and one sprite of random shape, colour, size and
-start, all drawn independently of the class. The class is how the sprite moves: translation in four directions, circles
-clockwise and counter-clockwise, horizontal oscillation, or pulsing size. Frames are tori: what leaves at one side comes
-in at the other, so a position in a single frame says nothing, and neither does a size.
+Each video has a static background of smooth noise, a global tint, and one white sprite of random shape and start, all
+drawn independently of the class. The class is how the sprite moves: translation in four directions, circles clockwise
+and counter-clockwise, horizontal oscillation, or pulsing size. Frames are tori: what leaves at one side comes in at the
+other, so a position in a single frame says nothing, and neither does a size. Speed, mean size and period are the same
+in all videos: what moves alike in two clips of a video, beside the shape, is its class.
 """
 
 import argparse
@@ -34,8 +35,26 @@ class Trajectory(NamedTuple):
     radius: np.ndarray
 
 
+class Sizes(NamedTuple):
+    """Ranges that sizes and speeds are drawn from, uniformly: shares of the scale, and frames a turn.
+
+    Attributes:
+      radius: mean radius of a sprite.
+      speed: a frame.
+      period: of circles, oscillation and pulsing.
+    """
+
+    radius: tuple[float, float]
+    speed: tuple[float, float]
+    period: tuple[float, float]
+
+
+SAME = Sizes((0.23, 0.23), (0.06, 0.06), (14, 14))
+VARIED = Sizes((0.18, 0.28), (0.04, 0.08), (10, 18))
+
+
 def trajectory(
-    rng: np.random.Generator, motion: str, frames: int, size: int, scale: float | None = None
+    rng: np.random.Generator, motion: str, frames: int, size: int, sizes: Sizes, scale: float | None = None
 ) -> Trajectory:
     """How a sprite of class `motion` moves through frames of `size` pixels.
 
@@ -46,10 +65,10 @@ def trajectory(
     scale = scale or size
     time = np.arange(frames)
     start = rng.uniform(0, size, 2)
-    base = scale * rng.uniform(0.18, 0.28)
-    speed = scale * rng.uniform(0.04, 0.08)  # pixels a frame
+    base = scale * rng.uniform(*sizes.radius)
+    speed = scale * rng.uniform(*sizes.speed)  # pixels a frame
     phase = rng.uniform(0, 2 * np.pi)
-    turn = 2 * np.pi / rng.uniform(10, 18)  # radians a frame
+    turn = 2 * np.pi / rng.uniform(*sizes.period)  # radians a frame
     size_phase = rng.uniform(0, 2 * np.pi) + (turn * time if motion == 'pulsing' else 0 * time)
     angle = phase + turn * time
     if motion in DIRECTIONS:
@@ -110,14 +129,26 @@ def paint(background: np.ndarray, sprites: Sequence[Sprite], tint: np.ndarray) -
     return np.round(255 * video * tint).astype(np.uint8)
 
 
+def draw_sprite(rng: np.random.Generator, motion: str, frames: int, size: int) -> Sprite:
+    """A sprite of class `motion`; its shape is drawn independently of that.
+
+    White, so that the sign of a temporal difference tells the front from the back, whatever the background is.
+    """
+    path = trajectory(rng, motion, frames, size, SAME)
+    return Sprite(SHAPES[rng.integers(len(SHAPES))], path, np.ones(3))
+
+
+def draw_background(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Smooth noise (size, size, 3) in [0, 1], and the tint (3,) of a whole video."""
+    return smooth_noise(rng, size), rng.uniform(0.5, 1.0, 3)
+
+
 def render_video(seed: int, split: str, number: int, frames: int, size: int) -> np.ndarray:
     """Video `number` of a split: uint8 (frames, size, size, 3). Depends on nothing but the arguments."""
     rng = np.random.default_rng((seed, SPLITS.index(split), number))
-    path = trajectory(rng, label_of(number), frames, size)
-    background = smooth_noise(rng, size)
-    tint = rng.uniform(0.5, 1.0, 3)
-    colour = rng.uniform(0, 1, 3)
-    return paint(background, [Sprite(SHAPES[rng.integers(len(SHAPES))], path, colour)], tint)
+    sprite = draw_sprite(rng, label_of(number), frames, size)
+    background, tint = draw_background(rng, size)
+    return paint(background, [sprite], tint)
 
 
 def label_of(number: int) -> str:
@@ -132,12 +163,15 @@ def decode(video: Video, *, seed: int, frames: int, size: int) -> Decoded:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--boxes', action='store_true', help='one to three sprites a video, each with its own motion '
-                        "and a box, in AVA's format: a small data set for detection")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument('--triples', action='store_true', help='triples of a query, a video of its motion before another '
+                      'background, and one of another motion before its own')
+    kind.add_argument('--boxes', action='store_true', help='one to three sprites a video, each with its own motion '
+                      "and a box, in AVA's format: a small data set for detection")
     parser.add_argument('--train', type=int, help='videos of the train split (1024; with --boxes 768)')
-    parser.add_argument('--test', type=int, help='videos of the test split (512; with --boxes 256)')
+    parser.add_argument('--test', type=int, help='videos of the test split (512; with --boxes 256), or triples (256)')
     parser.add_argument('--frames', type=int, default=24, help='frames of a video (24)')
-    parser.add_argument('--size', type=int, help='height and width of a frame, pixels (32; with --boxes 64)')
+    parser.add_argument('--size', type=int, help='height and width of a frame, pixels (24; with --boxes 64)')
     parser.add_argument('--seed', type=int, default=0)
 
 
@@ -154,7 +188,7 @@ def resolve(arguments: argparse.Namespace, train: int, test: int, size: int, sma
 
 def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     """What to write, and how each video is made."""
-    numbers = resolve(arguments, 1024, 512, 32, smallest=8)
+    numbers = resolve(arguments, 1024, 512, 24, smallest=8)
     options = {name: numbers[name] for name in ('seed', 'frames', 'size')}
     videos = tuple(
         Video(f'motion_{split}_{number:05d}', f'{split}/{number:05d}', label_of(number), '', split)

@@ -21,6 +21,7 @@ from data_prep.motion import (
     FPS,
     SHAPES,
     SPLITS,
+    VARIED,
     Sprite,
     paint,
     resolve,
@@ -89,7 +90,7 @@ def draw_scene(seed: int, split: str, number: int, frames: int, size: int) -> Sc
 
 def _draw_sprite(rng: np.random.Generator, motion: str, frames: int, size: int) -> Sprite:
     """A sprite that lies inside the frame in the keyframe, its place uniform there."""
-    path = trajectory(rng, motion, frames, size, SCALE * size)
+    path = trajectory(rng, motion, frames, size, VARIED, SCALE * size)
     shape, colour = SHAPES[rng.integers(len(SHAPES))], rng.uniform(0, 1, 3)
     key, half = frames // 2, EXTENT[shape] * path.radius[frames // 2]
     place = rng.uniform(half, size - half, 2)

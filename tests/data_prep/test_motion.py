@@ -24,11 +24,12 @@ def test_splits_are_balanced():
     assert motion.label_of(8) == motion.CLASSES[0]
 
 
+@pytest.mark.parametrize('sizes', [motion.SAME, motion.VARIED])
 @pytest.mark.parametrize('name', motion.CLASSES)
-def test_each_class_moves_as_its_name_says(name):
+def test_each_class_moves_as_its_name_says(name, sizes):
     rng = np.random.default_rng(0)
     for _ in range(20):
-        path = motion.trajectory(rng, name, 24, 32)
+        path = motion.trajectory(rng, name, 24, 32, sizes)
         step = (np.diff(path.centre, axis=0) + 16) % 32 - 16  # rows, columns
         turn = step[:-1, 0] * step[1:, 1] - step[:-1, 1] * step[1:, 0]
         if name in motion.DIRECTIONS:
@@ -60,8 +61,8 @@ def test_one_frame_carries_no_information_on_the_class():
     distance = (train**2).sum(1) - 2 * test @ train.T  # squared, but for a term that is the query's own
     right = (labels[distance.argmin(1)] == labels).mean()
     assert abs(right - 1 / 8) < 4 * np.sqrt(1 / 8 * 7 / 8 / 800)  # four standard deviations
-    radii = [np.array([motion.trajectory(np.random.default_rng(i), name, 4, 32).radius[2] for i in range(800)])
-             for name in motion.CLASSES]
+    radii = [np.array([motion.trajectory(np.random.default_rng(i), name, 4, 32, motion.SAME).radius[2]
+                       for i in range(800)]) for name in motion.CLASSES]
     for radius in radii[:-1]:
         assert abs(radius.mean() - radii[-1].mean()) < 4 * np.sqrt(2 / 800) * radius.std()
         assert abs(radius.std() / radii[-1].std() - 1) < 0.15

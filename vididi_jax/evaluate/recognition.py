@@ -60,7 +60,7 @@ class Outcome(NamedTuple):
     Attributes:
       metrics: {kind of feature: {metric: percent}}.
       chance: percent of the first metric by guessing.
-      confusion: counts (classes, classes), for the last kind of feature.
+      confusion: counts (classes, classes), for one kind of feature, see `finish`.
       scores: {kind of feature: (N,) what each test video adds to the first metric, 0 to 1}; their mean is that metric.
       details: whatever else is to be said of the fold.
     """
@@ -73,13 +73,16 @@ class Outcome(NamedTuple):
 
 
 @everywhere
-def open_evaluation(config, workdir: str, orders: tuple[int, ...]) -> Evaluation:
+def open_evaluation(
+    config, workdir: str, orders: tuple[int, ...], open_data: Callable[..., Protocol] = open_protocol,
+) -> Evaluation:
     """Check an evaluation and load its encoder.
 
     Args:
       config: of the evaluation.
       workdir: of the training run.
       orders: derivative orders that will be taken of the clips.
+      open_data: `(config, directory) -> Protocol`.
 
     Raises:
       UserError: the first thing that does not fit.
@@ -88,7 +91,7 @@ def open_evaluation(config, workdir: str, orders: tuple[int, ...]) -> Evaluation
     training = workdir_config(workdir)
     views = read_views(config, orders)
     directory = config.data.dir or training.data.dir
-    protocol = open_protocol(config, directory)
+    protocol = open_data(config, directory)
     encoder = asked_encoder(training, workdir, config.eval)
     return Evaluation(config, Path(workdir), training, directory, encoder, views, protocol)
 
@@ -183,13 +186,16 @@ def write_scores(path: Path, protocol: Protocol, outcomes: list[Outcome]) -> Non
 
 
 @by_first
-def finish(evaluation: Evaluation, task: str, outcomes: list[Outcome], **details) -> dict:
+def finish(
+    evaluation: Evaluation, task: str, outcomes: list[Outcome], *, confusion_of: str = '', **details,
+) -> dict:
     """Write `results.json`, `videos.csv` and `confusion.png`, and print a table; returns the means over the folds.
 
     Args:
       evaluation: what was evaluated.
       task: for example 'retrieval'.
       outcomes: one a fold.
+      confusion_of: the kind of feature whose confusion the outcomes have; '' is the last kind.
       **details: what else to say.
     """
     config, training, protocol = evaluation.config, evaluation.training, evaluation.protocol
@@ -200,6 +206,7 @@ def finish(evaluation: Evaluation, task: str, outcomes: list[Outcome], **details
     counts, seen = counts_of(evaluation), seen_in_training(evaluation)
     without = [fold['test_videos_without_their_class_in_train'] for fold in folds]
     encoder = 'untrained' if config.eval.untrained else 'trained'
+    confusion_of = confusion_of or list(metrics)[-1]
     path = write_results(
         evaluation.workdir, config.eval.name, task=task, metrics=metrics, config=config, std=std, folds=folds,
         chance=float(np.mean([outcome.chance for outcome in outcomes])), protocol=protocol.name,
@@ -210,10 +217,10 @@ def finish(evaluation: Evaluation, task: str, outcomes: list[Outcome], **details
         transductive=None if seen is None else seen > 0, test_videos_seen_in_pretraining=seen, encoder=encoder,
         statistics=training.get('statistics', 'plain'), checkpoint_step=evaluation.encoder.step, seed=training.seed,
         evaluation_seed=config.seed, **details,
-        confusion={'features': list(metrics)[-1], 'classes': classes, 'counts': matrix.tolist()},
+        confusion={'features': confusion_of, 'classes': classes, 'counts': matrix.tolist()},
         training_config=training.to_dict())
     write_scores(path.parent / 'videos.csv', protocol, outcomes)
-    (path.parent / 'confusion.png').write_bytes(confusion_picture(matrix, classes, f'{task}, {list(metrics)[-1]}'))
+    (path.parent / 'confusion.png').write_bytes(confusion_picture(matrix, classes, f'{task}, {confusion_of}'))
     videos = '; '.join(f'{side} {count["videos"]:,} of {count["listed"]:,} videos ({count["looped"]:,} looped, '
                        f'{count["dropped"]:,} dropped as too short)' for side, count in counts.items())
     print(f'{task} on {protocol.name}: {encoder} encoder, step {evaluation.encoder.step}, seed {training.seed}; '

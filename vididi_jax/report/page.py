@@ -15,6 +15,7 @@ from vididi_jax.data.source import RecordSource
 from vididi_jax.derivatives import derivative_stack
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.crops import centre_crop
+from vididi_jax.report.summary import summary
 from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.processes import by_first
 from vididi_jax.train.run import workdir_config
@@ -114,6 +115,7 @@ def run(config, workdir: str) -> None:
     for task, title, section in (
             ('retrieval', '', result_section), ('linear', '<h2>Linear probe</h2>', result_section),
             ('finetune', '<h2>Fine-tuning</h2>', result_section),
+            ('tug', '<h2>Motion over background</h2>', result_section),
             ('detection', '<h2>Action detection</h2>', detection_section)):
         found = [section(name, result, Path(workdir) / 'eval' / name) for name, result in results.items()
                  if result['task'] == task]
@@ -124,8 +126,5 @@ def run(config, workdir: str) -> None:
     path.write_text(f'<!doctype html><meta charset="utf-8"><title>{html.escape(Path(workdir).name)}</title>'
                     f'<style>{STYLE}</style>' + '\n'.join(parts))
     print(f'report written to {path}')
-    found = {result['encoder']: result for result in retrieval.values()}
-    if found.keys() == {'untrained', 'trained'}:
-        joined = {name: result['metrics']['joined']['R@1'] for name, result in found.items()}
-        print(f'R@1 untrained={joined["untrained"]:.1f} trained={joined["trained"]:.1f} '
-              f'chance={found["trained"]["chance"]:.1f}')
+    for line in summary(results):
+        print(line)
