@@ -24,6 +24,7 @@ TASKS = {  # task -> the module with its `run(config, workdir)`, and a config fo
     'finetune': ('vididi_jax.evaluate.finetune', 'configs/finetune.py'),
     'detection': ('vididi_jax.detection.task', 'configs/ava_detection.py'),
     'eval_all': ('vididi_jax.evaluate.eval_all', 'configs/eval_all.py:grouped'),
+    'compare': ('vididi_jax.compare.task', 'configs/compare.py'),
     'report': ('vididi_jax.report.page', ''),  # of any
 }
 

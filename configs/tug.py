@@ -2,13 +2,14 @@
 
 Command:  python main.py --config=configs/tug.py --workdir=DIR --config.data.dir=DATA
 Variants: :motion, :smoke
-Data:     python -m data_prep motion --triples --out=DATA, or any labels with groups: data_prep folder --group, then
-          --config.eval.split=train
+Data:     python -m data_prep motion --triples --out=DATA
 Hardware: any
 Time:     seconds for the motion triples
 Expected: percent of the pairs (a video of the query's class in another group, a video of another class in the query's
           group) of which the first is nearer, for features of V, of dV, of d2V, of V and dV joined; chance is 50
 Status:   measured by us on the motion triples
+
+Any labels with groups do, such as those of data_prep folder --group; --config.eval.split=train where that is the split.
 """
 
 from configs import default

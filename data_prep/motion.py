@@ -49,7 +49,7 @@ class Sizes(NamedTuple):
     period: tuple[float, float]
 
 
-SAME = Sizes((0.23, 0.23), (0.06, 0.06), (14, 14))
+SAME = Sizes((0.23, 0.23), (0.06, 0.06), (8, 8))
 VARIED = Sizes((0.18, 0.28), (0.04, 0.08), (10, 18))
 
 

@@ -85,6 +85,31 @@ def recall_bars(results: dict[str, dict], chance: float) -> bytes:
     return _png(figure, bbox_inches='tight')
 
 
+def group_bars(figures: list) -> bytes:
+    """One panel a kind of feature, a bar a group: means of its runs, their deviation, and each run as a point.
+
+    Args:
+      figures: `compare.statistics.Figure` of one metric.
+    """
+    kinds = list(dict.fromkeys(figure.features for figure in figures))
+    groups = list(dict.fromkeys(figure.group.name for figure in figures))
+    figure = Figure(figsize=(2.2 + 2.4 * len(kinds), 1.2 + 0.32 * len(groups)), layout='constrained')
+    axes = figure.subplots(1, len(kinds), squeeze=False, sharex=True, sharey=True)
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        for found in (found for found in figures if found.features == kind):
+            place = groups.index(found.group.name)
+            axis.barh(place, found.mean, xerr=found.std or 0, color=f'C{place % 10}', alpha=0.6, capsize=2)
+            axis.plot(found.values, [place] * len(found.values), '.', color='black', markersize=4)
+            axis.text(0, place, f' {found.mean:.1f}', va='center', fontsize=8)
+            if found.chance is not None:
+                axis.axvline(found.chance, color='gray', linestyle=':', linewidth=1)
+        axis.set(title=kind)
+        axis.grid(axis='x', alpha=0.3)
+    axes[0][0].set_yticks(range(len(groups)), groups, fontsize=7)
+    axes[0][0].invert_yaxis()
+    return _png(figure)
+
+
 def confusion_picture(matrix: np.ndarray, classes: list[str], title: str) -> bytes:
     """Rows are true classes, columns predicted ones, colours each row's shares; counts stand in small matrices.
 

@@ -15,6 +15,7 @@ from vididi_jax.train.step import frames_to_read, view_frames
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 16  # of frames and of what networks see
 FRAMES = 4  # of clips
+FILES_ONLY = ('report', 'compare')  # tasks that read files, and compile nothing
 
 
 class Program(NamedTuple):
@@ -99,7 +100,7 @@ def evaluation(config: ConfigDict, trained: ConfigDict) -> set[Program]:
         parts = (ConfigDict({**common, **part, 'task': name.partition('_')[0], 'eval': {**common['eval'], **part.get(
             'eval', {})}}) for name, part in values['parts'].items())
         return set().union(*(evaluation(part, trained) for part in parts))
-    if config.task in ('retrieval', 'linear', 'features'):
+    if config.task in ('retrieval', 'tug', 'linear', 'features'):
         orders = (0, 1) if config.task == 'linear' else (0, 1, 2)
         return {program('features', views=views, orders=orders, model=model, augment=_seen(augment))}
     recipe, seen = values[config.task], _seen(augment)
@@ -116,7 +117,7 @@ def programs_of(config: ConfigDict) -> set[Program]:
     """Everything that a config's run compiles; of an evaluation, on the encoder of every pretraining."""
     if config.task == 'pretrain':
         return pretraining(config)
-    if config.task == 'report':  # pictures of files: nothing is compiled
+    if config.task in FILES_ONLY:
         return set()
     trained = [other for other in every_config().values() if other.task == 'pretrain']
     return set().union(*(evaluation(config, other) for other in trained))

@@ -1,6 +1,5 @@
 """A run as one page: WORKDIR/report/index.html, with its pictures inside."""
 
-import base64
 import html
 import json
 from pathlib import Path
@@ -15,6 +14,7 @@ from vididi_jax.data.source import RecordSource
 from vididi_jax.derivatives import derivative_stack
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.crops import centre_crop
+from vididi_jax.report.html import picture, table, write_page
 from vididi_jax.report.summary import summary
 from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.processes import by_first
@@ -22,22 +22,6 @@ from vididi_jax.train.run import workdir_config
 
 CURVES = ('loss', 'invariance', 'variance', 'covariance', 'view1_to_view2', 'view2_to_view1', 'gradient_norm',
           'learning_rate', 'health/effective_rank', 'health/order_agreement', 'health/knn_accuracy')
-STYLE = ('body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}'
-         'table{border-collapse:collapse}td,th{padding:.15rem .7rem;border-bottom:1px solid #ddd;text-align:left}'
-         'img{max-width:100%}code{background:#f4f4f4;padding:0 .2rem}')
-
-
-def picture(png: bytes, text: str) -> str:
-    """A figure with its caption."""
-    data = base64.b64encode(png).decode()
-    text = html.escape(text)
-    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
-
-
-def table(rows: list[tuple], header: tuple = ()) -> str:
-    """A table of text."""
-    line = lambda tag, cells: '<tr>' + ''.join(f'<{tag}>{html.escape(str(c))}</{tag}>' for c in cells) + '</tr>'  # noqa: E731
-    return '<table>' + (line('th', header) if header else '') + ''.join(line('td', row) for row in rows) + '</table>'
 
 
 def example_stack(config) -> tuple[np.ndarray, ...]:
@@ -122,9 +106,7 @@ def run(config, workdir: str) -> None:
         parts += [title, *found] if found else []
     parts += ['<h2>Config</h2>', table(sorted(flatten(to_dict(training)).items()), ('field', 'value'))]
     path = Path(workdir) / 'report' / 'index.html'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'<!doctype html><meta charset="utf-8"><title>{html.escape(Path(workdir).name)}</title>'
-                    f'<style>{STYLE}</style>' + '\n'.join(parts))
+    write_page(path, Path(workdir).name, parts)
     print(f'report written to {path}')
     for line in summary(results):
         print(line)

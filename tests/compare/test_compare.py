@@ -1,0 +1,145 @@
+"""Comparison of runs against scipy and plain resampling, through the command's own task."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from vididi_jax import config as configs
+from vididi_jax.compare import task
+from vididi_jax.compare.runs import telling_fields
+from vididi_jax.compare.statistics import paired_bootstrap
+from vididi_jax.errors import UserError
+
+VIDEOS = 200
+SHARE = {'base': 0.3, 'vididi': 0.55}
+
+
+@pytest.fixture
+def runs(root, tmp_path):
+    """{(loss, schedule, seed): (workdir, hits (VIDEOS,))}: two losses, two schedules, three seeds, made up."""
+    found = {}
+    for number, (loss, schedule, seed) in enumerate(
+            (loss, schedule, seed) for loss in ('vicreg', 'byol') for schedule in SHARE for seed in range(3)):
+        file = 'motion_vicreg' if loss == 'vicreg' else 'motion_byol'
+        config = configs.load_config(f'{root}/configs/{file}.py')
+        config.schedule, config.seed, config.data.workers = schedule, seed, number
+        workdir = tmp_path / 'runs' / f'{loss}_{schedule}_{seed}'
+        hits = np.random.default_rng(number).random(VIDEOS) < SHARE[schedule]
+        write(workdir, config, hits)
+        found[loss, schedule, seed] = workdir, hits
+    (tmp_path / 'runs' / 'notes').mkdir()
+    return found
+
+
+def write(workdir, config, hits, name='retrieval', **changes):
+    """A run as training and evaluation leave it, as far as a comparison reads it."""
+    folder = workdir / 'eval' / name
+    folder.mkdir(parents=True)
+    (workdir / 'config.json').write_text(json.dumps(configs.to_dict(config)))
+    share = 100 * float(hits.mean())
+    counts = {'videos': len(hits), 'listed': len(hits)}
+    (folder / 'results.json').write_text(json.dumps({
+        'task': 'retrieval', 'protocol': 'motion/test', 'clips_x_crops': '3 x 1', 'encoder': 'trained', 'chance': 12.5,
+        'counts': {'train': counts, 'test': counts}, 'commit': 'abc',
+        'metrics': {'V': {'R@1': share, 'R@5': 90.0 + config.seed}}, **changes}))
+    with (folder / 'videos.csv').open('w', newline='') as file:
+        csv.writer(file).writerows([('fold', 'id', 'label', 'V'), *(
+            ('test', f'video{i}', 'up', int(hit)) for i, hit in enumerate(hits))])
+
+
+def compare(root, tmp_path, **changes):
+    config = configs.load_config(f'{root}/configs/compare.py:smoke')
+    config.runs = f'{tmp_path}/runs/*'
+    config.update(changes)
+    task.run(config, str(tmp_path / 'out'))
+    return list(csv.DictReader((tmp_path / 'out' / 'compare.csv').open()))
+
+
+def test_means_deviations_and_significance_are_those_of_scipy(root, runs, tmp_path, capsys):
+    rows = compare(root, tmp_path, against='schedule=base', samples=10_000)
+    assert [(row['framework.loss'], row['schedule'], row['metric']) for row in rows] == [
+        (loss, schedule, metric) for loss in ('byol', 'vicreg') for schedule in SHARE for metric in ('R@1', 'R@5')]
+    for row in rows[::2]:
+        group = row['framework.loss'], row['schedule']
+        hits = np.array([runs[*group, seed][1] for seed in range(3)])
+        assert float(row['mean']) == pytest.approx(stats.tmean(100 * hits.mean(1)))
+        assert float(row['std']) == pytest.approx(stats.tstd(100 * hits.mean(1)))
+        assert row['runs'] == '3' and row['seeds'] == '0 1 2'
+        if group[1] == 'base':
+            assert row['against'] == row['p'] == ''
+            continue
+        base = np.array([runs[group[0], 'base', seed][1] for seed in range(3)])
+        difference = 100 * (hits.mean(0) - base.mean(0))
+        assert row['against'] == f'framework.loss={group[0]}, schedule=base' and row['videos'] == str(VIDEOS)
+        assert float(row['difference']) == pytest.approx(difference.mean())
+        t = stats.ttest_1samp(difference, 0).confidence_interval()
+        # 10,000 samples of some 200 values: the intervals are some 10 points wide, and their ends differ by 0.2.
+        np.testing.assert_allclose((float(row['low']), float(row['high'])), t, atol=1)
+        assert float(row['p']) == pytest.approx(2 / 10_001)
+    assert '1 other match(es) are no workdirs' in capsys.readouterr().out
+    out = tmp_path / 'out'
+    first = rows[2]
+    for file, sign in (('compare.md', ' ± '), ('compare.tex', r' \pm '), ('index.html', ' ± ')):
+        assert f'{float(first["mean"]):.1f}{sign}{float(first["std"]):.1f}' in (out / file).read_text()
+    assert (out / 'compare.tex').read_text().count(r'\begin{tabular}') == 1
+
+
+def test_p_is_that_of_plain_resampling_and_of_a_t_test():
+    rng = np.random.default_rng(0)
+    difference = 0.14 + stats.zscore(rng.normal(size=150))
+    found = paired_bootstrap(difference, 10_000, 0)
+    means = difference[rng.integers(0, 150, (10_000, 150))].mean(1)
+    plain = 2 * (1 + min((means <= 0).sum(), (means >= 0).sum())) / 10_001
+    assert 0.01 < plain < 0.5  # or the tolerances say nothing
+    # Of 10,000 samples a share of 0.05 has a standard error of 0.0022, and p has twice that, of each of the two.
+    assert found.p == pytest.approx(plain, abs=0.02)
+    assert found.p == pytest.approx(stats.ttest_1samp(difference, 0).pvalue, abs=0.03)
+    np.testing.assert_allclose((found.low, found.high), np.percentile(means, (2.5, 97.5)), atol=0.02)
+    assert paired_bootstrap(np.zeros(20), 100, 0).p == 1
+
+
+def test_without_a_baseline_groups_are_compared_with_the_first(root, runs, tmp_path):
+    rows = compare(root, tmp_path)
+    assert {row['against'] for row in rows if row['metric'] == 'R@1'} == {'', 'framework.loss=byol, schedule=base'}
+
+
+def test_only_what_tells_groups_apart_names_them():
+    a = {'framework.loss': 'vicreg', 'seed': 0, 'data.workers': 1, 'optimizer.base_rate': 1.0, 'epochs': 3}
+    b = {**a, 'seed': 1, 'data.workers': 2}
+    c = {**a, 'framework.loss': 'byol', 'optimizer.base_rate': 2.0}
+    assert telling_fields([a, b]) == ()
+    assert telling_fields([a, b, c]) == ('framework.loss',)
+    assert telling_fields([a, b, c, {**c, 'epochs': 4}]) == ('framework.loss', 'epochs')
+    assert telling_fields([a, {**a, 'data.dir': 'other'}]) == ('data.dir',)
+
+
+def test_what_does_not_compare_is_refused(root, runs, tmp_path):
+    config = configs.load_config(f'{root}/configs/motion_vicreg.py')
+    config.epochs, hits = 1, np.ones(VIDEOS)
+    extra = tmp_path / 'runs' / 'zz'
+
+    def refused(match, **changes):
+        with pytest.raises(UserError, match=match):
+            compare(root, tmp_path, **changes)
+
+    refused('config.runs is empty', runs='')
+    refused('no folder that', runs=f'{tmp_path}/nothing*')
+    refused('no config.json', runs=f'{tmp_path}/runs/notes')
+    refused('no group of runs is that', against='schedule=nope')
+    refused("no evaluation 'linear'", evaluations='linear')
+    write(extra, config, hits, clips_x_crops='10 x 1')
+    refused('clips_x_crops differ', against='schedule=base')
+    (extra / 'eval' / 'retrieval').rename(extra / 'eval' / 'other')
+    refused('no evaluation in common')
+    write(tmp_path / 'other' / 'a', config, hits)
+    write(tmp_path / 'other' / 'b', config, hits)
+    refused('same seed 0', runs=f'{tmp_path}/other/*')
+    config.seed = 1
+    write(tmp_path / 'more' / 'a', config, hits)
+    write(tmp_path / 'more' / 'b', configs.load_config(f'{root}/configs/motion_vicreg.py'), hits[:-1],
+          counts={'train': {'videos': VIDEOS, 'listed': VIDEOS}, 'test': {'videos': VIDEOS, 'listed': VIDEOS}})
+    refused('not evaluated on the same videos', runs=f'{tmp_path}/more/*')
+    assert not (tmp_path / 'out').exists()

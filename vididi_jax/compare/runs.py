@@ -1,0 +1,178 @@
+"""The runs that are compared: found, read, and put into groups of runs that differ in nothing but the seed."""
+
+import csv
+import glob
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vididi_jax.config import flatten, to_dict
+from vididi_jax.errors import UserError
+from vididi_jax.train.run import MAY_DIFFER, workdir_config
+
+FIRST = ('framework.loss', 'schedule', 'model.name')  # what a table of runs is about, if these differ
+SAME = ('task', 'protocol', 'clips_x_crops', 'encoder', 'counts')  # what one evaluation of all runs has in common
+
+
+class Run(NamedTuple):
+    """A training run.
+
+    Attributes:
+      workdir: its folder.
+      config: {dotted field: value}.
+      results: {folder below WORKDIR/eval: its results.json}, without those of several evaluations in one.
+    """
+
+    workdir: Path
+    config: dict
+    results: dict[str, dict]
+
+
+class Group(NamedTuple):
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+      name: 'FIELD=VALUE, ...' of what tells it from the other groups; 'all' if there is one group only.
+      values: {field: value} of the same.
+      runs: a run a seed.
+    """
+
+    name: str
+    values: dict[str, str]
+    runs: list[Run]
+
+
+def find_workdirs(runs: str) -> tuple[list[Path], int]:
+    """The workdirs that 'A,B,...' names, where each may be a pattern such as 'runs/*', each once.
+
+    Returns:
+      The workdirs, in the order of the text; and the number of what a pattern matched that is no workdir.
+
+    Raises:
+      UserError: nothing is asked for, or a pattern matches no workdir.
+    """
+    found, other = [], 0
+    for part in filter(None, (part.strip() for part in runs.split(','))):
+        if not glob.has_magic(part):
+            found.append(Path(part))
+            continue
+        matched = [Path(path) for path in sorted(glob.glob(part))]
+        workdirs = [path for path in matched if (path / 'config.json').is_file()]
+        if not workdirs:
+            raise UserError(f'no folder that {part} matches is the workdir of a training run (has a config.json): '
+                            'correct config.runs.')
+        found += workdirs
+        other += len(matched) - len(workdirs)
+    if not found:
+        raise UserError('config.runs is empty: give workdirs of training runs, as --config.runs=A,B or '
+                        "--config.runs='runs/*'.")
+    return list({path.resolve(): path for path in found}.values()), other
+
+
+def read_run(workdir: Path) -> Run:
+    """A workdir's config and results; raises `UserError` if it is none, or has no result."""
+    config = flatten(to_dict(workdir_config(workdir)))
+    results = {}
+    for path in sorted(workdir.glob('eval/*/results.json')):
+        try:
+            result = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f'{path} is damaged ({error}): evaluate {workdir} again.') from error
+        if result['task'] != 'eval_all':  # whose parts have results of their own
+            results[path.parent.name] = result
+    if not results:
+        raise UserError(f'{workdir} has no result to compare: evaluate it first, with configs/retrieval.py or another.')
+    return Run(workdir, config, results)
+
+
+def telling_fields(configs: list[dict]) -> tuple[str, ...]:
+    """The fewest fields, taken in the order of `FIRST` and then of the alphabet, that tell apart configs that differ.
+
+    The seed tells nothing, and neither does what decides nothing of what is trained, see `train.run.MAY_DIFFER`; but
+    other data are.
+    """
+    free = tuple(f'{name}.' for name in (*MAY_DIFFER, 'seed') if name != 'data.dir')
+    names = sorted({name for config in configs for name in config if not f'{name}.'.startswith(free)})
+    names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+
+    def parts(fields: tuple[str, ...]) -> int:
+        return len({json.dumps([config.get(field) for field in fields]) for config in configs})
+
+    chosen = ()
+    for name in names:
+        if parts((*chosen, name)) > parts(chosen):
+            chosen = (*chosen, name)
+    return chosen
+
+
+def group_runs(runs: list[Run]) -> list[Group]:
+    """Groups in the order of their first run; raises `UserError` if two runs of a group have the same seed."""
+    fields = telling_fields([run.config for run in runs])
+    groups: dict[tuple, Group] = {}
+    for run in runs:
+        values = {field: text_of(run.config.get(field)) for field in fields}
+        name = ', '.join(f'{field}={value}' for field, value in values.items()) or 'all'
+        group = groups.setdefault(name, Group(name, values, []))
+        twin = next((other for other in group.runs if other.config['seed'] == run.config['seed']), None)
+        if twin:
+            raise UserError(f'{twin.workdir} and {run.workdir} have the same config and the same seed '
+                            f'{run.config["seed"]}: leave one of them out of config.runs.')
+        group.runs.append(run)
+    return list(groups.values())
+
+
+def text_of(value) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def common_evaluations(runs: list[Run], asked: str) -> tuple[list[str], list[str]]:
+    """Names of the evaluations to compare: those asked for as 'A,B', or all that every run has.
+
+    Returns:
+      Them, and the names of those that are left out because some runs have none of that name.
+
+    Raises:
+      UserError: a run lacks what is asked for, no evaluation is common to all, or one was not made alike in all.
+    """
+    every = list(dict.fromkeys(name for run in runs for name in run.results))
+    names = [name.strip() for name in asked.split(',')] if asked else [
+        name for name in every if all(name in run.results for run in runs)]
+    if not names:
+        raise UserError('the runs have no evaluation in common: evaluate all with the same configs and the same '
+                        'eval.name.')
+    for name in names:
+        for run in runs:
+            if name not in run.results:
+                raise UserError(f'{run.workdir} has no evaluation {name!r} (it has {", ".join(run.results)}): make it, '
+                                'or leave it out of config.evaluations.')
+            for key in SAME:
+                here, there = runs[0].results[name].get(key), run.results[name].get(key)
+                if here != there:
+                    raise UserError(f'evaluation {name!r} of {runs[0].workdir} and of {run.workdir} do not compare: '
+                                    f'their {key} differ ({here!r:.100} and {there!r:.100}).')
+    return names, [] if asked else [name for name in every if name not in names]
+
+
+def read_scores(run: Run, evaluation: str) -> dict[str, dict[tuple[str, str], float]]:
+    """{kind of feature: {(fold, id): percent}} of videos.csv; nothing where an evaluation has none."""
+    path = run.workdir / 'eval' / evaluation / 'videos.csv'
+    if not path.exists():
+        return {}
+    with path.open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    return {kind: {(row['fold'], row['id']): 100 * float(row[kind]) for row in rows}
+            for kind in run.results[evaluation]['metrics']}
+
+
+def mean_scores(group: Group, evaluation: str, kind: str) -> dict[tuple[str, str], float] | None:
+    """{(fold, id): percent, the mean over the runs}; None where a run has no scores of videos."""
+    found = [read_scores(run, evaluation).get(kind) for run in group.runs]
+    if None in found:
+        return None
+    for run, scores in zip(group.runs, found, strict=True):
+        if scores.keys() != found[0].keys():
+            raise UserError(f'{group.runs[0].workdir} and {run.workdir} were not evaluated on the same videos '
+                            f'(eval/{evaluation}/videos.csv): evaluate both on the same data.')
+    return {video: float(np.mean([scores[video] for scores in found])) for video in found[0]}

@@ -1,0 +1,125 @@
+"""A comparison as text: a table for the eye, CSV of everything, Markdown, LaTeX."""
+
+import csv
+import io
+
+from vididi_jax.compare.statistics import Figure
+
+SIGNIFICANT = 0.05
+
+
+def first_metrics(figures: list[Figure]) -> dict[str, list[Figure]]:
+    """{evaluation: the figures of the first metric of each kind of feature}."""
+    tables: dict[str, dict[tuple, Figure]] = {}
+    for figure in figures:
+        tables.setdefault(figure.evaluation, {}).setdefault((figure.group.name, figure.features), figure)
+    return {evaluation: list(found.values()) for evaluation, found in tables.items()}
+
+
+def number(figure: Figure, plus_minus: str) -> str:
+    spread = '' if figure.std is None else f'{plus_minus}{figure.std:.1f}'
+    return f'{figure.mean:.1f}{spread}'
+
+
+def is_significant(figure: Figure) -> bool:
+    return figure.test is not None and figure.test.p < SIGNIFICANT
+
+
+def wide(figures: list[Figure], cell) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of one evaluation: a row a group, a column a kind of feature."""
+    kinds = list(dict.fromkeys(figure.features for figure in figures))
+    fields = list(figures[0].group.values)
+    rows: dict[str, dict[str, Figure]] = {}
+    for figure in figures:
+        rows.setdefault(figure.group.name, {})[figure.features] = figure
+    return (*fields, 'runs', *kinds), [
+        (*found[kinds[0]].group.values.values(), str(len(found[kinds[0]].values)),
+         *(cell(found[kind]) if kind in found else '' for kind in kinds)) for found in rows.values()]
+
+
+def title(figures: list[Figure]) -> str:
+    """What a table of one evaluation shows."""
+    first = figures[0]
+    chance = '' if first.chance is None else f', chance {first.chance:.1f}'
+    return f'{first.evaluation}: {first.metric}{chance}'
+
+
+def caption(figures: list[Figure], against: str) -> str:
+    """What the cells mean."""
+    videos = list(dict.fromkeys(f'{figure.test.videos:,} of {figure.evaluation}' for figure in figures if figure.test))
+    spread = any(figure.std is not None for figure in figures)
+    text = 'Mean ± standard deviation over the runs, which differ in their seed.' if spread else 'One run a group.'
+    if videos:
+        other = f'the group with {against}' if against else 'the first group'
+        text += (f' * differs from {other}, p < {SIGNIFICANT} of a two-sided paired bootstrap over the '
+                 f'test videos ({", ".join(videos)}); the runs are taken as given.')
+    return text
+
+
+def plain(header: tuple, rows: list[tuple]) -> str:
+    """Columns of equal width."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return '\n'.join('  '.join(f'{word:<{width}}' for word, width in zip(line, widths, strict=True)).rstrip()
+                     for line in (header, *rows))
+
+
+def text(figures: list[Figure]) -> str:
+    """Tables for the terminal."""
+    return '\n\n'.join(
+        f'{title(found)}\n' + plain(*wide(found, text_cell))
+        for found in first_metrics(figures).values())
+
+
+def markdown(figures: list[Figure], against: str) -> str:
+    """A table an evaluation."""
+    parts = []
+    for found in first_metrics(figures).values():
+        header, rows = wide(found, text_cell)
+        lines = [header, ('---',) * len(header), *rows]
+        parts.append(f'### {title(found)}\n\n' + '\n'.join(f'| {" | ".join(line)} |' for line in lines))
+    return '\n\n'.join([*parts, caption(figures, against)]).replace(' *', r' \*') + '\n'
+
+
+def escape(word: str) -> str:
+    """Text for LaTeX."""
+    special = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$',
+               '<': '$<$', **{c: f'\\{c}' for c in '&%$#_{}'}}
+    return ''.join(special.get(letter, letter) for letter in word)
+
+
+def latex_cell(figure: Figure) -> str:
+    star = '^{*}' if is_significant(figure) else ''
+    return '$' + number(figure, r' \pm ') + star + '$'
+
+
+def text_cell(figure: Figure) -> str:
+    return number(figure, ' ± ') + (' *' if is_significant(figure) else '')
+
+
+def latex(figures: list[Figure], against: str) -> str:
+    r"""A `tabular` an evaluation, with the rules of the package booktabs."""
+    parts = []
+    for found in first_metrics(figures).values():
+        header, rows = wide(found, latex_cell)
+        texts = len(found[0].group.values)
+        lines = [' & '.join([*map(escape, row[:texts]), *row[texts:]]) + r' \\' for row in rows]
+        parts.append('\n'.join([
+            f'% {title(found)}', rf'\begin{{tabular}}{{{"l" * texts}r{"r" * (len(header) - texts - 1)}}}', r'\toprule',
+            ' & '.join(map(escape, header)) + r' \\', r'\midrule', *lines, r'\bottomrule', r'\end{tabular}']))
+    return '\n\n'.join([*parts, f'% {caption(figures, against)}']) + '\n'
+
+
+def as_csv(figures: list[Figure]) -> str:
+    """A line a group, evaluation, kind of feature and metric."""
+    fields = list(figures[0].group.values)
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator='\n')
+    writer.writerow((*fields, 'evaluation', 'features', 'metric', 'runs', 'seeds', 'values', 'mean', 'std', 'chance',
+                     'against', 'difference', 'low', 'high', 'p', 'videos'))
+    for figure in figures:
+        blank = lambda value: '' if value is None else value  # noqa: E731
+        writer.writerow((
+            *figure.group.values.values(), figure.evaluation, figure.features, figure.metric, len(figure.values),
+            ' '.join(str(run.config['seed']) for run in figure.group.runs), ' '.join(map(str, figure.values)),
+            figure.mean, blank(figure.std), blank(figure.chance), figure.against, *(figure.test or ('',) * 5)))
+    return file.getvalue()
