@@ -42,15 +42,17 @@ class Sizes(NamedTuple):
       radius: mean radius of a sprite.
       speed: a frame.
       period: of circles, oscillation and pulsing.
+      circle: radius of circles, of what the speed goes in a radian (not drawn).
     """
 
     radius: tuple[float, float]
     speed: tuple[float, float]
     period: tuple[float, float]
+    circle: float
 
 
-SAME = Sizes((0.23, 0.23), (0.06, 0.06), (8, 8))
-VARIED = Sizes((0.18, 0.28), (0.04, 0.08), (10, 18))
+SAME = Sizes((0.23, 0.23), (0.06, 0.06), (8, 8), 1.5)
+VARIED = Sizes((0.18, 0.28), (0.04, 0.08), (10, 18), 1.0)
 
 
 def trajectory(
@@ -75,7 +77,7 @@ def trajectory(
         offset = speed * time[:, None] * np.array(DIRECTIONS[motion])
     elif motion in ('clockwise', 'counterclockwise'):
         sense = 1 if motion == 'clockwise' else -1  # rows grow downwards: (sin, cos) turns clockwise
-        offset = speed / turn * np.stack([sense * np.sin(angle), np.cos(angle)], axis=1)
+        offset = sizes.circle * speed / turn * np.stack([sense * np.sin(angle), np.cos(angle)], axis=1)
     elif motion == 'oscillating':
         offset = np.stack([0 * time, 1.5 * speed / turn * np.sin(angle)], axis=1)
     else:
