@@ -1,4 +1,4 @@
-# make demo | weizmann | ut_interaction | test | next | lint | parity.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
+# make demo | claim | weizmann | ut_interaction | test | next | lint | parity.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -12,7 +12,7 @@ MAIN := $(BIN)/python main.py
 CONSTRAINTS = $(wildcard constraints/$(shell $(BIN)/python -c 'import sys; print("python%d.%d" % sys.version_info[:2])').txt)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS:%=-c %)
 
-.PHONY: demo weizmann ut_interaction test next lint parity
+.PHONY: demo claim weizmann ut_interaction test next lint parity
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -35,6 +35,10 @@ demo: $(VENV)/installed
 	$(MAIN) --config=configs/tug.py:motion --workdir=$(DEMO)/seed$(SEED) --config.data.dir=$(DEMO)/triples --config.eval.name=tug_untrained --config.eval.untrained=True
 	$(MAIN) --config=configs/tug.py:motion --workdir=$(DEMO)/seed$(SEED) --config.data.dir=$(DEMO)/triples
 	@$(MAIN) --config=configs/report.py --workdir=$(DEMO)/seed$(SEED)
+
+# Every framework with and without derivatives, three seeds, with tables and plots: make claim [CLAIM='--seeds=1'].
+claim: $(VENV)/installed
+	VIDIDI_DATA="$(VIDIDI_DATA)" $(BIN)/python benchmarks/claim.py $(CLAIM)
 
 # Small real data sets, for `base` and `vididi` with the same budget: make weizmann VIDEOS=FOLDER [SEED=1].
 weizmann: VIDEOS ?= $(VIDIDI_DATA)/weizmann

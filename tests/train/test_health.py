@@ -30,6 +30,7 @@ def test_a_run_measures_itself(finished):
         assert 0 <= row['health/embedding_std_min'] <= row['health/embedding_std_mean'] <= 1.01
         assert 1 <= row['health/effective_rank'] <= 15  # of 16 videos
         assert 0 <= row['health/alignment'] <= 4 and -4 <= row['health/uniformity'] <= 0
+        assert 0 < row['health/moving_pixels'] < 1 and 0 < row['health/saliency_on_motion'] < 1
         assert -1 <= row['health/order_agreement'] <= 1 and 0 <= row['health/knn_accuracy'] <= 100
 
 

@@ -1,4 +1,4 @@
-"""A probe that measures, during a run, whether the representation is healthy: collapse, and agreement of the orders."""
+"""A probe that measures, during a run, whether the representation is healthy: collapse, agreement, saliency."""
 
 import logging
 from functools import partial
@@ -13,6 +13,7 @@ from vididi_jax.data.source import RecordSource
 from vididi_jax.derivatives import derivative_stack
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.crops import centre_crop
+from vididi_jax.saliency import moving, saliency, share_on
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.state import Networks, TrainState
 
@@ -41,19 +42,23 @@ class Probe:
         self._embed = jax.jit(
             partial(_embed, networks=networks, spec=Augmentation(**config.augment), max_order=self.max_order),
             out_shardings=meshes.replicated(mesh))
+        self._look = jax.jit(partial(_look, networks=networks, spec=Augmentation(**config.augment)),
+                             out_shardings=meshes.replicated(mesh))
 
     def measure(self, state: TrainState) -> dict[str, float]:
         """Every measure, by its name under 'health/'; warns if the embeddings collapse.
 
         Embeddings are the outputs of the projector (BYOL's online one) in evaluation mode. Spread and alignment are
-        those of order 0.
+        those of order 0, and so is the share of the saliency that lies on moving pixels, beside the share of the pixels
+        that move: the mean over the clips.
         """
         variables = {name: {'params': state.params[name], 'batch_stats': state.batch_stats[name]}
                      for name in ('encoder', 'projector')}
-        found = []
+        found, seen = [], []
         for batch in self.batches:
             placed = meshes.to_devices(self._mesh, {name: batch[name] for name in ('clips', 'size', 'label')})
             found.append(jax.device_get(self._embed(variables, placed)))
+            seen.append(jax.device_get(self._look(variables['encoder'], placed)))
         features, z = (np.concatenate([part[i] for part in found], axis=1) for i in (0, 1))
         labels = np.concatenate([part[2] for part in found])
         smallest, mean = measures.embedding_std(z[0, :, 0])
@@ -62,6 +67,8 @@ class Probe:
             'effective_rank': measures.effective_rank(z[0, :, 0]),
             'alignment': measures.alignment(z[0, :, 0], z[0, :, 1]), 'uniformity': measures.uniformity(z[0, :, 0]),
             'order_agreement': measures.order_agreement(z.reshape(z.shape[0], -1, z.shape[-1])),
+            'saliency_on_motion': float(np.mean([share for share, _ in seen])),
+            'moving_pixels': float(np.mean([share for _, share in seen])),
         }
         if self.has_labels:
             per_video = features.mean(2)  # of both clips
@@ -80,6 +87,16 @@ def _embed(variables, batch, *, networks: Networks, spec: Augmentation, max_orde
     z = networks.projector.apply(variables['projector'], features, train=False)
     shape = (len(stack), clips.shape[0], 2, -1)
     return features.astype(dtype).reshape(shape), z.astype(dtype).reshape(shape), batch['label']
+
+
+def _look(variables, batch, *, networks: Networks, spec: Augmentation):
+    """Share of the encoder's saliency on moving pixels, and share of the pixels that move, (2 B,) each."""
+    clips = batch['clips']
+    clips = clips.reshape(-1, *clips.shape[2:])
+    pixels = centre_crop(clips, jnp.repeat(batch['size'], 2, axis=0), spec, jnp.float32)
+    where = moving(pixels * jnp.array(spec.std) + jnp.array(spec.mean))
+    seen = saliency(partial(networks.encoder.apply, variables, train=False), pixels)
+    return share_on(where, seen), where.mean((1, 2, 3))
 
 
 def warn_of_collapse(measured: dict[str, float]) -> None:

@@ -1,0 +1,260 @@
+"""The claim: with derivatives an encoder learns motion, without them it learns backgrounds. `make claim`.
+
+Trains every framework with the schedules `base` and `vididi`, and VICReg with other schedules of the paper, with the
+same budget, on the motion data set, seed by seed, one process a core; and one framework on Weizmann's videos where they
+are, seed 0. Evaluates each run (retrieval, motion over background, linear probe), compares the schedules, and writes
+tables and a plot. What was done before is not done again: a second start goes on.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from queue import Queue
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from vididi_jax import pictures  # noqa: E402
+from vididi_jax.compare import tables  # noqa: E402
+from vididi_jax.compare.runs import group_runs, read_run  # noqa: E402
+from vididi_jax.compare.statistics import Figure, compare  # noqa: E402
+from vididi_jax.errors import UserError, one_sentence  # noqa: E402
+from vididi_jax.evaluate.results import commit  # noqa: E402
+from vididi_jax.train.metric_writer import read_metrics  # noqa: E402
+
+FRAMEWORKS = ('vicreg', 'simclr', 'byol')
+ABLATION = ('first_order', 'derivative_only', 'random')
+EVALUATIONS = ('retrieval', 'tug', 'linear')
+SALIENCY = ('health/saliency_on_motion', 'health/moving_pixels')
+AGAINST = 'schedule=base'
+
+
+class Job(NamedTuple):
+    """A run with its evaluations.
+
+    Attributes:
+      group: what it shares with those of other seeds, such as 'byol base'.
+      workdir: its folder.
+      train: command line of the training.
+      evaluate: {folder below WORKDIR/eval: command line}.
+    """
+
+    group: str
+    workdir: Path
+    train: list[str]
+    evaluate: dict[str, list[str]]
+
+
+def motion_job(out: Path, framework: str, schedule: str, seed: int) -> Job:
+    workdir = out / 'runs' / f'{framework}_{schedule}_{seed}'
+    place = [f'--workdir={workdir}']
+    train = [f'--config=configs/motion_{framework}.py', *place, f'--config.data.dir={out / "motion"}',
+             f'--config.schedule={schedule}', f'--config.seed={seed}']
+    evaluate = {name: [f'--config=configs/{name}.py:motion', *place] for name in EVALUATIONS}
+    evaluate['tug'].append(f'--config.data.dir={out / "triples"}')
+    if (framework, schedule) == ('vicreg', 'vididi'):  # all start from the same weights
+        for name in ('retrieval', 'tug'):
+            evaluate[f'{name}_untrained'] = [
+                *evaluate[name], '--config.eval.untrained=True', f'--config.eval.name={name}_untrained']
+    return Job(f'{framework} {schedule}', workdir, train, evaluate)
+
+
+def weizmann_job(out: Path, schedule: str, seed: int) -> Job:
+    workdir = out / 'weizmann' / f'{schedule}_{seed}'
+    place = [f'--workdir={workdir}']
+    train = ['--config=configs/weizmann_vicreg.py', *place, f'--config.data.dir={out / "weizmann_data"}',
+             f'--config.schedule={schedule}', f'--config.seed={seed}']
+    evaluate = {'retrieval': ['--config=configs/retrieval.py:grouped', *place, '--config.data.workers=0',
+                              '--config.eval.frames=8', '--config.eval.stride=2']}
+    return Job(f'weizmann {schedule}', workdir, train, evaluate)
+
+
+def call(log: Path, cores: set[int], *words: str) -> None:
+    """Run a command of this project on some cores; what it prints is added to a log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    pin = (lambda: os.sched_setaffinity(0, cores)) if cores else None
+    with log.open('a') as file:
+        found = subprocess.run((sys.executable, *words), cwd=ROOT, stdout=file, stderr=file, preexec_fn=pin)
+    if found.returncode:
+        last = log.read_text().strip().splitlines()[-1:]
+        raise UserError(f'{" ".join(words)} ended with {found.returncode} ({"".join(last):.300}): {log} has all of it.')
+
+
+def run_job(job: Job, log: Path, cores: Queue) -> None:
+    core = cores.get()
+    try:
+        if not (job.workdir / 'trained').exists():
+            call(log, core, 'main.py', *job.train)
+            (job.workdir / 'trained').touch()
+        for name, words in job.evaluate.items():
+            if not (job.workdir / 'eval' / name / 'videos.csv').exists():
+                call(log, core, 'main.py', *words)
+    finally:
+        cores.put(core)
+
+
+def run_all(jobs: list[Job], out: Path, processes: int) -> None:
+    """All jobs, so many at a time, each on a core of its own where the system can say which."""
+    known = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
+    cores = Queue()
+    for number in range(processes):
+        cores.put({known[number % len(known)]} if known else set())
+    with ThreadPoolExecutor(processes) as pool, tqdm(total=len(jobs), unit='run', dynamic_ncols=True) as bar:
+        waiting = [pool.submit(run_job, job, out / 'logs' / f'{job.workdir.parent.name}_{job.workdir.name}.txt', cores)
+                   for job in jobs]
+        try:
+            for future in waiting:
+                future.result()
+                bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def compared(jobs: list[Job], evaluations: tuple[str, ...]) -> list[Figure]:
+    groups = group_runs([read_run(job.workdir) for job in jobs])
+    return compare(groups, list(evaluations), against=AGAINST, samples=10_000, seed=0)
+
+
+def last_health(job: Job) -> dict[str, float]:
+    rows = [row for row in read_metrics(job.workdir) if SALIENCY[0] in row]
+    return {name: rows[-1][name] for name in SALIENCY}
+
+
+def untrained_rows(jobs: list[Job]) -> list[tuple]:
+    """Mean over the seeds of the untrained encoder, as (evaluation, {kind of feature: percent})."""
+    found = [read_run(job.workdir).results for job in jobs if 'tug_untrained' in job.evaluate]
+    rows = []
+    for name in ('retrieval', 'tug'):
+        metrics = [result[f'{name}_untrained']['metrics'] for result in found]
+        rows.append((name, {kind: sum(next(iter(m[kind].values())) for m in metrics) / len(metrics)
+                            for kind in metrics[0]}))
+    return rows
+
+
+def saliency_table(jobs: list[Job]) -> str:
+    """Markdown: share of the saliency on moving pixels, and share of those pixels, seed by seed."""
+    found: dict[str, list[dict]] = {}
+    for job in jobs:
+        found.setdefault(job.group, []).append(last_health(job))
+    lines = ['| framework, schedule | saliency on moving pixels | moving pixels |', '| --- | --- | --- |']
+    for group, rows in found.items():
+        cells = (' '.join(f'{100 * row[name]:.1f}' for row in rows) for name in SALIENCY)
+        lines.append(f'| {" | ".join((group, *cells))} |')
+    return '\n'.join(lines)
+
+
+def plain_titles(text: str) -> str:
+    """Titles of tables as bold lines, so that they are no sections of the file that they go into."""
+    return re.sub(r'^### (.*)$', r'**\1**', text, flags=re.MULTILINE).strip()
+
+
+def as_json(figures: list[Figure]) -> list[dict]:
+    return [{**figure.group.values, 'evaluation': figure.evaluation, 'features': figure.features,
+             'metric': figure.metric, 'values': figure.values, 'mean': figure.mean, 'std': figure.std,
+             'chance': figure.chance, 'against': figure.against, 'test': figure.test and figure.test._asdict()}
+            for figure in figures]
+
+
+def processor() -> str:
+    try:
+        text = Path('/proc/cpuinfo').read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    name = re.search(r'model name\s*: (.*)', text)
+    vector = next((flag for key, flag in (('avx512f', 'AVX-512'), ('avx2', 'AVX2')) if key in text), 'no AVX2')
+    return f'{name[1] if name else platform.machine()} ({vector})'
+
+
+def replace_section(path: Path, name: str, text: str) -> None:
+    """Put `text` between the comments `<!-- NAME -->` and `<!-- /NAME -->` of a Markdown file."""
+    marks = f'<!-- {name} -->', f'<!-- /{name} -->'
+    old = path.read_text()
+    if not all(mark in old for mark in marks):
+        raise UserError(f'{path} has no place for the section {name}: put {marks[0]} and {marks[1]} where it goes.')
+    before, rest = old.split(marks[0], 1)
+    path.write_text(f'{before}{marks[0]}\n{text}\n{marks[1]}{rest.split(marks[1], 1)[1]}')
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--out', type=Path, default=Path('runs/claim'), help='data, runs, logs and tables (runs/claim)')
+    parser.add_argument('--seeds', type=int, default=3, help='of each group of runs, from 0 (3)')
+    parser.add_argument('--processes', type=int, default=os.cpu_count(), help='runs at a time (one a core)')
+    parser.add_argument('--weizmann', type=Path, help="folder of Weizmann's videos (VIDIDI_DATA/weizmann)")
+    parser.add_argument('--write', action='store_true', help='put the section into RESULTS.md and README.md, '
+                        'and the plot into docs/')
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if min(arguments.seeds, arguments.processes) < 1:
+        raise UserError('--seeds and --processes must be at least 1.')
+    out, start = arguments.out.resolve(), time.monotonic()
+    weizmann = arguments.weizmann or Path(os.environ.get('VIDIDI_DATA', ROOT / '../shared/data')) / 'weizmann'
+    folder = 'folder', f'--videos={weizmann}', '--group=^([a-z]+)_', '--short_side=64'
+    for name, words in (('motion', ('motion',)), ('triples', ('motion', '--triples')), ('weizmann_data', folder)):
+        if name == 'weizmann_data' and not weizmann.is_dir():
+            print(f'no Weizmann: {weizmann} is no folder')
+            continue
+        call(out / 'logs' / f'{name}.txt', set(), '-m', 'data_prep', *words, f'--out={out / name}')
+    seeds = range(arguments.seeds)
+    main_jobs = [motion_job(out, framework, schedule, seed)
+                 for seed in seeds for framework in FRAMEWORKS for schedule in ('base', 'vididi')]
+    ablation = [motion_job(out, 'vicreg', schedule, seed) for seed in seeds for schedule in ABLATION]
+    real = [weizmann_job(out, schedule, 0) for schedule in ('base', 'vididi') if weizmann.is_dir()]
+    run_all([*real, *main_jobs, *ablation], out, arguments.processes)
+    minutes = (time.monotonic() - start) / 60
+    vicreg = [job for job in main_jobs if job.workdir.name.startswith('vicreg')]
+    write(out, compared(main_jobs, EVALUATIONS), compared([*vicreg, *ablation], EVALUATIONS),
+          compared(real, ('retrieval',)) if real else [], main_jobs, ablation, minutes, arguments)
+
+
+def write(out, figures, ablation, real, main_jobs, ablation_jobs, minutes: float, arguments) -> None:
+    """claim.json, claim.png and claim.md in `out`, and where `--write` says."""
+    about = {'command': f'python benchmarks/claim.py --seeds={arguments.seeds}', 'processor': processor(),
+             'processes': arguments.processes, 'minutes': round(minutes, 1), 'commit': commit(),
+             'date': datetime.now(UTC).date().isoformat(), 'seeds': arguments.seeds}
+    (out / 'claim.json').write_text(json.dumps({
+        **about, 'frameworks': as_json(figures), 'ablation': as_json(ablation), 'weizmann': as_json(real),
+        'untrained': dict(untrained_rows(main_jobs)),
+        'saliency': {job.workdir.name: last_health(job) for job in (*main_jobs, *ablation_jobs)}}, indent=2) + '\n')
+    first = tables.first_metrics(figures)
+    (out / 'claim.png').write_bytes(pictures.group_bars([*first['retrieval'], *first['tug']]))
+    untrained = '; '.join(f'{name}: ' + ', '.join(f'{kind} {value:.1f}' for kind, value in row.items())
+                          for name, row in untrained_rows(main_jobs))
+    head = (f'`{about["command"]}`: {about["processor"]}, {about["processes"]} runs at a time, one core each, '
+            f'{about["minutes"]} minutes in this start, commit {about["commit"]:.8}, {about["date"]}. Seeds 0 to '
+            f'{arguments.seeds - 1}; the same budget for all.')
+    parts = [head, tables.markdown(figures, AGAINST), f'Untrained, mean over the seeds: {untrained}.',
+             'Share of the saliency on moving pixels of training clips, percent, at the end, seed by seed:\n\n'
+             + saliency_table(main_jobs)]
+    short = '\n\n'.join([head, tables.markdown([f for f in figures if f.evaluation != 'linear'], AGAINST)])
+    parts += ['Other schedules, VICReg:', tables.markdown(ablation, AGAINST)]
+    if real:
+        parts += ['Weizmann, each person in turn against all others, VICReg, seed 0:', tables.markdown(real, AGAINST)]
+    text = plain_titles('\n\n'.join(part.strip() for part in parts))
+    (out / 'claim.md').write_text(text + '\n')
+    print(text)
+    if arguments.write:
+        replace_section(ROOT / 'benchmarks' / 'RESULTS.md', 'claim', text)
+        replace_section(ROOT / 'README.md', 'claim', plain_titles(short))
+        (ROOT / 'docs' / 'claim.png').write_bytes((out / 'claim.png').read_bytes())
+    print(f'written to {out}: claim.json, claim.md, claim.png')
+
+
+if __name__ == '__main__':
+    with one_sentence():
+        main()
