@@ -215,7 +215,7 @@ def main() -> None:
                  for seed in seeds for framework in FRAMEWORKS for schedule in ('base', 'vididi')]
     ablation = [motion_job(out, 'vicreg', schedule, seed) for seed in seeds for schedule in ABLATION]
     real = [weizmann_job(out, schedule, 0) for schedule in ('base', 'vididi') if weizmann.is_dir()]
-    run_all([*real, *main_jobs, *ablation], out, arguments.processes)
+    run_all([*main_jobs, *ablation, *real], out, arguments.processes)
     minutes = (time.monotonic() - start) / 60
     vicreg = [job for job in main_jobs if job.workdir.name.startswith('vicreg')]
     write(out, compared(main_jobs, EVALUATIONS), compared([*vicreg, *ablation], EVALUATIONS),

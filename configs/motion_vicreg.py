@@ -30,7 +30,7 @@ def adapt(config, projector: tuple[int, ...], predictor: tuple[int, ...] = ()):
                                shift=6, gain=(0.5, 1.5), tint=(0.6, 1.4), centre_fraction=1.0))
     config.optimizer.base_rate = 19.2
     config.optimizer.warmup_fraction = 0.1
-    config.health.every_cycles = 3
+    config.health.every_cycles = 5
     config.health.videos = 128
     return config
 
