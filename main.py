@@ -25,8 +25,10 @@ TASKS = {  # task -> the module with its `run(config, workdir)`, and a config fo
     'detection': ('vididi_jax.detection.task', 'configs/ava_detection.py'),
     'eval_all': ('vididi_jax.evaluate.eval_all', 'configs/eval_all.py:grouped'),
     'compare': ('vididi_jax.compare.task', 'configs/compare.py'),
-    'report': ('vididi_jax.report.page', ''),  # of any
+    'report': ('vididi_jax.report.page', 'configs/report.py'),
 }
+
+REPORTED = ('pretrain', 'retrieval', 'tug', 'linear', 'finetune', 'detection', 'eval_all')  # each writes the report
 
 CONFIG = define_config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run: checkpoints, metrics, results, report.')
@@ -61,6 +63,8 @@ def main(_) -> None:
 
     with logging_redirect_tqdm(), bereaved():  # warnings stand on lines of their own
         importlib.import_module(module).run(CONFIG.value, WORKDIR.value)
+        if CONFIG.value.task in REPORTED:
+            importlib.import_module('vididi_jax.report.page').renew(WORKDIR.value)
 
 
 if __name__ == '__main__':

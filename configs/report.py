@@ -1,4 +1,4 @@
-"""The report of a training run: curves, pictures and every result found in its workdir, as one page.
+"""The report of a training run: pictures, curves, neighbours, a map, saliency and every result, as one page.
 
 Command:  python main.py --config=configs/report.py --workdir=DIR
 Variants: :smoke
@@ -14,4 +14,6 @@ from ml_collections import ConfigDict
 def get_config(variant: str = '') -> ConfigDict:
     if variant not in ('', 'smoke'):  # the smallest report is the report
         raise ValueError(f'there is no variant {variant!r}, only smoke')
-    return ConfigDict({'task': 'report'})
+    return ConfigDict({'task': 'report',
+                       'data': {'dir': ''},  # where the data lie now; '' is where they were
+                       'beside': ''})  # another workdir, such as one of schedule base, whose saliency is shown too

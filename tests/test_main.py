@@ -44,7 +44,7 @@ def run(config, workdir):
 WITH_THAT_TASK = '''
 import main
 from absl import app
-main.TASKS['report'] = ('warning_task', '')
+main.TASKS['report'] = ('warning_task', 'configs/report.py')
 app.run(main.main, flags_parser=main.parse_flags)
 '''
 

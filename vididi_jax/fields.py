@@ -189,6 +189,7 @@ RULES: dict[str, Rule] = {  # by the field's full name, without the `parts.NAME.
     'eval.short_video': known('data.clips:SHORT_VIDEO_POLICIES'),
     'eval.crops': known('pixels.crops:CROPS'),
 
+    'beside': PATH,
     'runs': PATH,
     'evaluations': text(r'(\w[\w.+=, -]{0,899})?', 'empty, or names of folders below WORKDIR/eval, as A,B'),
     'against': text(r'([\w.]+=[^\0\n]{0,200})?', 'empty, or FIELD=VALUE'),

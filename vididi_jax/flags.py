@@ -82,14 +82,12 @@ def choose_task(config: ml_collections.ConfigDict, tasks: Mapping[str, tuple[str
     """The module that runs `config.task`; raises `UserError` if there is none, or the config is not one for it.
 
     `tasks` is task -> (module, FILE or FILE:VARIANT below the project's root: a config for it, whose fields and groups
-    of fields all others have too, and no other groups; '' if it takes any config).
+    of fields all others have too, and no other groups).
     """
     task = config.get('task')
     if task not in tasks:
         raise UserError(f'config.task is {task!r}: choose one of {", ".join(tasks)}.')
     module, example = tasks[task]
-    if not example:
-        return module
     own, needed = field_names(config), field_names(load_config(f'{ROOT / example}'))
     absent = [name for name in needed if name.count('.') < 2 and name not in own]
     if absent:

@@ -1,6 +1,7 @@
 """Every picture, as PNG bytes: of a run, of its clips and of its results."""
 
 import io
+from itertools import groupby
 
 import numpy as np
 from matplotlib.figure import Figure  # without pyplot: no window system, no global state
@@ -16,6 +17,8 @@ def _png(figure: Figure, **options) -> bytes:
 def curves(rows: list[dict], names: tuple[str, ...]) -> bytes:
     """One panel a metric against the step, points coloured by phase; those of health, which are few, are joined.
 
+    Phases are bands behind the points.
+
     Args:
       rows: of metrics.jsonl.
       names: metrics to show; those that no row has are left out.
@@ -26,7 +29,11 @@ def curves(rows: list[dict], names: tuple[str, ...]) -> bytes:
     figure = Figure(figsize=(4.2 * columns, 2.6 * rows_of_panels))
     axes = figure.subplots(rows_of_panels, columns, squeeze=False)
     phases = sorted({row['phase'] for row in rows})
+    bands = [(phase, list(group)[-1]['step']) for phase, group in groupby(rows, key=lambda row: row['phase'])]
+    starts = [0, *(end for _, end in bands)]
     for axis, name in zip(axes.flat, names, strict=False):
+        for (phase, end), start in zip(bands, starts, strict=False):
+            axis.axvspan(start, end, color=f'C{phases.index(phase)}', alpha=0.1, linewidth=0)
         for phase in phases:
             points = [(row['step'], row[name]) for row in rows if row['phase'] == phase and name in row]
             style = '.-' if name.startswith('health/') else '.'
@@ -61,8 +68,32 @@ def clip_and_derivatives(stack: tuple[np.ndarray, ...], mean, std) -> bytes:
     return _png(figure, bbox_inches='tight')
 
 
+def saliency(clips: np.ndarray, maps: dict[str, np.ndarray]) -> bytes:
+    """A row of frames for each clip, and one under it for each saliency of it.
+
+    Args:
+      clips: (N, T, H, W, 3) in [0, 1].
+      maps: {name: (N, T, H, W)}, at least 0; bright is each row's largest.
+    """
+    count, frames = clips.shape[:2]
+    rows = count * (1 + len(maps))
+    figure = Figure(figsize=(1.05 * frames + 0.9, 1.05 * rows))
+    axes = figure.subplots(rows, frames, squeeze=False)
+    names = ('clip', *maps)
+    for row in range(rows):
+        clip, kind = divmod(row, len(names))
+        values = clips[clip] if kind == 0 else maps[names[kind]][clip]
+        options = {} if kind == 0 else {'cmap': 'inferno', 'vmin': 0, 'vmax': max(float(values.max()), 1e-12)}
+        for axis, frame in zip(axes[row], values, strict=True):
+            axis.imshow(frame, interpolation='nearest', **options)
+            axis.set(xticks=[], yticks=[])
+        axes[row][0].set_ylabel(names[kind].replace(', ', '\n').replace(' (', '\n('), fontsize=7)
+    figure.subplots_adjust(wspace=0.04, hspace=0.06)
+    return _png(figure, bbox_inches='tight')
+
+
 def recall_bars(results: dict[str, dict], chance: float) -> bytes:
-    """R@k of each result, one panel a kind of feature, with chance at k = 1 as a line.
+    """R@k of each result, one panel a kind of feature, with a dotted line at k = 1 for chance.
 
     Args:
       results: {name of the encoder: {kind of feature: {'R@1': percent, ...}}}.
@@ -77,11 +108,11 @@ def recall_bars(results: dict[str, dict], chance: float) -> bytes:
             values = list(metrics[kind].values())
             bars = axis.bar(np.arange(len(values)) + i * width, values, width, label=name)
             axis.bar_label(bars, fmt='%.0f', fontsize=7)
-        axis.axhline(chance, color='gray', linestyle=':', linewidth=1)
+        axis.plot((-0.5 * width, 0.8 - 0.5 * width), (chance, chance), color='black', linestyle=':', linewidth=1.5)
         axis.set_xticks(np.arange(len(metrics[kind])) + 0.4 - width / 2, metrics[kind])
         axis.set_title(f'features of {kind}')
-    axes[0][0].set(ylabel='% of queries', ylim=(0, 108))
-    axes[0][0].legend(fontsize=7)
+    axes[0][0].set(ylabel='% of queries', ylim=(0, 125))
+    axes[0][0].legend(fontsize=7, loc='upper left', ncols=2)
     return _png(figure, bbox_inches='tight')
 
 

@@ -11,7 +11,7 @@ from data_prep.__main__ import run as prepare
 from vididi_jax import config as configs
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import tug
-from vididi_jax.report.summary import summary
+from vididi_jax.report.summary import headlines
 from vididi_jax.train import pretrain
 
 
@@ -76,7 +76,7 @@ def test_the_command_on_triples(root, tiny_motion, tiny_config, tmp_path, capsys
     for kind in result['metrics']:  # six digits in the file
         mean = 100 * np.mean([float(row[kind]) for row in rows])
         assert mean == pytest.approx(result['metrics'][kind]['motion over background'], abs=1e-3)
-    line, = summary(results)
+    line, = map(str, headlines(results))
     untrained, trained = (results[name]['metrics']['V']['motion over background'] for name in ('tug_True', 'tug_False'))
     assert line == f'motion over background untrained={untrained:.1f} trained={trained:.1f} chance=50.0'
     config.data.dir = ''

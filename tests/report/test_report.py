@@ -1,0 +1,121 @@
+"""The report: neighbours, map and saliency of what they say, and, where there is a browser, that the page answers."""
+
+import html
+import io
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vididi_jax import config as configs
+from vididi_jax.evaluate import retrieval
+from vididi_jax.report import evidence, page
+from vididi_jax.report.animation import SIDE, animation, evenly
+from vididi_jax.report.results import class_rows
+from vididi_jax.report.scatter import embed
+
+BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+
+
+@pytest.fixture(scope='module')
+def reported(root, finished, tmp_path_factory):
+    """A finished run, evaluated, with its report: (workdir, text of the page)."""
+    workdir = shutil.copytree(finished[0], tmp_path_factory.mktemp('report') / 'work')
+    for untrained in (True, False):
+        config = configs.load_config(f'{root}/configs/retrieval.py:smoke')
+        config.eval.untrained, config.eval.name = untrained, 'untrained' if untrained else 'retrieval'
+        retrieval.run(config, str(workdir))
+    path, _ = page.write(str(workdir), beside=str(workdir))
+    return workdir, path.read_text()
+
+
+def test_neighbours_of_the_gallery_are_those_of_the_features(reported):
+    workdir, text = reported
+    result = json.loads((workdir / 'eval' / 'retrieval' / 'results.json').read_text())
+    found = evidence.take_up(workdir, result, '')
+    cards = re.findall(r'<article class="query".*?</article>', text)
+    assert len(cards) == len(found.fold.test.videos) == 16
+    for card in cards:
+        asked, *near = map(html.unescape, re.findall(r'<figure[^>]* title="(.*?)"', card))
+        query = [row['id'] for row in found.fold.test.rows].index(asked)
+        for kind, ids in (('V', near[:5]), ('dV', near[5:])):
+            x, y = found.test[kind][query], found.train[kind]
+            cosines = y @ x / np.linalg.norm(x) / np.linalg.norm(y, axis=1)
+            place = {row['id']: cosine for row, cosine in zip(found.fold.train.rows, cosines, strict=True)}
+            # Equal clips may stand in another order: it is the cosines that must be the largest five.
+            np.testing.assert_allclose([place[i] for i in ids], np.sort(cosines)[::-1][:5], atol=1e-9)
+        labels = {row['id']: row['label'] for side in (found.fold.train, found.fold.test) for row in side.rows}
+        sides = re.findall(r'<figure class="(right|wrong)"', card)
+        assert sides == ['right' if labels[i] == labels[asked] else 'wrong' for i in near]
+        right = sides[0] == sides[5] == 'right'
+        assert f'data-right="{"yes" if right else ""}"' in card
+
+
+def test_the_page_says_what_the_run_is_and_needs_nothing_else(reported):
+    workdir, text = reported
+    assert '<h1>VICReg, schedule vididi, on motion</h1>' in text and 'seed 0' in text
+    assert text.count('<circle') == 16 and 'by t-SNE of their features of V' in text
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    clips = json.loads(re.search(r'id="clips">(.*?)</script>', text)[1])
+    used = {int(number) for number in re.findall(r'data-clip="(\d+)"', text)}
+    assert used == set(range(len(clips))) and len(set(clips)) == len(clips)
+
+
+def test_an_animation_keeps_its_frames_and_shrinks_what_is_large():
+    frames = np.random.default_rng(0).integers(0, 256, (5, 100, 200, 3)).astype(np.uint8)
+    with Image.open(io.BytesIO(animation(frames))) as image:
+        assert image.n_frames == 5 and image.size == (SIDE, SIDE // 2)
+    assert evenly(100).tolist()[::23] == [0, 99] and evenly(3).tolist() == [0, 1, 2]
+
+
+def test_a_map_keeps_what_is_near_together():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 20)
+    places = embed(np.eye(8)[labels] + 0.01 * rng.normal(size=(60, 8)))
+    assert places.min() == 0 and places.max() == 1
+    distance = np.linalg.norm(places[:, None] - places[None], axis=-1) + np.eye(60)
+    assert (labels[distance.argmin(1)] == labels).all()
+
+
+def test_classes_are_told_with_what_they_are_taken_for():
+    counts = np.array([[5, 0, 3, 1, 1], [0, 0, 0, 0, 0], [0, 0, 4, 0, 0], [9, 0, 1, 0, 0], [1, 2, 3, 4, 0]])
+    rows = class_rows(counts, list('abcde'))
+    assert rows == [('a', 10, '50', 'c 3, d 1, e 1'), ('c', 4, '100', ''), ('d', 10, '0', 'a 9, c 1'),
+                    ('e', 10, '0', 'd 4, c 3, b 2')]
+
+
+@pytest.mark.skipif(BROWSER is None, reason='no Chromium here')
+def test_the_page_answers_in_a_browser_without_a_message(reported, tmp_path):
+    """Filter by class and by wrong, hover of the map, all pictures loaded; the console stays empty."""
+    _, text = reported
+    probe = """
+    <script>addEventListener('load', () => setTimeout(() => {
+      const shown = () => document.querySelectorAll('.query:not([hidden])').length;
+      const found = {all: shown(), loaded: [...document.images].every(i => i.complete && i.naturalWidth > 0)};
+      const change = element => element.dispatchEvent(new Event('change'));
+      const choice = document.querySelector('[name=class]'), wrong = document.querySelector('[name=wrong]');
+      choice.value = choice.options[1].value; change(choice); found.of_class = shown();
+      choice.value = ''; wrong.checked = true; change(choice); found.wrong = shown();
+      const point = document.querySelector('circle'), tip = document.querySelector('.tip');
+      point.dispatchEvent(new Event('pointerenter'));
+      found.tip = !tip.hidden && tip.textContent === point.getAttribute('aria-label');
+      point.dispatchEvent(new Event('pointerleave')); found.gone = tip.hidden;
+      const button = document.querySelector('.legend button'); button.click();
+      found.dim = document.querySelectorAll('circle.dim').length;
+      found.wide = document.documentElement.scrollWidth > innerWidth;
+      document.body.innerHTML = '<pre>' + JSON.stringify(found) + '</pre>';
+    }, 300));</script>"""
+    (tmp_path / 'page.html').write_text(text.replace('</body>', f'{probe}</body>'))
+    done = subprocess.run(
+        (BROWSER, '--headless', '--no-sandbox', '--disable-gpu', f'--user-data-dir={tmp_path / "user"}',
+         '--enable-logging=stderr', '--window-size=390,900', '--virtual-time-budget=5000', '--dump-dom',
+         f'file://{tmp_path / "page.html"}'), capture_output=True, text=True, timeout=120)
+    found = json.loads(html.unescape(re.search(r'<pre>(\{.*?\})</pre>', done.stdout)[1]))
+    wrong = text.count('data-right=""')
+    assert found == {'all': 16, 'loaded': True, 'of_class': 2, 'wrong': wrong, 'tip': True, 'gone': True, 'dim': 14,
+                     'wide': False}
+    assert 'CONSOLE' not in done.stderr, done.stderr

@@ -1,0 +1,66 @@
+"""What an evaluation was made of, taken up again: its videos, its encoder and its features, which the cache has."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vididi_jax.config import from_dict
+from vididi_jax.errors import UserError
+from vididi_jax.evaluate import retrieval
+from vididi_jax.evaluate.protocol import Fold
+from vididi_jax.evaluate.recognition import Evaluation, features_of
+
+
+class Evidence(NamedTuple):
+    """The first fold of a retrieval.
+
+    Attributes:
+      evaluation: as it was made.
+      fold: the videos.
+      test, train: {kind of feature: (N, D)} of its two sides.
+    """
+
+    evaluation: Evaluation
+    fold: Fold
+    test: dict[str, np.ndarray]
+    train: dict[str, np.ndarray]
+
+
+def latest_retrieval(results: dict[str, dict]) -> dict | None:
+    """The newest result of a retrieval with the trained encoder."""
+    found = [result for result in results.values()
+             if result['task'] == 'retrieval' and result['encoder'] == 'trained']
+    return max(found, key=lambda result: result['date'], default=None)
+
+
+def take_up(workdir: str | Path, result: dict, directory: str) -> Evidence:
+    """Make a retrieval's features again, or read them from its cache.
+
+    Args:
+      workdir: of the run.
+      result: its results.json.
+      directory: where the data lie now; '' is where they were.
+
+    Raises:
+      UserError: the data or the encoder are not there, or not what they were.
+    """
+    config = from_dict(result['config'])
+    with config.unlocked():
+        config.task, config.data.dir = 'retrieval', directory or result['data']
+        if 'retrieval' not in config:  # a part of eval_all has it
+            raise UserError('the result has no config of a retrieval: evaluate again.')
+    evaluation = retrieval.prepare(config, str(workdir))
+    if evaluation.protocol.name != result['protocol']:
+        raise UserError(f'{config.data.dir} has {evaluation.protocol.name}, and the result is of {result["protocol"]}: '
+                        'set config.data.dir to where the data lie.')
+    features, fold = features_of(evaluation, retrieval.ORDERS), evaluation.protocol.folds[0]
+    return Evidence(evaluation, fold, retrieval.kinds(features(fold.test)), retrieval.kinds(features(fold.train)))
+
+
+def evenly_by_class(labels: np.ndarray, count: int) -> np.ndarray:
+    """Indices of at most `count` videos, taken from the classes in turns, ascending."""
+    turn = np.zeros(len(labels), int)
+    for label in np.unique(labels):
+        turn[labels == label] = np.arange((labels == label).sum())
+    return np.sort(np.lexsort((labels, turn))[:count])

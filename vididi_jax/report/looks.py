@@ -1,0 +1,68 @@
+"""Where encoders look: the saliency of some test clips, and the share of it that lies on moving pixels."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vididi_jax import pictures
+from vididi_jax.data import clips as clip_indices
+from vididi_jax.data import pipeline
+from vididi_jax.pixels.crops import centre_crop
+from vididi_jax.report.evidence import Evidence, evenly_by_class
+from vididi_jax.report.html import picture, table
+from vididi_jax.saliency import MOVES, moving, saliency, share_on
+from vididi_jax.train.encoder import Encoder, trained_encoder, untrained_encoder
+from vididi_jax.train.run import workdir_config
+
+MEASURED, SHOWN = 64, 6
+
+
+@partial(jax.jit, static_argnames='module')
+def _saliency(module, variables, pixels):
+    return saliency(partial(module.apply, variables, train=False), pixels)
+
+
+def _clips(evidence: Evidence, chosen: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """The middle clips of test videos, normalised, and the same in [0, 1]."""
+    evaluation, test = evidence.evaluation, evidence.fold.test
+    clip, augment = evaluation.training.clip, evaluation.encoder.augment
+    shape = pipeline.canvas(test.source)
+    examples = [pipeline.load_clips(test.source, int(record), clip_indices.even_clips(
+        test.source.rows[record]['frames'], clips=1, length=max(2, clip.frames), stride=clip.stride), shape)
+        for record in test.videos[chosen]]
+    pixels = centre_crop(jnp.concatenate([example['clips'] for example in examples]),
+                         jnp.stack([example['size'] for example in examples]), augment)
+    return pixels, jnp.clip(pixels * jnp.array(augment.std) + jnp.array(augment.mean), 0, 1)
+
+
+def encoders_of(evidence: Evidence, workdir: Path, beside: str) -> dict[str, Encoder]:
+    """{name: encoder}: this run's, that before its training, and that of another run."""
+    training = evidence.evaluation.training
+    found = {f'{training.schedule}, trained': evidence.evaluation.encoder, 'untrained': untrained_encoder(training)}
+    if beside:
+        other = workdir_config(beside)
+        found[f'{Path(beside).name} ({other.schedule})'] = trained_encoder(other, beside)
+    return found
+
+
+def looks_section(evidence: Evidence, workdir: Path, beside: str) -> str:
+    """The section `saliency`."""
+    chosen = evenly_by_class(evidence.fold.test.labels, MEASURED)
+    pixels, seen = _clips(evidence, chosen)
+    where = moving(seen)
+    maps = {name: np.asarray(_saliency(encoder.module, encoder.variables, pixels))
+            for name, encoder in encoders_of(evidence, workdir, beside).items()}
+    rows = [(name, f'{100 * float(np.nanmean(share_on(where, jnp.asarray(found)))):.1f}')
+            for name, found in maps.items()]
+    rows.append(('moving pixels themselves, the share of an even saliency', f'{100 * float(where.mean()):.1f}'))
+    shown = evenly_by_class(evidence.fold.test.labels[chosen], min(SHOWN, len(chosen)))
+    image = pictures.saliency(np.asarray(seen)[shown], {name: found[shown] for name, found in maps.items()})
+    text = (f'{len(shown)} test clips, and under each the saliency of its pixels (gradient x input of what tells the '
+            'clip from others), bright where it is large, scaled to the largest of its row.')
+    return ('<section id="saliency"><h2>Where the encoder looks</h2>' + picture(image, text) + table(
+        rows, ('encoder', f'percent of the saliency on moving pixels, {len(chosen)} test clips'))
+        + f'<p class="faint">A pixel moves if it changes by more than {MOVES:.0%} of its range from one frame to the '
+        'next.</p></section>')
