@@ -25,6 +25,7 @@ TASKS = {  # task -> the module with its `run(config, workdir)`, and a config fo
     'detection': ('vididi_jax.detection.task', 'configs/ava_detection.py'),
     'eval_all': ('vididi_jax.evaluate.eval_all', 'configs/eval_all.py:grouped'),
     'compare': ('vididi_jax.compare.task', 'configs/compare.py'),
+    'browse': ('data_prep.browse', 'configs/browse.py'),
     'report': ('vididi_jax.report.page', 'configs/report.py'),
 }
 

@@ -16,7 +16,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.11,<3.15',  # 3.15 takes away what ml_collections loads config files with
     packages=find_packages(include=['vididi_jax', 'vididi_jax.*', 'data_prep', 'data_prep.*']),
-    package_data={'vididi_jax.report': ['page.css', 'page.js']},
+    package_data={'vididi_jax.report': ['page.css', 'page.js'], 'vididi_jax.browse': ['page.js']},
     install_requires=(HERE / 'requirements.txt').read_text().split(),
     extras_require={'test': TEST, 'dev': [*TEST, 'ruff>=0.15,<0.18', 'import-linter>=2.6,<3']},
 )

@@ -14,7 +14,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.fields import RULES, check_fields, rule_of, values_of
 
 MAY_BE_EMPTY = {'framework.predictor', 'augment.per_frame', 'optimizer.milestones'}
-ANY_TEXT = {'task', 'init_from', 'data.dir', 'runs', 'beside'}
+ANY_TEXT = {'task', 'init_from', 'data.dir', 'runs', 'beside', 'checkpoint', 'videos', 'query'}
 SPLITS = {'data.split', 'eval.train', 'eval.test', 'eval.split'}
 NO_NUMBERS = (math.nan, math.inf, -math.inf, '1', 'nonsense', None, True, (), (1,), [1.0], {'a': 1})
 

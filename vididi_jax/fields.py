@@ -189,6 +189,11 @@ RULES: dict[str, Rule] = {  # by the field's full name, without the `parts.NAME.
     'eval.short_video': known('data.clips:SHORT_VIDEO_POLICIES'),
     'eval.crops': known('pixels.crops:CROPS'),
 
+    'checkpoint': PATH,
+    'videos': PATH,
+    'query': PATH,
+    'kind': one_of('V', 'dV', 'd2V', 'joined'),
+    'clusters': whole(0, 10_000),
     'beside': PATH,
     'runs': PATH,
     'evaluations': text(r'(\w[\w.+=, -]{0,899})?', 'empty, or names of folders below WORKDIR/eval, as A,B'),
@@ -211,16 +216,24 @@ RULES: dict[str, Rule] = {  # by the field's full name, without the `parts.NAME.
 }
 
 
+def own_name(name: str) -> str:
+    """The name of a field without that of the part that it is of."""
+    return re.sub(r'^parts\.\w+\.', '', name)
+
+
 def rule_of(name: str) -> Rule | None:
     """The rule of a field, which may be that of a part."""
-    return RULES.get(re.sub(r'^parts\.\w+\.', '', name))
+    return RULES.get(own_name(name))
+
+
+GROUPS = ('checkpoint',)  # a field of one task, and a group of fields of another
 
 
 def values_of(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
     """(full name, value) of every field that holds no other fields; a field with a rule may itself be a mapping."""
     for name, value in config.items():
         name = prefix + name
-        if hasattr(value, 'items') and rule_of(name) is None:
+        if hasattr(value, 'items') and (rule_of(name) is None or own_name(name) in GROUPS):
             yield from values_of(value, f'{name}.')
         else:
             yield name, value

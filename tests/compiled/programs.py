@@ -100,7 +100,7 @@ def evaluation(config: ConfigDict, trained: ConfigDict) -> set[Program]:
         parts = (ConfigDict({**common, **part, 'task': name.partition('_')[0], 'eval': {**common['eval'], **part.get(
             'eval', {})}}) for name, part in values['parts'].items())
         return set().union(*(evaluation(part, trained) for part in parts))
-    if config.task in ('retrieval', 'tug', 'linear', 'features'):
+    if config.task in ('retrieval', 'tug', 'linear', 'features', 'browse'):
         orders = (0, 1) if config.task == 'linear' else (0, 1, 2)
         return {program('features', views=views, orders=orders, model=model, augment=_seen(augment))}
     recipe, seen = values[config.task], _seen(augment)

@@ -34,7 +34,9 @@ def clip_image(number: int, text: str) -> str:
     return f'<img class="clip" data-clip="{number}" alt="{html.escape(text)}">'
 
 
-def write_page(path: Path, title: str, parts: list[str], clips: list[bytes] = ()) -> None:
+def write_page(
+    path: Path, title: str, parts: list[str], clips: list[bytes] = (), style: str = '', script: str = '',
+) -> None:
     """Write a page.
 
     Args:
@@ -42,13 +44,14 @@ def write_page(path: Path, title: str, parts: list[str], clips: list[bytes] = ()
       title: of the page.
       parts: HTML.
       clips: animations (WebP) that `clip_image` refers to; each is in the page once.
+      style, script: CSS and JavaScript of this kind of page; the script finds the clips in CLIPS.
     """
     animations = json.dumps([data_url(clip, 'webp') for clip in clips])
-    script = (f'<script type="application/json" id="clips">{animations}</script>\n<script>{SCRIPT}</script>\n'
-              if clips else '')
+    code = (f'<script type="application/json" id="clips">{animations}</script>\n<script>{SCRIPT}{script}</script>\n'
+            if clips else '')
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">\n'
-        f'<title>{html.escape(title)}</title>\n<style>{STYLE}</style></head><body>\n'
-        + '\n'.join(parts) + f'\n{script}</body></html>\n')
+        f'<title>{html.escape(title)}</title>\n<style>{STYLE}{style}</style></head><body>\n'
+        + '\n'.join(parts) + f'\n{code}</body></html>\n')

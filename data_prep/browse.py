@@ -1,0 +1,91 @@
+"""The task 'browse': a folder of videos, prepared, embedded, and searched for what moves alike."""
+
+import os
+import tempfile
+from argparse import Namespace
+from functools import partial
+from hashlib import sha256
+from json import dumps
+from pathlib import Path
+
+import numpy as np
+
+from data_prep import folder
+from data_prep.__main__ import summary
+from data_prep.writer import Plan, Video, printable, write_dataset
+from vididi_jax.browse.neighbours import NEAREST
+from vididi_jax.browse.page import write_browser
+from vididi_jax.data.source import RecordSource
+from vididi_jax.errors import UserError
+from vididi_jax.evaluate.features import ORDERS, video_features
+from vididi_jax.evaluate.retrieval import kinds, neighbours
+from vididi_jax.evaluate.views import Views, read_views
+from vididi_jax.fields import check_fields
+from vididi_jax.measures import unit
+from vididi_jax.train.encoder import Encoder, trained_encoder
+from vididi_jax.train.processes import by_first
+from vididi_jax.train.run import workdir_config
+
+SHORT_SIDE, ENCODING = 128, 'jpeg'
+
+
+def prepare_folder(videos: str, out: Path) -> tuple[Path, list[dict]]:
+    """Decode a folder of videos into `out`, in a data set named after what the folder holds; its manifest's rows."""
+    plan, decode = folder.plan(Namespace(videos=videos, group='', short_side=SHORT_SIDE, encoding=ENCODING))
+    place = out / f'data_{sha256(dumps(plan.described()).encode()).hexdigest()[:8]}'
+    rows = write_dataset(plan, decode, place, os.cpu_count())
+    summary(rows, str(place))
+    return place, rows
+
+
+def prepare_file(path: Path, out: Path) -> None:
+    """Decode one video into the data set `out`; raises `UserError` if it cannot be read."""
+    video = Video(printable(path.name), path.name, '', '', 'train')
+    options = {'short_side': SHORT_SIDE}
+    decode = partial(folder.decode, root=str(path.parent), encoding=ENCODING, **options)
+    write_dataset(Plan('query', str(path.parent), ('',), (video,), (), ENCODING, options), decode, out, 1)
+
+
+def embed(
+    config, encoder: Encoder, views: Views, directory: Path, cache: Path, workers: int,
+) -> tuple[RecordSource, np.ndarray]:
+    """The videos of a data set, and their features of the kind `config.kind`."""
+    source = RecordSource(str(directory), 'train')
+    features = video_features(encoder, source, orders=ORDERS, views=views, workers=workers, cache=cache)
+    return source, kinds(features)[config.kind]
+
+
+def print_nearest(query: np.ndarray, features: np.ndarray, source: RecordSource, kind: str) -> None:
+    """The NEAREST videos of a folder to one video, with their scores."""
+    order = neighbours(query, features)[0][:NEAREST]
+    scores = unit(features[order]) @ unit(query)[0]
+    print(f'the nearest {len(order)} of {len(source):,} videos, by the cosine of features of {kind}:')
+    for rank, (number, score) in enumerate(zip(order, scores, strict=True), 1):
+        print(f'{rank:3}  {score:6.3f}  {source.rows[number]["path"]}')
+
+
+@by_first
+def run(config, workdir: str) -> None:
+    """Embed the videos of `config.videos` and write `WORKDIR/index.html`; print the nearest to `config.query`."""
+    check_fields(config)
+    if not config.checkpoint or not config.videos:
+        raise UserError('give --config.checkpoint=W, the workdir of a training run, and --config.videos=DIR, a folder '
+                        'of videos.')
+    query, out = Path(config.query), Path(workdir)
+    if config.query and not query.is_file():
+        raise UserError(f'config.query is {config.query}, and there is no such file.')
+    views, training = read_views(config, ORDERS), workdir_config(config.checkpoint)
+    encoder = trained_encoder(training, config.checkpoint, config.eval.checkpoint)
+    directory, rows = prepare_folder(config.videos, out)
+    source, features = embed(config, encoder, views, directory, out / 'cache', config.data.workers)
+    unread = [row for row in rows if row['status'] != 'ok']
+    about = (f'{Path(config.videos).resolve()}: features of {config.kind} by the encoder of {config.checkpoint}, step '
+             f'{encoder.step}, {views.text} views of {views.frames} frames; {len(unread):,} of {len(rows):,} files '
+             'could not be read.')
+    write_browser(out / 'index.html', source, features, unread, about=about, clusters=config.clusters)
+    print(f'{len(source):,} videos embedded, {len(unread):,} not read; written to {out / "index.html"}')
+    if config.query:
+        with tempfile.TemporaryDirectory() as place:
+            prepare_file(query.resolve(), Path(place) / 'data')
+            _, asked = embed(config, encoder, views, Path(place) / 'data', Path(place) / 'cache', workers=0)
+        print_nearest(asked, features, source, config.kind)

@@ -1,0 +1,80 @@
+"""Browsing a folder: neighbours against plain numpy, and the command on a folder with a file that is no video."""
+
+import html
+import json
+import re
+
+import numpy as np
+import pytest
+
+from data_prep import browse
+from tests.data_prep.videos import ramp, write_video
+from vididi_jax import config as configs
+from vididi_jax.browse.neighbours import clusters_of, nearest_others
+from vididi_jax.errors import UserError
+
+
+def test_nearest_others_are_those_of_a_plain_sort():
+    x = np.random.default_rng(0).normal(size=(15, 4))
+    order, scores = nearest_others(x)
+    cosine = x @ x.T / np.outer(np.linalg.norm(x, axis=1), np.linalg.norm(x, axis=1))
+    for i in range(15):
+        expected = [j for j in np.argsort(-cosine[i]) if j != i][:10]
+        assert order[i].tolist() == expected
+        np.testing.assert_allclose(scores[i], cosine[i][expected], atol=1e-12)
+    assert nearest_others(x[:3])[0].shape == (3, 2)
+
+
+def test_clusters_are_the_groups_that_there_are_and_hold_each_video_once():
+    rng = np.random.default_rng(0)
+    groups = np.repeat([0, 1, 2], (9, 6, 3))
+    x = np.eye(5)[groups] + 0.01 * rng.normal(size=(18, 5))
+    found = clusters_of(x, 3)
+    assert [sorted(cluster.tolist()) for cluster in found] == [list(range(9)), list(range(9, 15)), [15, 16, 17]]
+    assert sorted(np.concatenate(clusters_of(x)).tolist()) == list(range(18)) and len(clusters_of(x)) == 3
+    assert [len(cluster) for cluster in clusters_of(np.ones((4, 2)), 3)] == [4]  # all equal
+
+
+@pytest.fixture
+def videos(tmp_path):
+    folder = tmp_path / 'videos'
+    for number in range(5):
+        write_video(folder / f'a<{number}>.avi', ramp(10 + number, 32, 24 + 2 * number))
+    (folder / 'broken.mp4').write_bytes(b'no video')
+    return folder
+
+
+def test_a_folder_is_embedded_searched_and_kept(root, finished, videos, tmp_path, capsys):
+    def run(**changes):
+        config = configs.load_config(f'{root}/configs/browse.py:smoke')
+        config.checkpoint, config.videos = str(finished[0]), str(videos)
+        config.update(changes)
+        browse.run(config, str(tmp_path / 'out'))
+        return capsys.readouterr().out
+
+    printed = run(query=str(videos / 'a<3>.avi'))
+    assert '5 videos embedded, 1 not read' in printed
+    lines = re.findall(r'^ +(\d+) +([\d.-]+)  (.*)$', printed, re.MULTILINE)
+    assert [line[0] for line in lines] == list('12345') and lines[0][1:] == ('1.000', 'a<3>.avi')
+    assert {line[2] for line in lines} == {f'a<{number}>.avi' for number in range(5)}
+    text = (tmp_path / 'out' / 'index.html').read_text()
+    assert 'broken.mp4' in text and '<td>broken</td>' in text and 'a<3>' not in text.split('<script')[0]
+    data = json.loads(re.search(r'id="videos">(.*?)</script>', text)[1])
+    assert data['names'] == [f'a<{number}>.avi' for number in range(5)]
+    assert all(sorted([*near, i]) == list(range(5)) for i, near in enumerate(data['near']))
+    tiles = [html.unescape(name) for name in re.findall(r'data-video="\d+" tabindex="0" title="(.*?)"', text)]
+    assert sorted(tiles) == data['names']
+    assert 'complete already' in run(kind='V')
+    write_video(videos / 'new.avi', ramp(12, 32, 24))
+    assert '6 videos embedded' in run()
+
+
+def test_what_cannot_be_browsed_is_one_sentence(root, finished, videos, tmp_path):
+    config = configs.load_config(f'{root}/configs/browse.py:smoke')
+    for changes, told in (({}, 'give --config.checkpoint'), ({'checkpoint': str(finished[0])}, 'give --config.check'),
+                          ({'checkpoint': str(tmp_path), 'videos': str(videos)}, 'no config.json'),
+                          ({'checkpoint': str(finished[0]), 'query': 'none.avi'}, 'no such file'),
+                          ({'query': str(videos / 'broken.mp4')}, 'none of the 1 videos can be decoded')):
+        config.update(changes)
+        with pytest.raises(UserError, match=told):
+            browse.run(config, str(tmp_path / 'out'))

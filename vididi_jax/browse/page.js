@@ -1,0 +1,33 @@
+// A video that is chosen, by name, by a click or by a key, and its nearest others.
+
+const VIDEOS = JSON.parse(document.getElementById('videos').textContent);
+const [field, asked, near] = ['pick', 'asked', 'near'].map(name => document.getElementById(name));
+
+const tile = (number, text) => {
+  const figure = document.createElement('figure'), image = document.createElement('img');
+  const caption = document.createElement('figcaption');
+  Object.assign(image, {className: 'clip', src: CLIPS[number], alt: VIDEOS.names[number]});
+  caption.textContent = text + VIDEOS.names[number];
+  Object.assign(figure, {tabIndex: 0, title: VIDEOS.names[number]});
+  figure.dataset.video = number;
+  figure.append(image, caption);
+  return figure;
+};
+const choose = number => {
+  field.value = VIDEOS.names[number];
+  asked.replaceChildren(tile(number, ''));
+  near.replaceChildren(...VIDEOS.near[number].map((other, i) => tile(other, `${VIDEOS.scores[number][i].toFixed(2)} `)));
+};
+const picked = event => {
+  const figure = event.target.closest('[data-video]');
+  if (!figure) return;
+  choose(Number(figure.dataset.video));
+  document.getElementById('search').scrollIntoView();
+};
+document.addEventListener('click', picked);
+document.addEventListener('keydown', event => { if (event.key === 'Enter') picked(event); });
+field.addEventListener('change', () => {
+  const number = VIDEOS.names.indexOf(field.value);
+  if (number >= 0) choose(number);
+});
+choose(0);
