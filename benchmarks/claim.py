@@ -30,7 +30,6 @@ from vididi_jax.compare import tables  # noqa: E402
 from vididi_jax.compare.runs import group_runs, read_run  # noqa: E402
 from vididi_jax.compare.statistics import Figure, compare  # noqa: E402
 from vididi_jax.errors import UserError, one_sentence  # noqa: E402
-from vididi_jax.evaluate.results import commit  # noqa: E402
 from vididi_jax.train.metric_writer import read_metrics  # noqa: E402
 
 FRAMEWORKS = ('vicreg', 'simclr', 'byol')
@@ -160,6 +159,10 @@ def plain_titles(text: str) -> str:
     return re.sub(r'^### (.*)$', r'**\1**', text, flags=re.MULTILINE).strip()
 
 
+def commits_of(jobs: list[Job]) -> list[str]:
+    return sorted({result['commit'][:8] for job in jobs for result in read_run(job.workdir).results.values()})
+
+
 def as_json(figures: list[Figure]) -> list[dict]:
     return [{**figure.group.values, 'evaluation': figure.evaluation, 'features': figure.features,
              'metric': figure.metric, 'values': figure.values, 'mean': figure.mean, 'std': figure.std,
@@ -185,6 +188,14 @@ def replace_section(path: Path, name: str, text: str) -> None:
         raise UserError(f'{path} has no place for the section {name}: put {marks[0]} and {marks[1]} where it goes.')
     before, rest = old.split(marks[0], 1)
     path.write_text(f'{before}{marks[0]}\n{text}\n{marks[1]}{rest.split(marks[1], 1)[1]}')
+
+
+def minutes_in_all(out: Path, minutes: float) -> float:
+    """These minutes and those of the starts before, which are kept beside the runs."""
+    path = out / 'minutes.txt'
+    minutes += float(path.read_text()) if path.exists() else 0
+    path.write_text(f'{minutes:.2f}\n')
+    return minutes
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -216,7 +227,7 @@ def main() -> None:
     ablation = [motion_job(out, 'vicreg', schedule, seed) for seed in seeds for schedule in ABLATION]
     real = [weizmann_job(out, schedule, 0) for schedule in ('base', 'vididi') if weizmann.is_dir()]
     run_all([*main_jobs, *ablation, *real], out, arguments.processes)
-    minutes = (time.monotonic() - start) / 60
+    minutes = minutes_in_all(out, (time.monotonic() - start) / 60)
     vicreg = [job for job in main_jobs if job.workdir.name.startswith('vicreg')]
     write(out, compared(main_jobs, EVALUATIONS), compared([*vicreg, *ablation], EVALUATIONS),
           compared(real, ('retrieval',)) if real else [], main_jobs, ablation, minutes, arguments)
@@ -225,7 +236,7 @@ def main() -> None:
 def write(out, figures, ablation, real, main_jobs, ablation_jobs, minutes: float, arguments) -> None:
     """claim.json, claim.png and claim.md in `out`, and where `--write` says."""
     about = {'command': f'python benchmarks/claim.py --seeds={arguments.seeds}', 'processor': processor(),
-             'processes': arguments.processes, 'minutes': round(minutes, 1), 'commit': commit(),
+             'processes': arguments.processes, 'minutes': round(minutes), 'commits': commits_of(main_jobs),
              'date': datetime.now(UTC).date().isoformat(), 'seeds': arguments.seeds}
     (out / 'claim.json').write_text(json.dumps({
         **about, 'frameworks': as_json(figures), 'ablation': as_json(ablation), 'weizmann': as_json(real),
@@ -236,7 +247,7 @@ def write(out, figures, ablation, real, main_jobs, ablation_jobs, minutes: float
     untrained = '; '.join(f'{name}: ' + ', '.join(f'{kind} {value:.1f}' for kind, value in row.items())
                           for name, row in untrained_rows(main_jobs))
     head = (f'`{about["command"]}`: {about["processor"]}, {about["processes"]} runs at a time, one core each, '
-            f'{about["minutes"]} minutes in this start, commit {about["commit"]:.8}, {about["date"]}. Seeds 0 to '
+            f'{about["minutes"]} minutes, commit {", ".join(about["commits"])}, {about["date"]}. Seeds 0 to '
             f'{arguments.seeds - 1}; the same budget for all.')
     parts = [head, tables.markdown(figures, AGAINST), f'Untrained, mean over the seeds: {untrained}.',
              'Share of the saliency on moving pixels of training clips, percent, at the end, seed by seed:\n\n'
