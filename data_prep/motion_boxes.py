@@ -1,6 +1,7 @@
 """Motion with boxes: one to three sprites a video, each with its own motion class, in AVA's format.
 
-Sprites, backgrounds and motions are those of the motion data set, in frames of 64 pixels; lengths are shares of
+Shapes, backgrounds and motions are those of the motion data set, in frames of 64 pixels; colours, sizes, speeds and
+periods are drawn for each sprite. Lengths are shares of
 SCALE times the frame's size (40 pixels at 64), so that a sprite has 7 to 11 pixels radius before it pulses. The class
 of each sprite is drawn uniformly and independently. The keyframe is the middle frame, `frames // 2`: there each sprite
 lies wholly inside the frame, and of no two of their boxes is more than OVERLAP of the smaller one common (draws that

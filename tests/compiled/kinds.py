@@ -254,6 +254,21 @@ def embed(whole, augment, model, projector, max_order):
     return Case(run, filled(jax.eval_shape(init, jax.random.key(0))), batch, tolerance=FORWARD)
 
 
+def look(whole, augment, model):
+    """Shares of saliency. Pixels are not resampled: their changes are whole grays, none of which is near MOVES."""
+    spec = Augmentation(**{**augment, 'size': 20, 'centre_fraction': 1.0})
+
+    def run(variables, batch, dtype):
+        found = partial(health._look, networks=Networks(encoder_of(model, dtype, whole), None, None), spec=spec)
+        return jax.jit(found)(variables, batch)
+
+    def init(key):
+        return encoder_of(model, jnp.float32, whole).init(key, jnp.zeros((2, 4, SIDE, SIDE, 3)))
+
+    batch = {'clips': clips_of(8, 2, 4, 20, 20), 'size': np.full((8, 2), 20, np.int32)}
+    return Case(run, filled(jax.eval_shape(init, jax.random.key(0))), batch, tolerance=FORWARD)
+
+
 def over_views(function, variables, views_, augment):
     """A function of clips through `views._outputs`, against plain crops."""
     spec = Augmentation(**augment)
@@ -364,5 +379,5 @@ def detect(whole, model, orders, roi_size, sampling_ratio, augment, frames):
 
 KINDS = {
     'augment_views': augment_views, 'augment': augment_clips, 'augment_with_boxes': with_boxes,
-    'differentiate_views': differentiate, 'update': update, 'embed': embed, 'features': features, 'classify': classify,
-    'finetune_update': finetune_update, 'detection_update': detection_update, 'detect': detect}
+    'differentiate_views': differentiate, 'update': update, 'embed': embed, 'look': look, 'features': features,
+    'classify': classify, 'finetune_update': finetune_update, 'detection_update': detection_update, 'detect': detect}

@@ -79,6 +79,7 @@ def pretraining(config: ConfigDict) -> set[Program]:
         program('augment_views', augment=values['augment'], frames=read),
         program('embed', augment=_seen(values['augment']), model=values['model'],
                 projector=values['framework']['projector'], max_order=min(2, clip.frames - 1)),
+        program('look', augment=_seen(values['augment']), model=values['model']),
         *(program('differentiate_views', orders=pair, read=read, frames=view_frames(clip.frames, pair, clip.length))
           for pair in orders),
         *(program('update', **networks, optimizer=values['optimizer'], statistics=values['statistics'],
