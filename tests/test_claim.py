@@ -1,0 +1,33 @@
+"""The benchmark of the claim: its commands are ones that main.py takes, and it writes where it may."""
+
+import itertools
+
+import pytest
+
+from benchmarks import claim
+from vididi_jax.config import field_names, load_config
+from vididi_jax.errors import UserError
+
+
+def test_every_command_is_of_a_config_and_of_fields_that_it_has(root, tmp_path):
+    jobs = [claim.motion_job(tmp_path, framework, schedule, 1) for framework, schedule in itertools.product(
+        claim.FRAMEWORKS, ('base', 'vididi', *claim.ABLATION))] + [claim.weizmann_job(tmp_path, 'base', 0)]
+    assert len({job.workdir for job in jobs}) == len({job.group for job in jobs}) == len(jobs)
+    for job in jobs:
+        assert set(job.evaluate) >= ({'retrieval'} if 'weizmann' in job.group else set(claim.EVALUATIONS))
+        for words in (job.train, *job.evaluate.values()):
+            file, place, *fields = words
+            names = field_names(load_config(f'{root}/{file.removeprefix("--config=")}'))
+            assert place == f'--workdir={job.workdir}'
+            assert {field.removeprefix('--config.').partition('=')[0] for field in fields} <= set(names)
+
+
+def test_a_section_is_replaced_and_nothing_else(tmp_path):
+    path = tmp_path / 'file.md'
+    path.write_text('before\n<!-- claim -->\nold\n<!-- /claim -->\nafter\n')
+    for text in ('new', 'newer\n\n| a |'):
+        claim.replace_section(path, 'claim', text)
+        assert path.read_text() == f'before\n<!-- claim -->\n{text}\n<!-- /claim -->\nafter\n'
+    with pytest.raises(UserError, match='no place for the section other'):
+        claim.replace_section(path, 'other', 'x')
+    assert claim.plain_titles('### a\nb') == '**a**\nb'
