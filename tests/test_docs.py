@@ -28,7 +28,7 @@ def test_architecture_names_what_exists(root):
     text = (root / 'docs' / 'architecture.md').read_text()
     assert len(text.splitlines()) <= 60
     names = re.findall(r'`([\w./]+)`', text)
-    paths = [name for name in names if name.endswith(('.py', '/', '.md'))]
+    paths = [name for name in names if name.endswith(('.py', '/', '.md', '.css', '.js'))]
     dotted = [name for name in names if '.' in name and name not in paths]
     assert len(paths) > 20 and len(dotted) > 15
     for path in paths:

@@ -52,10 +52,9 @@ def test_clips_are_the_videos_frames(source):
     assert batch['clips'].shape == (2, 2, 4, 16, 16, 3) and batch['clips'].dtype == np.uint8
     for clips, record in zip(batch['clips'], batch['record'], strict=True):
         video = source[int(record)].frames(range(24))
-        starts = [next(i for i in range(24) if np.array_equal(video[i], clip[0])) for clip in clips]
-        assert starts[1] == starts[0] + 8
-        for start, clip in zip(starts, clips, strict=True):
-            np.testing.assert_array_equal(clip, video[start : start + 8 : 2])
+        # Whole clips: of a motion that repeats, single frames do not tell where a clip starts.
+        places = [[video[start + shift : start + shift + 8 : 2] for shift in (0, 8)] for start in range(24 - 16 + 1)]
+        assert any(np.array_equal(place, clips) for place in places)
 
 
 def test_worker_processes_and_threads_read_the_same(source):
