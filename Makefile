@@ -29,11 +29,11 @@ $(VENV)/installed-test: $(VENV)/installed
 demo: $(VENV)/installed
 	$(BIN)/python -m data_prep motion --out=$(DEMO)/data
 	$(BIN)/python -m data_prep motion --triples --out=$(DEMO)/triples
-	$(MAIN) --config=configs/motion_vicreg.py --workdir=$(DEMO)/seed$(SEED) --config.data.dir=$(DEMO)/data --config.seed=$(SEED)
-	$(MAIN) --config=configs/retrieval.py:motion --workdir=$(DEMO)/seed$(SEED) --config.eval.name=untrained --config.eval.untrained=True
-	$(MAIN) --config=configs/retrieval.py:motion --workdir=$(DEMO)/seed$(SEED)
-	$(MAIN) --config=configs/tug.py:motion --workdir=$(DEMO)/seed$(SEED) --config.data.dir=$(DEMO)/triples --config.eval.name=tug_untrained --config.eval.untrained=True
-	$(MAIN) --config=configs/tug.py:motion --workdir=$(DEMO)/seed$(SEED) --config.data.dir=$(DEMO)/triples
+	$(MAIN) --config=configs/motion_vicreg.py --workdir=$(DEMO)/seed$(SEED) --config.data.dir=$(DEMO)/data --config.seed=$(SEED) --noreport
+	$(MAIN) --config=configs/retrieval.py:motion --workdir=$(DEMO)/seed$(SEED) --config.eval.name=untrained --config.eval.untrained=True --noreport
+	$(MAIN) --config=configs/retrieval.py:motion --workdir=$(DEMO)/seed$(SEED) --noreport
+	$(MAIN) --config=configs/tug.py:motion --workdir=$(DEMO)/seed$(SEED) --config.data.dir=$(DEMO)/triples --config.eval.name=tug_untrained --config.eval.untrained=True --noreport
+	$(MAIN) --config=configs/tug.py:motion --workdir=$(DEMO)/seed$(SEED) --config.data.dir=$(DEMO)/triples --noreport
 	@$(MAIN) --config=configs/report.py --workdir=$(DEMO)/seed$(SEED)
 
 # Every framework with and without derivatives, three seeds, with tables and plots: make claim [CLAIM='--seeds=1'].

@@ -33,6 +33,7 @@ REPORTED = ('pretrain', 'retrieval', 'tug', 'linear', 'finetune', 'detection', '
 
 CONFIG = define_config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run: checkpoints, metrics, results, report.')
+REPORT = flags.DEFINE_bool('report', True, 'Write the report anew after training and after an evaluation.')
 MULTIHOST = flags.DEFINE_bool('multihost', False, 'Join the other processes of a TPU pod, SLURM job or other cluster.')
 COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, to join processes on plain machines.')
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes --coordinator joins.')
@@ -64,7 +65,7 @@ def main(_) -> None:
 
     with logging_redirect_tqdm(), bereaved():  # warnings stand on lines of their own
         importlib.import_module(module).run(CONFIG.value, WORKDIR.value)
-        if CONFIG.value.task in REPORTED:
+        if REPORT.value and CONFIG.value.task in REPORTED:
             importlib.import_module('vididi_jax.report.page').renew(WORKDIR.value)
 
 

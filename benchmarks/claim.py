@@ -94,11 +94,11 @@ def run_job(job: Job, log: Path, cores: Queue) -> None:
     core = cores.get()
     try:
         if not (job.workdir / 'trained').exists():
-            call(log, core, 'main.py', *job.train)
+            call(log, core, 'main.py', '--noreport', *job.train)
             (job.workdir / 'trained').touch()
         for name, words in job.evaluate.items():
             if not (job.workdir / 'eval' / name / 'videos.csv').exists():
-                call(log, core, 'main.py', *words)
+                call(log, core, 'main.py', '--noreport', *words)
     finally:
         cores.put(core)
 
@@ -226,7 +226,7 @@ def main() -> None:
                  for seed in seeds for framework in FRAMEWORKS for schedule in ('base', 'vididi')]
     ablation = [motion_job(out, 'vicreg', schedule, seed) for seed in seeds for schedule in ABLATION]
     real = [weizmann_job(out, schedule, 0) for schedule in ('base', 'vididi') if weizmann.is_dir()]
-    run_all([*main_jobs, *ablation, *real], out, arguments.processes)
+    run_all([*real, *main_jobs, *ablation], out, arguments.processes)  # the longest first
     minutes = minutes_in_all(out, (time.monotonic() - start) / 60)
     vicreg = [job for job in main_jobs if job.workdir.name.startswith('vicreg')]
     write(out, compared(main_jobs, EVALUATIONS), compared([*vicreg, *ablation], EVALUATIONS),

@@ -75,20 +75,20 @@ def saliency(clips: np.ndarray, maps: dict[str, np.ndarray]) -> bytes:
       clips: (N, T, H, W, 3) in [0, 1].
       maps: {name: (N, T, H, W)}, at least 0; bright is each row's largest.
     """
-    count, frames = clips.shape[:2]
-    rows = count * (1 + len(maps))
-    figure = Figure(figsize=(1.05 * frames + 0.9, 1.05 * rows))
-    axes = figure.subplots(rows, frames, squeeze=False)
-    names = ('clip', *maps)
-    for row in range(rows):
-        clip, kind = divmod(row, len(names))
-        values = clips[clip] if kind == 0 else maps[names[kind]][clip]
-        options = {} if kind == 0 else {'cmap': 'inferno', 'vmin': 0, 'vmax': max(float(values.max()), 1e-12)}
-        for axis, frame in zip(axes[row], values, strict=True):
-            axis.imshow(frame, interpolation='nearest', **options)
-            axis.set(xticks=[], yticks=[])
-        axes[row][0].set_ylabel(names[kind].replace(', ', '\n').replace(' (', '\n('), fontsize=7)
-    figure.subplots_adjust(wspace=0.04, hspace=0.06)
+    kinds = {'clip': clips, **maps}
+    count, frames, height, width = clips.shape[:4]
+    figure = Figure(figsize=(1.05 * frames + 0.9, 1.05 * count * len(kinds)))
+    axes = iter(figure.subplots(count * len(kinds), 1, squeeze=False).flat)
+    for clip in range(count):
+        for (name, values), axis in zip(kinds.items(), axes, strict=False):
+            options = {} if name == 'clip' else {'cmap': 'inferno', 'vmin': 0,
+                                                 'vmax': max(float(values[clip].max()), 1e-12)}
+            axis.imshow(np.concatenate(values[clip], axis=1), interpolation='nearest', **options)
+            for frame in range(1, frames):
+                axis.axvline(frame * width - 0.5, color='white', linewidth=3)
+            axis.set(xticks=[], yticks=[], ylim=(height - 0.5, -0.5))
+            axis.set_ylabel(name.replace(', ', '\n').replace(' (', '\n('), fontsize=7)
+    figure.subplots_adjust(hspace=0.06)
     return _png(figure, bbox_inches='tight')
 
 
