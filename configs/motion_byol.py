@@ -9,8 +9,8 @@ Expected: best test-to-train retrieval R@1 of V, dV and joined: 52.3 % (seed 0; 
           benchmarks/RESULTS.md, and --config.schedule=base
 Status:   measured by us
 
-In so short a run the target must follow the online network soon, the predictor must keep up with both, and embeddings and
-predictor must be wide. Seed 0, R@1 of V, dV and joined, and the effective rank of the embeddings at the end:
+In so short a run the target must follow the online network soon, the predictor must keep up with both, and embeddings
+and predictor must be wide. Seed 0, R@1 of V, dV and joined, and the effective rank of the embeddings at the end:
 
   base_rate  predictor_rate  ema_base  projector and predictor     V    dV  joined  rank
         4.8              10      0.97                 (256, 64)  21.5  39.1    32.0
