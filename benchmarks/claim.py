@@ -27,12 +27,13 @@ sys.path.insert(0, str(ROOT))
 
 from vididi_jax import pictures  # noqa: E402
 from vididi_jax.compare import tables  # noqa: E402
-from vididi_jax.compare.runs import group_runs, read_run  # noqa: E402
+from vididi_jax.compare.runs import Group, group_runs, read_run  # noqa: E402
 from vididi_jax.compare.statistics import Figure, compare  # noqa: E402
 from vididi_jax.errors import UserError, one_sentence  # noqa: E402
+from vididi_jax.report.page import FRAMEWORKS  # noqa: E402
 from vididi_jax.train.metric_writer import read_metrics  # noqa: E402
 
-FRAMEWORKS = ('vicreg', 'simclr', 'byol')
+CONFIGS = ('vicreg', 'simclr', 'byol')  # motion_NAME.py in configs
 ABLATION = ('first_order', 'derivative_only', 'random')
 EVALUATIONS = ('retrieval', 'tug', 'linear')
 SALIENCY = ('health/saliency_on_motion', 'health/moving_pixels')
@@ -121,8 +122,14 @@ def run_all(jobs: list[Job], out: Path, processes: int) -> None:
             raise
 
 
+def named(group: Group) -> Group:
+    """A group of runs whose loss is called by the name of its framework."""
+    values = {field.removesuffix('.loss'): FRAMEWORKS.get(value, value) for field, value in group.values.items()}
+    return group._replace(values=values, name=', '.join(f'{field}={value}' for field, value in values.items()))
+
+
 def compared(jobs: list[Job], evaluations: tuple[str, ...]) -> list[Figure]:
-    groups = group_runs([read_run(job.workdir) for job in jobs])
+    groups = [named(group) for group in group_runs([read_run(job.workdir) for job in jobs])]
     return compare(groups, list(evaluations), against=AGAINST, samples=10_000, seed=0)
 
 
@@ -223,7 +230,7 @@ def main() -> None:
         call(out / 'logs' / f'{name}.txt', set(), '-m', 'data_prep', *words, f'--out={out / name}')
     seeds = range(arguments.seeds)
     main_jobs = [motion_job(out, framework, schedule, seed)
-                 for seed in seeds for framework in FRAMEWORKS for schedule in ('base', 'vididi')]
+                 for seed in seeds for framework in CONFIGS for schedule in ('base', 'vididi')]
     ablation = [motion_job(out, 'vicreg', schedule, seed) for seed in seeds for schedule in ABLATION]
     real = [weizmann_job(out, schedule, 0) for schedule in ('base', 'vididi') if weizmann.is_dir()]
     run_all([*real, *main_jobs, *ablation], out, arguments.processes)  # the longest first
@@ -243,7 +250,9 @@ def write(out, figures, ablation, real, main_jobs, ablation_jobs, minutes: float
         'untrained': dict(untrained_rows(main_jobs)),
         'saliency': {job.workdir.name: last_health(job) for job in (*main_jobs, *ablation_jobs)}}, indent=2) + '\n')
     first = tables.first_metrics(figures)
-    (out / 'claim.png').write_bytes(pictures.group_bars([*first['retrieval'], *first['tug']]))
+    (out / 'claim.png').write_bytes(pictures.group_bars([
+        *(figure for figure in first['retrieval'] if figure.features != 'd2V'),
+        *(figure for figure in first['tug'] if figure.features == 'V')]))
     untrained = '; '.join(f'{name}: ' + ', '.join(f'{kind} {value:.1f}' for kind, value in row.items())
                           for name, row in untrained_rows(main_jobs))
     head = (f'`{about["command"]}`: {about["processor"]}, {about["processes"]} runs at a time, one core each, '

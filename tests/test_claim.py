@@ -11,7 +11,7 @@ from vididi_jax.errors import UserError
 
 def test_every_command_is_of_a_config_and_of_fields_that_it_has(root, tmp_path):
     jobs = [claim.motion_job(tmp_path, framework, schedule, 1) for framework, schedule in itertools.product(
-        claim.FRAMEWORKS, ('base', 'vididi', *claim.ABLATION))] + [claim.weizmann_job(tmp_path, 'base', 0)]
+        claim.CONFIGS, ('base', 'vididi', *claim.ABLATION))] + [claim.weizmann_job(tmp_path, 'base', 0)]
     assert len({job.workdir for job in jobs}) == len({job.group for job in jobs}) == len(jobs)
     for job in jobs:
         assert set(job.evaluate) >= ({'retrieval'} if 'weizmann' in job.group else set(claim.EVALUATIONS))

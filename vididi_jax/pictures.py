@@ -117,26 +117,34 @@ def recall_bars(results: dict[str, dict], chance: float) -> bytes:
 
 
 def group_bars(figures: list) -> bytes:
-    """One panel a kind of feature, a bar a group: means of its runs, their deviation, and each run as a point.
+    """One panel a metric and kind of feature, a bar a group: mean of its runs, their deviation, each run as a point.
+
+    Bars are blue where a group is compared with another one, gray otherwise; a dotted line is chance.
 
     Args:
-      figures: `compare.statistics.Figure` of one metric.
+      figures: `compare.statistics.Figure`.
     """
-    kinds = list(dict.fromkeys(figure.features for figure in figures))
+    panels = list(dict.fromkeys((figure.metric, figure.features) for figure in figures))
+    one_metric = len({metric for metric, _ in panels}) == 1
     groups = list(dict.fromkeys(figure.group.name for figure in figures))
-    figure = Figure(figsize=(2.2 + 2.4 * len(kinds), 1.2 + 0.32 * len(groups)), layout='constrained')
-    axes = figure.subplots(1, len(kinds), squeeze=False, sharex=True, sharey=True)
-    for axis, kind in zip(axes[0], kinds, strict=True):
-        for found in (found for found in figures if found.features == kind):
+    labels = {figure.group.name: ', '.join(figure.group.values.values()) or figure.group.name for figure in figures}
+    figure = Figure(figsize=(2.2 + 2.4 * len(panels), 0.9 + 0.32 * len(groups)), layout='constrained')
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)
+    for axis, (metric, kind) in zip(axes[0], panels, strict=True):
+        shown = [found for found in figures if (found.metric, found.features) == (metric, kind)]
+        for found in shown:
             place = groups.index(found.group.name)
-            axis.barh(place, found.mean, xerr=found.std or 0, color=f'C{place % 10}', alpha=0.6, capsize=2)
-            axis.plot(found.values, [place] * len(found.values), '.', color='black', markersize=4)
-            axis.text(0, place, f' {found.mean:.1f}', va='center', fontsize=8)
+            axis.barh(place, found.mean, xerr=found.std or 0, color='C0' if found.test else 'gray', alpha=0.5,
+                      capsize=2)
+            axis.plot(found.values, [place] * len(found.values), '.', color='black', markersize=3)
+            axis.text(0.99, place, f'{found.mean:.1f}', va='center', ha='right', fontsize=8,
+                      transform=axis.get_yaxis_transform())
             if found.chance is not None:
-                axis.axvline(found.chance, color='gray', linestyle=':', linewidth=1)
-        axis.set(title=kind)
+                axis.axvline(found.chance, color='black', linestyle=':', linewidth=1)
+        axis.set(title=kind if one_metric else f'{metric}, {kind}', xlim=(0, 1.3 * max(1e-9, *(max(f.values) for f in shown))))
+        axis.title.set_fontsize(9)
         axis.grid(axis='x', alpha=0.3)
-    axes[0][0].set_yticks(range(len(groups)), groups, fontsize=7)
+    axes[0][0].set_yticks(range(len(groups)), [labels[name] for name in groups], fontsize=8)
     axes[0][0].invert_yaxis()
     return _png(figure)
 
