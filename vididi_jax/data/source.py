@@ -121,14 +121,15 @@ class RecordSource:
 
     def _check_shards(self, lengths: list[int]) -> None:
         """Manifest, index and description have the same records, and the shards are as large as these."""
-        counts = [int((self.index[:, 0] == shard).sum()) for shard in range(len(self.shards))]
-        if counts != lengths or len(self.index) != sum(lengths) or len(self.rows) != len(self.index):
+        of_shard, starts, sizes = self.index[:, 0], self.index[:, 1], records.record_size(self.index[:, 2])
+        counts = np.bincount(of_shard[(0 <= of_shard) & (of_shard < len(lengths))], minlength=len(lengths))
+        if counts.tolist() != lengths or len(self.index) != sum(lengths) or len(self.rows) != len(self.index):
             raise UserError(f'{self.directory} lists {len(self.rows):,} videos of split {self.split!r} in '
                             f'{records.MANIFEST}, {len(self.index):,} in the index and {sum(lengths):,} in '
                             f'{records.INFO}, or in other shards: delete the data set and prepare it again.')
-        for shard, path in enumerate(self.shards):
-            mine = self.index[self.index[:, 0] == shard]
-            expected = int((mine[:, 1] + records.record_size(mine[:, 2])).max(initial=0))
+        ends = np.zeros(len(lengths), np.int64)
+        np.maximum.at(ends, of_shard, starts + sizes)
+        for path, expected in zip(self.shards, ends.tolist(), strict=True):
             actual = path.stat().st_size if path.is_file() else None
             if actual != expected:
                 state = 'is missing' if actual is None else f'has {actual:,} bytes instead of {expected:,}'
