@@ -57,7 +57,7 @@ def embed(
 
 def print_nearest(query: np.ndarray, features: np.ndarray, source: RecordSource, kind: str) -> None:
     """The NEAREST videos of a folder to one video, with their scores."""
-    order = neighbours(query, features)[0][:NEAREST]
+    order = neighbours(query, features, NEAREST)[0]
     scores = unit(features[order]) @ unit(query)[0]
     print(f'the nearest {len(order)} of {len(source):,} videos, by the cosine of features of {kind}:')
     for rank, (number, score) in enumerate(zip(order, scores, strict=True), 1):

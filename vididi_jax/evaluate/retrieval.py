@@ -1,5 +1,6 @@
 """Video retrieval: each test video looks for videos of its class among its nearest neighbours in train."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +11,7 @@ from vididi_jax.measures import DECIMALS, unit
 from vididi_jax.train.processes import by_first
 
 ORDERS = (0, 1, 2)
+BLOCK = 1024  # videos
 
 
 def join(*features: np.ndarray) -> np.ndarray:
@@ -22,26 +24,46 @@ def kinds(features: dict[int, np.ndarray]) -> dict[str, np.ndarray]:
     return {'V': features[0], 'dV': features[1], 'd2V': features[2], 'joined': join(features[0], features[1])}
 
 
-def neighbours(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    """The gallery in order of cosine similarity to each query; ties keep the gallery's order.
+def neighbours(query: np.ndarray, gallery: np.ndarray, count: int) -> np.ndarray:
+    """The nearest of the gallery to each query by cosine similarity, nearest first; ties keep the gallery's order.
 
     Similarities are computed in float64 and rounded to DECIMALS: a matrix product may round equal rows differently.
+    Only BLOCK videos of each side are held against each other at a time: memory grows with Q x count, not with Q x G.
 
     Args:
       query: (Q, D).
       gallery: (G, D).
+      count: how many; all, if the gallery has fewer.
 
     Returns:
-      (Q, G) int indices into the gallery.
+      (Q, min(count, G)) int indices into the gallery.
     """
-    return np.argsort(-np.round(unit(query) @ unit(gallery).T, DECIMALS), axis=1, kind='stable')
+    query = unit(query)
+    near, best = np.zeros((len(query), 0), int), np.zeros((len(query), 0))
+    for first in range(0, len(gallery), BLOCK):
+        block = unit(gallery[first:first + BLOCK])
+        found = [_merge(near[rows], best[rows], np.round(query[rows] @ block.T, DECIMALS), first, count)
+                 for rows in (slice(start, start + BLOCK) for start in range(0, len(query), BLOCK))]
+        near, best = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return near
+
+
+def _merge(near: np.ndarray, best: np.ndarray, similar: np.ndarray, first: int, count: int) -> tuple:
+    """The nearest of `near` (N, K), whose similarities are `best`, and of the videos from number `first` on."""
+    columns = np.arange(similar.shape[1])
+    if near.shape[1] == count:  # a later video loses a tie: it must be nearer than the last one
+        columns = np.flatnonzero((similar > best[:, -1:]).any(axis=0))
+    numbers = np.broadcast_to(first + columns, (len(similar), len(columns)))
+    near, best = np.concatenate([near, numbers], 1), np.concatenate([best, similar[:, columns]], 1)
+    order = np.argsort(-best, axis=1, kind='stable')[:, :count]
+    return np.take_along_axis(near, order, 1), np.take_along_axis(best, order, 1)
 
 
 def recall_at(order: np.ndarray, query_labels: np.ndarray, gallery_labels: np.ndarray, ks: tuple[int, ...]) -> dict:
     """R@k: percentage of queries with a video of their class among their k nearest.
 
     Args:
-      order: (Q, G) see `neighbours`.
+      order: (Q, K) see `neighbours`; K is the largest k, or G if that is less.
       query_labels, gallery_labels: (Q,) and (G,) ints. A query whose class the gallery lacks is a miss.
       ks: the k to report; of a gallery of fewer than k all are looked at.
 
@@ -54,7 +76,8 @@ def recall_at(order: np.ndarray, query_labels: np.ndarray, gallery_labels: np.nd
 
 def chance_recall(query_labels: np.ndarray, gallery_labels: np.ndarray) -> float:
     """R@1 in percent of a random pick from the gallery."""
-    return 100 * float((query_labels[:, None] == gallery_labels[None]).mean())
+    counts = Counter(gallery_labels.tolist())
+    return 100 * sum(counts[label] for label in query_labels.tolist()) / (len(query_labels) * len(gallery_labels))
 
 
 def prepare(config, workdir: str) -> Evaluation:
@@ -65,13 +88,13 @@ def prepare(config, workdir: str) -> Evaluation:
 @by_first
 def search(evaluation: Evaluation, features: Callable) -> list[Outcome]:
     """The outcome of each fold, from `features_of(evaluation, ORDERS)`."""
-    outcomes = []
+    outcomes, ks = [], evaluation.config.retrieval.ks
     for fold in evaluation.protocol.folds:
         query, gallery = (kinds(features(side)) for side in (fold.test, fold.train))
         asked, known = fold.test.labels, fold.train.labels
-        order = {kind: neighbours(query[kind], gallery[kind]) for kind in query}
+        order = {kind: neighbours(query[kind], gallery[kind], max(ks)) for kind in query}
         outcomes.append(Outcome(
-            {kind: recall_at(near, asked, known, evaluation.config.retrieval.ks) for kind, near in order.items()},
+            {kind: recall_at(near, asked, known, ks) for kind, near in order.items()},
             chance_recall(asked, known),
             confusion(asked, known[order['joined'][:, 0]], len(fold.test.source.label_names)),
             {kind: known[near[:, 0]] == asked for kind, near in order.items()}))
