@@ -31,7 +31,8 @@ SHORT_SIDE, ENCODING = 128, 'jpeg'
 
 def prepare_folder(videos: str, out: Path) -> tuple[Path, list[dict]]:
     """Decode a folder of videos into `out`, in a data set named after what the folder holds; its manifest's rows."""
-    plan, decode = folder.plan(Namespace(videos=videos, group='', short_side=SHORT_SIDE, encoding=ENCODING))
+    plan, decode = folder.plan(Namespace(videos=videos, group='', split_by_dir=False, list=None,
+                                         short_side=SHORT_SIDE, encoding=ENCODING))
     place = out / f'data_{sha256(dumps(plan.described()).encode()).hexdigest()[:8]}'
     rows = write_dataset(plan, decode, place, os.cpu_count())
     summary(rows, str(place))
