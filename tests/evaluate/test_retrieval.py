@@ -1,11 +1,14 @@
 """Retrieval metrics against scikit-learn and a brute-force loop."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from vididi_jax.evaluate import retrieval
-from vididi_jax.evaluate.retrieval import chance_recall, join, neighbours, recall_at
+from vididi_jax.evaluate.protocol import Fold, Protocol, Side
+from vididi_jax.evaluate.retrieval import chance_recall, join, neighbours, recall_at, search
 from vididi_jax.measures import unit
 
 KS = (1, 5, 10, 20, 50)
@@ -61,6 +64,51 @@ def test_neighbours_in_blocks_are_those_of_the_whole(monkeypatch, count):
     whole = np.argsort(-np.round(unit(query) @ unit(gallery).T, 12), axis=1, kind='stable')[:, :count]
     monkeypatch.setattr(retrieval, 'BLOCK', 16)
     np.testing.assert_array_equal(neighbours(query, gallery, count), whole)
+
+
+def test_parts_that_are_apart_are_not_near(monkeypatch):
+    rng = np.random.default_rng(5)
+    x, part = rng.integers(-1, 2, size=(90, 4)), rng.integers(0, 3, 90)
+    similar = np.round(unit(x) @ unit(x).T, 12)
+    for count, block in ((10, 16), (80, 1024)):
+        monkeypatch.setattr(retrieval, 'BLOCK', block)
+        found = neighbours(x, x, count, (part, part))
+        for i in range(90):
+            others = np.flatnonzero(part != part[i])
+            expected = others[np.argsort(-similar[i, others], kind='stable')][:count]
+            np.testing.assert_array_equal(found[i], np.pad(expected, (0, count - len(expected)), constant_values=-1))
+
+
+class MadeUp(list):
+    """A source of videos that has labels alone."""
+
+    label_names = ('a', 'b', 'c')
+
+    def __init__(self, labels):
+        super().__init__(labels)
+        self.labels = labels
+
+
+def test_parts_left_out_in_turn_are_searched_as_each_alone():
+    """Parts of one to twelve videos, of a source of which not every video is used; k beyond the smaller galleries."""
+    rng = np.random.default_rng(6)
+    source, used = MadeUp(rng.integers(0, 3, 30)), np.setdiff1d(np.arange(30), (4, 17))
+    part = np.repeat(np.arange(5), (12, 7, 5, 3, 1))[rng.permutation(28)]
+    features = {order: rng.integers(-1, 2, size=(30, 4)).astype(np.float32) for order in (0, 1, 2)}
+    folds = tuple(Fold(str(n), Side(source, used[part != n]), Side(source, used[part == n])) for n in range(5))
+    config = SimpleNamespace(retrieval=SimpleNamespace(ks=(1, 5, 18)))
+
+    def found(protocol):
+        return search(SimpleNamespace(protocol=protocol, config=config),
+                      lambda side: {order: value[side.videos] for order, value in features.items()})
+
+    at_once = found(Protocol('', folds, {'all': (Side(source, used),)}))
+    alone = [found(Protocol('', (fold,), {'train': (fold.train,), 'test': (fold.test,)}))[0] for fold in folds]
+    for one, other in zip(at_once, alone, strict=True):
+        assert one.metrics == other.metrics and one.chance == other.chance
+        np.testing.assert_array_equal(one.confusion, other.confusion)
+        assert {kind: value.tolist() for kind, value in one.scores.items()} == {
+            kind: value.tolist() for kind, value in other.scores.items()}
 
 
 def test_a_class_that_the_gallery_lacks_is_a_miss():

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,22 @@ class RecordSource:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(N,) class numbers."""
+        number = {name: i for i, name in enumerate(self.label_names)}
+        return np.array([number[row['label']] for row in self.rows], np.int64)
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """(N,) names of the videos, as objects."""
+        return np.array([row['id'] for row in self.rows], object)
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """(N,) names of the groups, as objects; a video without one stands for itself."""
+        return np.array([row['group'] or row['id'] for row in self.rows], object)
 
     def __getitem__(self, i: int) -> records.Record:
         """Raises `UserError` if the record's checksum is wrong, or not the one of the index, or it is another video."""

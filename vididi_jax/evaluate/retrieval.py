@@ -1,11 +1,12 @@
 """Video retrieval: each test video looks for videos of its class among its nearest neighbours in train."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from vididi_jax.evaluate.metrics import confusion
+from vididi_jax.evaluate.protocol import Fold
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, features_of, finish, open_evaluation
 from vididi_jax.measures import DECIMALS, unit
 from vididi_jax.train.processes import by_first
@@ -24,7 +25,9 @@ def kinds(features: dict[int, np.ndarray]) -> dict[str, np.ndarray]:
     return {'V': features[0], 'dV': features[1], 'd2V': features[2], 'joined': join(features[0], features[1])}
 
 
-def neighbours(query: np.ndarray, gallery: np.ndarray, count: int) -> np.ndarray:
+def neighbours(
+    query: np.ndarray, gallery: np.ndarray, count: int, apart: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
     """The nearest of the gallery to each query by cosine similarity, nearest first; ties keep the gallery's order.
 
     Similarities are computed in float64 and rounded to DECIMALS: a matrix product may round equal rows differently.
@@ -34,18 +37,23 @@ def neighbours(query: np.ndarray, gallery: np.ndarray, count: int) -> np.ndarray
       query: (Q, D).
       gallery: (G, D).
       count: how many; all, if the gallery has fewer.
+      apart: parts of the queries (Q,) and of the gallery (G,), as numbers; nothing of its own part is near a query.
 
     Returns:
-      (Q, min(count, G)) int indices into the gallery.
+      (Q, min(count, G)) int indices into the gallery; -1 where too few are left.
     """
     query = unit(query)
     near, best = np.zeros((len(query), 0), int), np.zeros((len(query), 0))
     for first in range(0, len(gallery), BLOCK):
-        block = unit(gallery[first:first + BLOCK])
-        found = [_merge(near[rows], best[rows], np.round(query[rows] @ block.T, DECIMALS), first, count)
-                 for rows in (slice(start, start + BLOCK) for start in range(0, len(query), BLOCK))]
+        columns, found = slice(first, first + BLOCK), []
+        block = unit(gallery[columns])
+        for rows in (slice(start, start + BLOCK) for start in range(0, len(query), BLOCK)):
+            similar = np.round(query[rows] @ block.T, DECIMALS)
+            if apart:
+                similar[apart[0][rows, None] == apart[1][None, columns]] = -np.inf
+            found.append(_merge(near[rows], best[rows], similar, first, count))
         near, best = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return near
+    return np.where(np.isneginf(best), -1, near)
 
 
 def _merge(near: np.ndarray, best: np.ndarray, similar: np.ndarray, first: int, count: int) -> tuple:
@@ -70,7 +78,7 @@ def recall_at(order: np.ndarray, query_labels: np.ndarray, gallery_labels: np.nd
     Returns:
       {'R@1': percent, ...}.
     """
-    hits = gallery_labels[order] == query_labels[:, None]
+    hits = (gallery_labels[order] == query_labels[:, None]) & (order >= 0)
     return {f'R@{k}': 100 * float(hits[:, :k].any(axis=1).mean()) for k in ks}
 
 
@@ -85,17 +93,37 @@ def prepare(config, workdir: str) -> Evaluation:
     return open_evaluation(config, workdir, ORDERS)
 
 
+def nearest(evaluation: Evaluation, features: Callable, count: int) -> Iterator[tuple[Fold, np.ndarray, dict]]:
+    """Each fold, the labels of its gallery, and {kind: the `neighbours` of its queries in that gallery}.
+
+    Folds that leave out one part each of the same videos are searched all at once: a gallery is then all of the videos.
+    """
+    folds = evaluation.protocol.folds
+    (everything, *others) = next(iter(evaluation.protocol.sides.values()))
+    if 'all' not in evaluation.protocol.sides or others:
+        for fold in folds:
+            query, gallery = (kinds(features(side)) for side in (fold.test, fold.train))
+            yield fold, fold.train.labels, {kind: neighbours(query[kind], gallery[kind], count) for kind in query}
+        return
+    parts = np.full(len(everything.source), -1)
+    for number, fold in enumerate(folds):
+        parts[fold.test.videos] = number
+    parts = parts[everything.videos]
+    near = {kind: neighbours(x, x, count, (parts, parts)) for kind, x in kinds(features(everything)).items()}
+    for number, fold in enumerate(folds):
+        rows = np.flatnonzero(parts == number)
+        yield fold, everything.labels, {kind: found[rows] for kind, found in near.items()}
+
+
 @by_first
 def search(evaluation: Evaluation, features: Callable) -> list[Outcome]:
     """The outcome of each fold, from `features_of(evaluation, ORDERS)`."""
     outcomes, ks = [], evaluation.config.retrieval.ks
-    for fold in evaluation.protocol.folds:
-        query, gallery = (kinds(features(side)) for side in (fold.test, fold.train))
-        asked, known = fold.test.labels, fold.train.labels
-        order = {kind: neighbours(query[kind], gallery[kind], max(ks)) for kind in query}
+    for fold, known, order in nearest(evaluation, features, max(ks)):
+        asked = fold.test.labels
         outcomes.append(Outcome(
             {kind: recall_at(near, asked, known, ks) for kind, near in order.items()},
-            chance_recall(asked, known),
+            chance_recall(asked, fold.train.labels),
             confusion(asked, known[order['joined'][:, 0]], len(fold.test.source.label_names)),
             {kind: known[near[:, 0]] == asked for kind, near in order.items()}))
     return outcomes
