@@ -2,7 +2,7 @@
 
 Command:  python main.py --config=configs/k400_simclr.py --workdir=DIR --config.data.dir=DATA
 Variants: :paper, :smoke
-Data:     python -m data_prep folder --videos=K400/train --out=DATA
+Data:     python -m data_prep kinetics --videos=K400 --train=train.csv --val=val.csv --out=DATA --allow_missing
 Hardware: GPUs or TPU cores whose number divides the batch of 256
 Time:     400 epochs of (videos of your copy / 256) steps; not run
 Expected: nothing measured; the paper pretrains on all or parts of Kinetics-400

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from data_prep import ava, folder, hmdb51, motion, motion_boxes, motion_triples, ucf101, verify
+from data_prep import ava, folder, hmdb51, kinetics, motion, motion_boxes, motion_triples, ucf101, verify
 from data_prep.writer import write_dataset
 from vididi_jax.data.records import ENCODINGS
 from vididi_jax.errors import UserError, one_sentence
@@ -12,6 +12,7 @@ VIDEO_FILES = {
     'folder': (folder, 'any folder of videos; sub-folders are labels if there are any'),
     'ucf101': (ucf101, 'UCF101 with its official split lists'),
     'hmdb51': (hmdb51, 'HMDB51 with its official split lists'),
+    'kinetics': (kinetics, 'Kinetics by its official lists; files cut already, or whole videos'),
     'ava': (ava, 'AVA: a clip around each annotated keyframe, with its boxes'),
 }
 

@@ -31,7 +31,8 @@ SHORT_SIDE, ENCODING = 128, 'jpeg'
 
 def prepare_folder(videos: str, out: Path) -> tuple[Path, list[dict]]:
     """Decode a folder of videos into `out`, in a data set named after what the folder holds; its manifest's rows."""
-    plan, decode = folder.plan(Namespace(videos=videos, group='', short_side=SHORT_SIDE, encoding=ENCODING))
+    plan, decode = folder.plan(Namespace(videos=videos, group='', split_by_dir=False, list=None,
+                                         short_side=SHORT_SIDE, encoding=ENCODING))
     place = out / f'data_{sha256(dumps(plan.described()).encode()).hexdigest()[:8]}'
     rows = write_dataset(plan, decode, place, os.cpu_count())
     summary(rows, str(place))
@@ -57,7 +58,7 @@ def embed(
 
 def print_nearest(query: np.ndarray, features: np.ndarray, source: RecordSource, kind: str) -> None:
     """The NEAREST videos of a folder to one video, with their scores."""
-    order = neighbours(query, features)[0][:NEAREST]
+    order = neighbours(query, features, NEAREST)[0]
     scores = unit(features[order]) @ unit(query)[0]
     print(f'the nearest {len(order)} of {len(source):,} videos, by the cosine of features of {kind}:')
     for rank, (number, score) in enumerate(zip(order, scores, strict=True), 1):

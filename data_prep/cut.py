@@ -1,15 +1,24 @@
 """Cutting a clip out of a video file by time, with PyAV."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 from itertools import dropwhile
 from pathlib import Path
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
 
-from data_prep.decode import FAILURES, Decoded, broken, failure, open_video
+from data_prep.decode import (
+    ENOUGH,
+    FAILURES,
+    Decoded,
+    broken,
+    failure,
+    frame_rate,
+    open_video,
+)
 from data_prep.picture import encode_upright, upright_size
 
 ROUNDING = 0.0005  # seconds: mkv rounds time stamps to milliseconds, so a frame may seem to come that much too late
@@ -38,7 +47,8 @@ def cut_clip(path: str | Path, second: float, fps: float, count: int, short_side
     """
     times = second + (np.arange(count) - count // 2) / fps
     try:
-        shown, end, remark = _shown(path, times)
+        shown, end, remark = _decoded_from(
+            path, times[0], lambda decoded, start, stream: _pick(decoded, start, times))
         if second < 0 or second >= end:
             return broken(f'the keyframe at {second:.2f} s is outside its video, which has {end:.2f} s')
         height, width = upright_size(shown[0], short_side)
@@ -51,20 +61,65 @@ def cut_clip(path: str | Path, second: float, fps: float, count: int, short_side
     return Decoded([encoded[id(frame)] for frame in shown], height, width, fps, '; '.join(filter(None, odd)))
 
 
-def _shown(path: str | Path, times: np.ndarray) -> tuple[list[av.VideoFrame], float, str]:
-    """The frame shown at each of the ascending `times`, the end of the video (inf if not reached), and a remark."""
+def cut_span(path: str | Path, begin: float, end: float, short_side: int, encoding: str) -> Decoded:
+    """Every frame of a file that starts at `begin` or later and before `end`, seconds from the file's first frame.
+
+    Args:
+      path: of the video file.
+      begin, end: of the clip.
+      short_side, encoding: of the stored frames, as for `decode_video`.
+
+    Returns:
+      The clip; its `reason` says if the file ends before it does. Broken if the file has nothing of it, or a frame that
+      it needs cannot be decoded.
+    """
+    def encode(decoded: Iterable[av.VideoFrame], start: int, stream: VideoStream) -> tuple:
+        frames, stamps, height, width, earlier = [], [], 0, 0, begin <= 0
+        for now, frame in _timed(decoded):
+            moment = float((now - start) * frame.time_base)
+            tolerance = min(float(frame.time_base) / 2, ROUNDING)
+            if moment >= end - tolerance:
+                break
+            if moment < begin - tolerance:
+                earlier = True
+                continue
+            if not frames:
+                if moment > begin + tolerance and not earlier:
+                    raise ValueError('the frames before cannot be decoded')
+                height, width = upright_size(frame, short_side)
+            frames.append(encode_upright(_undamaged(frame), height, width, encoding))
+            stamps.append(now)
+        return frames, stamps, height, width, frame_rate(stream, stamps) if stamps else 0.0
+
+    try:
+        frames, stamps, height, width, fps, remark = _decoded_from(path, begin, encode)
+    except FAILURES as error:
+        return failure(error, f'from {begin:.2f} to {end:.2f} s')
+    if not frames:
+        return broken(f'the clip from {begin:.2f} to {end:.2f} s is after the end of its video')
+    seconds = len(frames) / fps if fps else end - begin
+    short = '' if seconds >= ENOUGH * (end - begin) else f'{seconds:.1f} s of the listed {end - begin:.0f} s'
+    return Decoded(frames, height, width, fps, '; '.join(filter(None, (remark, short))))
+
+
+def _decoded_from(path: str | Path, first: float, use: Callable) -> tuple:
+    """What `use` makes of the decoded frames of a file from a key frame before `first` seconds on, and a remark.
+
+    `use(frames, time stamp of the file's first frame, stream) -> tuple` raises one of `FAILURES` if frames that it
+    needs are not there or damaged: then it gets them from an earlier key frame, and at last from the file's start.
+    """
     with open_video(path) as (container, stream, remark):
         start = next(_timed(container.decode(stream)), (0,))[0]  # `stream.start_time` may be that of another frame
-        for begin in (times[0] - earlier for earlier in EARLIER):
+        for begin in (first - earlier for earlier in EARLIER):
             if begin > 0 and container.format.name not in UNSEARCHABLE:
                 try:
                     container.seek(start + int(begin / stream.time_base), stream=stream, backward=True)
                     decoded = dropwhile(lambda frame: not frame.key_frame, container.decode(stream))
-                    return *_pick(decoded, start, times), remark
+                    return *use(decoded, start, stream), remark
                 except FAILURES:
                     pass  # the file cannot be searched, or not there
     with open_video(path) as (container, stream, remark):  # to search for its start would miss it in MPEG-TS
-        return *_pick(container.decode(stream), start, times), remark
+        return *use(container.decode(stream), start, stream), remark
 
 
 def _pick(decoded: Iterable[av.VideoFrame], start: int, times: np.ndarray) -> tuple[list[av.VideoFrame], float]:

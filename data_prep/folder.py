@@ -1,6 +1,11 @@
-"""Any tree of video files; its sub-folders, if there are any, are the labels."""
+"""Any tree of video files; its sub-folders, if there are any, are the labels, unless a list says more.
+
+A list (--list) has a line a video, with the columns path (below --videos), and label, group and split, which may be
+left out. Only listed videos are read; those that are not there are missing.
+"""
 
 import argparse
+import csv
 import re
 from functools import partial
 from pathlib import Path
@@ -9,6 +14,9 @@ from data_prep.decode import Decoded, decode_video
 from data_prep.tree import EXTENSIONS, check_folder, read_tree
 from data_prep.writer import Plan, Video, printable
 from vididi_jax.errors import UserError
+
+COLUMNS = 'path', 'label', 'group', 'split'
+SPLIT = re.compile(r'[A-Za-z0-9_]+')
 
 
 def decode(video: Video, *, root: str, short_side: int, encoding: str) -> Decoded:
@@ -20,14 +28,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--videos', required=True, help='folder of videos; the path of a sub-folder is a label')
     parser.add_argument('--group', default='', metavar='PATTERN', help='regular expression whose first group, searched '
                         "in the file name, says which videos belong together (a person, a scene): '^([a-z]+)_'")
+    parser.add_argument('--split_by_dir', action='store_true',
+                        help='the first folder is the split (train, val, test), and the label is what comes after it')
+    parser.add_argument('--list', metavar='CSV', help=f'videos to read, with the columns {", ".join(COLUMNS)}')
 
 
 def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
-    """Every file with a video's extension, sorted by path, in one split 'train'; hidden files are none.
+    """Every listed file, or every file with a video's extension, sorted by path; hidden files are none.
 
     Links are followed; a link to a video that is not there is a missing video.
-    Who or what a video shows is not known, so without `--group` each video stands for itself.
+    Who or what a video shows is not known, so without `--group` each video stands for itself. Without a list and
+    without `--split_by_dir` all are of one split 'train'.
     """
+    if arguments.list and (arguments.group or arguments.split_by_dir):
+        raise UserError('--list says the group and the split of each video: leave out --group and --split_by_dir.')
     root = check_folder(arguments.videos, '--videos')
     tree = read_tree(root)
     if not tree.videos:
@@ -40,13 +54,62 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
                         (tree.repeated, 'links lead to folders that are read under another name')):
         if paths:
             print(f'{len(paths):,} {what} (the first: {printable(str(paths[0]))})')
-    videos, missing = (
-        tuple(Video(printable(path.as_posix()), path.as_posix(), _label(path), _group(path, arguments.group), 'train')
-              for path in paths) for paths in (tree.videos, tree.missing))
+    if arguments.list:
+        listed = read_list(Path(arguments.list))
+        there = {path.as_posix() for path in tree.videos}
+        videos, missing = (tuple(video for video in listed if (video.path in there) == found)
+                           for found in (True, False))
+        if not videos:
+            raise UserError(f'{root} has none of the {len(listed):,} videos that {arguments.list} lists (the first: '
+                            f'{printable(listed[0].path)}): paths are those below --videos.')
+        print(f'{len(listed):,} listed, {len(missing):,} of them missing; {len(there) - len(videos):,} are not listed')
+    else:
+        video = partial(_video, group=arguments.group, split_by_dir=arguments.split_by_dir)
+        videos, missing = (tuple(map(video, paths)) for paths in (tree.videos, tree.missing))
     labels = tuple(sorted({video.label for video in (*videos, *missing)}))
     options = {'short_side': arguments.short_side}
     return (Plan('folder', str(root.resolve()), labels, videos, missing, arguments.encoding, options),
             partial(decode, root=str(root), encoding=arguments.encoding, **options))
+
+
+def read_list(path: Path) -> list[Video]:
+    """The videos of a list, in its order; raises `UserError` with file and line for what is no row of one."""
+    try:
+        with path.open(newline='', encoding='utf-8-sig') as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or []
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f'the list {path} cannot be read ({error}): give a CSV file.') from error
+    if 'path' not in columns or not rows:
+        raise UserError(f'{path} must have a line a video below a first line {",".join(COLUMNS)}, of which all but '
+                        'path may be left out.')
+    videos = {}
+    for number, row in enumerate(rows, 2):
+        file, label, group, split = ((row.get(name) or '').strip() for name in COLUMNS)
+        where = f'{path}, line {number}'
+        if not file or file in videos:
+            what = f'{file!r} is listed twice' if file else 'there is no path'
+            raise UserError(f'{where}: {what}.')
+        if not label.isprintable():
+            raise UserError(f'{where}: the label {label!r} holds a line end or another control character.')
+        videos[file] = Video(file, file, label, group, _split(split or 'train', where))
+    return list(videos.values())
+
+
+def _split(name: str, where: str) -> str:
+    if not SPLIT.fullmatch(name):
+        raise UserError(f'{where}: {printable(name)!r} is no name of a split: use letters, digits and underscores.')
+    return name
+
+
+def _video(path: Path, *, group: str, split_by_dir: bool) -> Video:
+    """The video that lies at a path of the tree."""
+    name, split, below = printable(path.as_posix()), 'train', path
+    if split_by_dir:
+        if len(path.parts) < 2:
+            raise UserError(f'{name} lies in no folder of a split, as train/{name} would: move it there.')
+        split, below = _split(path.parts[0], name), Path(*path.parts[1:])
+    return Video(name, path.as_posix(), _label(below), _group(path, group), split)
 
 
 def _label(path: Path) -> str:

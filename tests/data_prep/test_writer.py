@@ -358,7 +358,8 @@ def test_real_files_of_every_kind_pass_through_folder(vididi_data, tmp_path):
     for path in wanted:
         (tmp_path / 'videos' / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / 'videos' / path).symlink_to((vididi_data / path).resolve())
-    plan, decode = folder.plan(Namespace(videos=tmp_path / 'videos', short_side=32, encoding='raw', group=''))
+    plan, decode = folder.plan(Namespace(videos=tmp_path / 'videos', short_side=32, encoding='raw', group='',
+                                          split_by_dir=False, list=None))
     rows = {row['path']: row for row in write_dataset(plan, decode, tmp_path / 'out', workers=1)}
     assert sorted(rows) == sorted(wanted) and len(wanted) >= 7
     assert rows.pop('corrupt/decord_corrupted.mp4')['reason'].startswith('decoding failed after')

@@ -49,7 +49,8 @@ def test_twenty_real_clips_are_learned_by_heart(vididi_data, tmp_path):
     for name in sorted(first)[:20]:
         (tmp_path / 'videos' / name).mkdir(parents=True)
         (tmp_path / 'videos' / name / first[name].name).symlink_to(first[name])
-    arguments = Namespace(videos=str(tmp_path / 'videos'), group='', short_side=32, encoding='jpeg')
+    arguments = Namespace(videos=str(tmp_path / 'videos'), group='', split_by_dir=False, list=None, short_side=32,
+                          encoding='jpeg')
     write_dataset(*folder.plan(arguments), tmp_path / 'data', workers=1)
     training = folder_vicreg.get_config('smoke')
     training.data.dir, training.model.width = str(tmp_path / 'data'), 8

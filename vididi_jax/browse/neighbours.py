@@ -20,8 +20,9 @@ def nearest_others(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       (N, K) int indices, nearest first, and (N, K) similarities.
     """
-    order = neighbours(features, features)
-    others = order[order != np.arange(len(features))[:, None]].reshape(len(features), -1)[:, :NEAREST]
+    order = neighbours(features, features, NEAREST + 1)
+    itself = order == np.arange(len(features))[:, None]  # none in a row: more than NEAREST others are equal to it
+    others = np.take_along_axis(order, np.argsort(itself, axis=1, kind='stable'), axis=1)[:, :-1]
     x = unit(features)
     return others, np.einsum('nd,nkd->nk', x, x[others])
 

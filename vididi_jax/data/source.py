@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +121,15 @@ class RecordSource:
 
     def _check_shards(self, lengths: list[int]) -> None:
         """Manifest, index and description have the same records, and the shards are as large as these."""
-        counts = [int((self.index[:, 0] == shard).sum()) for shard in range(len(self.shards))]
-        if counts != lengths or len(self.index) != sum(lengths) or len(self.rows) != len(self.index):
+        of_shard, starts, sizes = self.index[:, 0], self.index[:, 1], records.record_size(self.index[:, 2])
+        counts = np.bincount(of_shard[(0 <= of_shard) & (of_shard < len(lengths))], minlength=len(lengths))
+        if counts.tolist() != lengths or len(self.index) != sum(lengths) or len(self.rows) != len(self.index):
             raise UserError(f'{self.directory} lists {len(self.rows):,} videos of split {self.split!r} in '
                             f'{records.MANIFEST}, {len(self.index):,} in the index and {sum(lengths):,} in '
                             f'{records.INFO}, or in other shards: delete the data set and prepare it again.')
-        for shard, path in enumerate(self.shards):
-            mine = self.index[self.index[:, 0] == shard]
-            expected = int((mine[:, 1] + records.record_size(mine[:, 2])).max(initial=0))
+        ends = np.zeros(len(lengths), np.int64)
+        np.maximum.at(ends, of_shard, starts + sizes)
+        for path, expected in zip(self.shards, ends.tolist(), strict=True):
             actual = path.stat().st_size if path.is_file() else None
             if actual != expected:
                 state = 'is missing' if actual is None else f'has {actual:,} bytes instead of {expected:,}'
@@ -136,6 +137,22 @@ class RecordSource:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(N,) class numbers."""
+        number = {name: i for i, name in enumerate(self.label_names)}
+        return np.array([number[row['label']] for row in self.rows], np.int64)
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """(N,) names of the videos, as objects."""
+        return np.array([row['id'] for row in self.rows], object)
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """(N,) names of the groups, as objects; a video without one stands for itself."""
+        return np.array([row['group'] or row['id'] for row in self.rows], object)
 
     def __getitem__(self, i: int) -> records.Record:
         """Raises `UserError` if the record's checksum is wrong, or not the one of the index, or it is another video."""

@@ -24,13 +24,12 @@ class Side(NamedTuple):
     @property
     def labels(self) -> np.ndarray:
         """(N,) class numbers."""
-        number = {name: i for i, name in enumerate(self.source.label_names)}
-        return np.array([number[row['label']] for row in self.rows])
+        return self.source.labels[self.videos]
 
     @property
     def groups(self) -> np.ndarray:
         """(N,) names of the groups; a video without one stands for itself."""
-        return np.array([row['group'] or row['id'] for row in self.rows])
+        return self.source.groups[self.videos]
 
     def counts(self, settings) -> dict[str, float]:
         """How many videos are listed, there and used, and how many of them are too short for a clip of `config.eval`.
@@ -194,7 +193,7 @@ def _grouped(settings, directory: str, allow_missing: bool) -> Protocol:
 
 def check_apart(fold: Fold) -> None:
     """Raises `UserError` if a video or a group is on both sides."""
-    for kind, names in (('video', [[row['id'] for row in side.rows] for side in (fold.train, fold.test)]),
+    for kind, names in (('video', [side.source.ids[side.videos] for side in (fold.train, fold.test)]),
                         ('group', [side.groups for side in (fold.train, fold.test)])):
         both = sorted(str(name) for name in set(names[0]) & set(names[1]))
         if both:

@@ -32,7 +32,7 @@ def gallery_section(evidence: Evidence, clips: Clips) -> str:
     """The section `gallery`: queries evenly of all classes, with a filter by class and by wrong ones."""
     fold = evidence.fold
     chosen = evenly_by_class(fold.test.labels, QUERIES)
-    order = {kind: neighbours(evidence.test[kind][chosen], evidence.train[kind])[:, :NEAREST] for kind in KINDS}
+    order = {kind: neighbours(evidence.test[kind][chosen], evidence.train[kind], NEAREST) for kind in KINDS}
     cards = []
     for number, query in enumerate(chosen):
         row = fold.test.rows[query]

@@ -1,0 +1,75 @@
+"""A folder whose splits, labels and groups are those of its folders or of a list."""
+
+import pytest
+
+from data_prep import folder
+from data_prep.__main__ import build_parser
+from vididi_jax.errors import UserError
+
+FILES = 'train/run/a.mp4', 'train/run/b.mp4', 'val/run/c.mp4', 'val/jump high/d.mkv', 'val/e.avi'
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """Plans `data_prep folder` on FILES, which are empty, with further flags."""
+    for name in FILES:
+        path = tmp_path / 'videos' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def make(*flags):
+        words = ['folder', f'--videos={tmp_path / "videos"}', '--out=unused', *flags]
+        return folder.plan(build_parser().parse_args(words))[0]
+
+    return make
+
+
+def test_the_first_folder_is_the_split_and_the_rest_the_label(plan):
+    assert {video.path: (video.split, video.label) for video in plan('--split_by_dir').videos} == {
+        FILES[0]: ('train', 'run'), FILES[1]: ('train', 'run'), FILES[2]: ('val', 'run'),
+        FILES[3]: ('val', 'jump high'), FILES[4]: ('val', '')}
+    assert {video.split for video in plan().videos} == {'train'}
+    assert plan().label_names == ('train/run', 'val', 'val/jump high', 'val/run')
+
+
+def test_a_video_outside_of_a_split_is_refused(plan, tmp_path):
+    (tmp_path / 'videos' / 'f.mp4').touch()
+    with pytest.raises(UserError, match='f.mp4 lies in no folder of a split'):
+        plan('--split_by_dir')
+    (tmp_path / 'videos' / 'f.mp4').unlink()
+    (tmp_path / 'videos' / 'a-b').mkdir()
+    (tmp_path / 'videos' / 'a-b' / 'f.mp4').touch()
+    with pytest.raises(UserError, match="a-b/f.mp4: 'a-b' is no name of a split"):
+        plan('--split_by_dir')
+
+
+def test_a_list_says_label_group_and_split(plan, tmp_path, capsys):
+    path = tmp_path / 'list.csv'
+    path.write_text(f'path,label,group,split\n{FILES[3]},"jump, high",ann,test\n{FILES[0]},run,bob,\n'
+                    'none.mp4,run,,val\n')
+    found = plan(f'--list={path}')
+    assert [(video.path, video.label, video.group, video.split) for video in found.videos] == [
+        (FILES[3], 'jump, high', 'ann', 'test'), (FILES[0], 'run', 'bob', 'train')]
+    assert [(video.path, video.split) for video in found.missing] == [('none.mp4', 'val')]
+    assert found.label_names == ('jump, high', 'run')
+    assert '3 listed, 1 of them missing; 3 are not listed' in capsys.readouterr().out
+    path.write_text(f'path\n{FILES[1]}\n')
+    (video,) = plan(f'--list={path}').videos
+    assert (video.label, video.group, video.split) == ('', '', 'train')
+
+
+@pytest.mark.parametrize(('text', 'match'), [
+    ('', 'must have a line a video'), ('file\na.mp4\n', 'must have a line a video'),
+    (f'path\n{FILES[0]}\n{FILES[0]}\n', 'line 3: .* is listed twice'), ('path,label\n,x\n', 'line 2: there is no path'),
+    (f'path,split\n{FILES[0]},a/b\n', "line 2: 'a/b' is no name of a split"),
+    (f'path,label\n{FILES[0]},"a\nb"\n', 'line 2: the label .* holds a line end'),
+    ('path\nx.mp4\n', 'none of the 1 videos')])
+def test_a_list_that_does_not_fit_is_refused(plan, tmp_path, text, match):
+    (tmp_path / 'list.csv').write_text(text)
+    with pytest.raises(UserError, match=match):
+        plan(f'--list={tmp_path / "list.csv"}')
+
+
+def test_a_list_and_folders_cannot_both_say_it(plan, tmp_path):
+    with pytest.raises(UserError, match='leave out --group and --split_by_dir'):
+        plan('--list=x.csv', '--split_by_dir')
