@@ -2,9 +2,9 @@
 
 Files are found by their names, in any folders below --videos: ID_000417_000427, ID_417_427 or ID, where ID is
 YouTube's, with any extension of a video. Of whole videos, which are called ID, the listed seconds are cut out. Record
-and manifest call a clip ID_000417_000427, and its group is ID. Copies of Kinetics differ: what is listed, missing,
-broken, and shorter than its list says is counted. A part of the data set is drawn from the lists, before files are
-looked for, so that it is the same part for every copy.
+and manifest call a clip ID_000417_000427, and its group is ID. Copies of Kinetics differ: what is listed, missing and
+broken is counted, and of a clip that is shorter than its list says the manifest says so. A part of the data set is
+drawn from the lists, before files are looked for, so that it is the same part for every copy.
 """
 
 import argparse
