@@ -375,7 +375,7 @@ def test_real_files_of_every_kind_pass_through_folder(vididi_data, tmp_path):
 def test_groups_come_from_file_names(tmp_path):
     for name in ('run/ann_run.mp4', 'walk/ann_walk.mp4', 'walk/bob_walk.mp4'):
         write_video(tmp_path / 'videos' / name, ramp())
-    options = dict(videos=tmp_path / 'videos', short_side=32, encoding='jpeg')
+    options = dict(videos=tmp_path / 'videos', short_side=32, encoding='jpeg', split_by_dir=False, list=None)
     plan, _ = folder.plan(Namespace(**options, group='^([a-z]+)_'))
     assert [video.group for video in plan.videos] == ['ann', 'ann', 'bob']
     cases = (('^([0-9]+)_', 'does not match run/ann_run.mp4'), ('^[a-z]', 'brackets'), ('(', 'brackets'))
