@@ -3,15 +3,17 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from vididi_jax.data import records
 
 
-def describe(plan, shards: list[tuple], rows: list[dict], scratch: Path) -> dict[str, bytes]:
+def describe(plan, shards: list[tuple], indices: dict[str, np.ndarray], scratch: Path) -> dict[str, bytes]:
     """The files as TFDS writes them, name -> content.
 
     Args:
       plan, shards: a `writer.Plan` and its shards.
-      rows: of all videos, those that were decoded with `_record`: shard, offset, length and checksum.
+      indices: split -> its index, see `records.VIDEO`.
       scratch: a folder that can be written to.
     """
     import tensorflow_datasets as tfds
@@ -23,11 +25,10 @@ def describe(plan, shards: list[tuple], rows: list[dict], scratch: Path) -> dict
         builder=identity, features=records.features(plan.label_names, plan.encoding),
         description=f'Decoded videos of {plan.name}, one record each ({options}, encoding={plan.encoding}).')
     splits = []
-    for split in dict.fromkeys(split for split, *_ in shards):
-        mine = [row['_record'] for row in rows if row['split'] == split and row['status'] == 'ok']
+    for split, index in indices.items():
         count = next(total for name, _, total, _ in shards if name == split)
-        lengths = [sum(record[0] == number for record in mine) for number in range(count)]
-        size = sum(records.record_size(record[2]) for record in mine)
+        lengths = np.bincount(index['shard'], minlength=count).tolist()
+        size = int(records.record_size(index['length']).sum())
         template = tfds.core.ShardedFileTemplate(
             data_dir=str(scratch), dataset_name=plan.name, split=split, filetype_suffix='tfrecord')
         splits.append(tfds.core.SplitInfo(

@@ -22,7 +22,7 @@ def verify(directory: str) -> None:
     sums = checksums.read_sums(folder)
     wrong = [f'{path} is no file of the data set: move it away' for path in sorted(folder.iterdir())
              if path.name not in {*sums, checksums.NAME}]
-    for name in tqdm(sorted(filter(records.is_shard, sums)), unit='shard', desc='verify', dynamic_ncols=True):
+    for name in tqdm(sorted(filter(records.is_large, sums)), unit='file', desc='verify', dynamic_ncols=True):
         if problem := find_problem(folder / name, sums[name], sources):
             wrong.append(problem)
     if wrong:
@@ -35,13 +35,13 @@ def verify(directory: str) -> None:
 
 
 def find_problem(path: Path, checksum: str, sources: list[RecordSource]) -> str:
-    """What is wrong with a shard: the first of its records that cannot be read, or another checksum; '' if nothing."""
+    """What is wrong with a file: the first of its records that cannot be read, or another checksum; '' if nothing."""
     try:
         if checksums.of_file(path) == checksum:
             return ''
         for source in (source for source in sources if path in source.shards):
-            for i in np.flatnonzero(source.index[:, 0] == source.shards.index(path)):
-                source[i]
+            for i in np.flatnonzero(source.index['shard'] == source.shards.index(path)):
+                source.read_record(i)
     except OSError as error:
         return f'{path} cannot be read ({error}): {checksums.REPAIR}'
     except UserError as error:

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import shutil
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -26,7 +26,7 @@ from data_prep.description import describe
 from data_prep.output import Output, write, writing
 from vididi_jax.data import checksums, records
 from vididi_jax.data.readers import end_with_parent
-from vididi_jax.data.source import open_splits
+from vididi_jax.data.source import STATUSES, open_splits
 from vididi_jax.errors import UserError
 from vididi_jax.lock import locked
 
@@ -40,6 +40,10 @@ def printable(name: str) -> str:
     'caf\\\\xe9.avi'
     """
     return os.fsencode(name).decode('utf-8', 'backslashreplace')
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,10 @@ class Plan:
     files: dict[str, str] = field(default_factory=dict)
 
     def described(self) -> dict:
-        """The plan as json, with the format and the sha256 of the other files in place of their text."""
+        """The plan as json, with the format, and sha256 in place of what is long: lists of videos, other files."""
         described = {'format': records.FORMAT, **json.loads(json.dumps(asdict(self)))}
-        hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in described['files'].items()}
-        return described | {'files': hashes}
+        lists = {name: _hashed(json.dumps(described[name])) for name in ('videos', 'missing')}
+        return described | lists | {'files': {name: _hashed(text) for name, text in self.files.items()}}
 
     def shards(self) -> list[tuple[str, int, int, tuple[Video, ...]]]:
         """(split, shard, number of the split's shards, its videos)."""
@@ -201,9 +205,13 @@ def _row(video: Video, status: str, decoded: Decoded | None = None, reason: str 
 
 
 def _write_shard(plan: Plan, shard: tuple, stream: Iterator[Decoded], out: Path, bar: tqdm) -> dict:
-    """Write one shard and then its part: {'checksum': of the shard, 'rows': of its videos}, which is returned."""
+    """Write one shard and then its part, which is returned.
+
+    A part is {'checksum': of the shard, 'frames': of the file with its table of frames, 'rows': of its videos}; the
+    row of a record has '_record' too: what the index says of it, but for its place in the manifest and the table.
+    """
     split, number, shards, videos = shard
-    rows, offset = [], 0
+    rows, tables, offset = [], [], 0
     with Output(out, records.shard_name(plan.name, split, number, shards)) as file:
         for video in videos:
             decoded = next(stream)
@@ -216,10 +224,14 @@ def _write_shard(plan: Plan, shard: tuple, stream: Iterator[Decoded], out: Path,
                 'num_frames': len(decoded.frames), 'height': decoded.height, 'width': decoded.width})
             record = records.frame_record(data)
             file.write(record)
-            rows.append(_row(video, 'ok', decoded, decoded.reason) | {
-                '_record': [number, offset, len(data), records.data_crc(record)]})
+            tables.append(records.locate_frames(data, decoded.frames, offset + records.HEADER.size).tobytes())
+            rows.append(_row(video, 'ok', decoded, decoded.reason) | {'_record': {
+                'shard': number, 'offset': offset, 'length': len(data), 'crc': records.data_crc(record),
+                'label': plan.label_names.index(video.label), 'frames': len(decoded.frames), 'height': decoded.height,
+                'width': decoded.width, 'frames_crc': records.masked_crc(tables[-1])}})
             offset += records.record_size(len(data))
-    part = {'checksum': file.checksum, 'rows': rows}
+    frames = write(out, _frames_part_name(split, number), b''.join(tables), folder=out / records.INCOMPLETE)
+    part = {'checksum': file.checksum, 'frames': frames, 'rows': rows}
     framed = records.frame_record(json.dumps(part).encode())  # a record, so that damage is noticed
     write(out, _part_name(split, number), framed, folder=out / records.INCOMPLETE)
     return part
@@ -227,6 +239,10 @@ def _write_shard(plan: Plan, shard: tuple, stream: Iterator[Decoded], out: Path,
 
 def _part_name(split: str, number: int) -> str:
     return f'{split}-{number:05d}.part'
+
+
+def _frames_part_name(split: str, number: int) -> str:
+    return f'{split}-{number:05d}.frames'
 
 
 def _read_parts(plan: Plan, shards: list[tuple], out: Path) -> dict[tuple[str, int], dict]:
@@ -237,7 +253,8 @@ def _read_parts(plan: Plan, shards: list[tuple], out: Path) -> dict[tuple[str, i
         path, shard = folder / _part_name(split, number), out / records.shard_name(plan.name, split, number, count)
         try:
             part = json.loads(records.read_record(path.read_bytes()))
-            if checksums.of_file(shard) != part['checksum']:
+            if (checksums.of_file(shard), checksums.of_file(folder / _frames_part_name(split, number))) != (
+                    part['checksum'], part['frames']):
                 raise ValueError('its checksum is wrong')
         except (OSError, ValueError) as error:
             tqdm.write(f'{shard.name} is damaged ({error}): writing it again')
@@ -246,8 +263,9 @@ def _read_parts(plan: Plan, shards: list[tuple], out: Path) -> dict[tuple[str, i
     return parts
 
 
-def _lines(rows: Iterable[dict]) -> bytes:
-    return ''.join(json.dumps(row) + '\n' for row in rows).encode()
+def _lines(rows: Iterable[dict]) -> list[bytes]:
+    return [(json.dumps({key: value for key, value in row.items() if key != '_record'}) + '\n').encode()
+            for row in rows]
 
 
 def _finish(plan: Plan, shards: list[tuple], parts: list[dict], out: Path, described: dict) -> list[dict]:
@@ -262,20 +280,63 @@ def _finish(plan: Plan, shards: list[tuple], parts: list[dict], out: Path, descr
             shutil.rmtree(incomplete)  # so that the next try reads the files again
         reason = f'; the first one: {rows[0]["path"]}: {rows[0]["reason"]}' if rows else ''
         raise UserError(f'none of the {len(rows)} videos can be decoded{reason}.')
-    manifest = [{key: value for key, value in row.items() if key != '_record'} for row in rows]
-    manifest += [_row(video, 'missing', reason='listed, and not in the folder of videos') for video in plan.missing]
-    files = {records.MANIFEST: _lines(manifest), records.PLAN: json.dumps(described).encode(),
+    manifest = rows + [_row(video, 'missing', reason='listed, and not in the folder of videos')
+                       for video in plan.missing]
+    lines = _lines(manifest)
+    splits = list(dict.fromkeys(row['split'] for row in rows))
+    files = {records.MANIFEST: b''.join(lines), records.PLAN: json.dumps(described).encode(),
+             records.COUNTS: json.dumps({split: _counts(manifest, split) for split in splits}).encode(),
              **{name: text.encode() for name, text in plan.files.items()}}
+    indices = {split: make_index(split, rows, lines) for split in splits}
+    files |= {records.index_name(plan.name, split): _npy(index) for split, index in indices.items()}
     with writing(out):
-        files |= describe(plan, shards, rows, incomplete)
-    for split in dict.fromkeys(row['split'] for row in rows):
-        index = [row['_record'] for row in rows if row['split'] == split and row['status'] == 'ok']
-        content = io.BytesIO()
-        np.save(content, np.array(index, np.int64).reshape(-1, records.INDEX_COLUMNS))
-        files[records.index_name(plan.name, split)] = content.getvalue()
+        files |= describe(plan, shards, indices, incomplete)
     sums = {name: part['checksum'] for name, part in zip(names, parts, strict=True)}
+    sums |= {records.frames_name(plan.name, split): _write_frames(plan, split, shards, index, out)
+             for split, index in indices.items()}
     sums |= {name: write(out, name, content) for name, content in files.items()}
     write(out, checksums.NAME, checksums.format_sums(sums).encode())
     with writing(out):
         shutil.rmtree(incomplete)
-    return manifest
+    return [json.loads(line) for line in lines]
+
+
+def _counts(rows: list[dict], split: str) -> dict[str, int]:
+    statuses = Counter(row['status'] for row in rows if row['split'] == split)
+    return {'listed': statuses.total(), **{status: statuses[status] for status in STATUSES}}
+
+
+def make_index(split: str, rows: list[dict], lines: list[bytes]) -> np.ndarray:
+    """(records,) `records.VIDEO` of a split, of all rows and lines of the manifest."""
+    ends = np.cumsum([len(line) for line in lines])
+    mine = [(row['_record'], int(end) - len(line)) for row, line, end in zip(rows, lines, ends, strict=False)
+            if row['split'] == split and row['status'] == 'ok']
+    index = np.zeros(len(mine), records.VIDEO)
+    for name in records.VIDEO.names:
+        if name not in ('line', 'first'):
+            index[name] = [record[name] for record, _ in mine]
+    index['line'] = [line for _, line in mine]
+    index['first'] = np.cumsum(index['frames'], dtype=np.int64) - index['frames']
+    return index
+
+
+def _npy(array: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
+def _write_frames(plan: Plan, split: str, shards: list[tuple], index: np.ndarray, out: Path) -> str:
+    """The table of frames of a split, from those of its shards; returns its checksum."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {
+        'descr': np.lib.format.dtype_to_descr(records.FRAME), 'fortran_order': False,
+        'shape': (int(index['frames'].sum()),)})
+    with Output(out, records.frames_name(plan.name, split)) as file:
+        file.write(header.getvalue())
+        for name, number, *_ in shards:
+            if name == split:
+                with writing(out):
+                    piece = (out / records.INCOMPLETE / _frames_part_name(split, number)).read_bytes()
+                file.write(piece)
+    return file.checksum

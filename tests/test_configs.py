@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from data_prep.__main__ import build_parser, run
 from main import TASKS
 from tests.data_prep.videos import ramp, write_video
-from tests.data_sets import edit_rows, seal
+from tests.data_sets import edit_rows
 from tests.train.test_step import Flat
 from vididi_jax import config as configs
 from vididi_jax.data.source import ROW
@@ -280,7 +280,7 @@ def test_retrieval_of_an_incomplete_set_is_refused(root, tiny_motion, tiny_confi
     data = shutil.copytree(tiny_motion, tmp_path / 'data')
     with (data / 'manifest.jsonl').open('a') as file:
         file.write(json.dumps(dict.fromkeys(ROW) | {'label': 'left', 'split': 'test', 'status': 'missing'}) + '\n')
-    seal(data)
+    edit_rows(data, lambda i, row: row)
     tiny_config.data.dir = str(data)
     write_config(tiny_config, tmp_path / 'work')
     config = configs.load_config(f'{root}/configs/retrieval.py:smoke')

@@ -77,12 +77,42 @@ def test_evaluation_reads_every_video_once_in_order(source):
     np.testing.assert_array_equal(batches[0]['clips'][1, 1], source[1].frames([10, 11, 12, 13]))
 
 
-def test_videos_of_several_sizes_stand_in_the_corner_of_one_canvas(source, monkeypatch):
-    indices = np.array([[0, 1]])
-    loaded = pipeline.load_clips(source, 0, indices, (20, 24))
-    assert loaded['clips'].shape == (1, 2, 20, 24, 3) and list(loaded['size']) == [16, 16]
-    np.testing.assert_array_equal(loaded['clips'][0, :, :16, :16], source[0].frames([0, 1]))
-    assert not loaded['clips'][:, :, 16:].any() and not loaded['clips'][:, :, :, 16:].any()
+def test_videos_of_several_sizes_stand_in_the_corner_of_one_canvas(source):
+    loaded = pipeline.load_clips(source, np.array([7, 2]), np.array([[[0, 1]], [[3, 3]]]), np.zeros((2, 2)), (20, 24))
+    assert loaded['clips'].shape == (2, 1, 2, 20, 24, 3) and loaded['size'].tolist() == [[16, 16]] * 2
+    np.testing.assert_array_equal(loaded['clips'][0, 0, :, :16, :16], source[7].frames([0, 1]))
+    np.testing.assert_array_equal(loaded['clips'][1, 0, :, :16, :16], source[2].frames([3, 3]))
+    assert not loaded['clips'][..., 16:, :, :].any() and not loaded['clips'][..., 16:, :].any()
+    assert loaded['record'].tolist() == [7, 2] and loaded['label'].tolist() == [7, 2]
+
+
+def test_of_frames_larger_than_the_canvas_a_part_is_seen(source):
+    loaded = pipeline.load_clips(
+        source, np.array([7, 2]), np.array([[[0, 1]], [[3, 4]]]), np.array([[0, 1], [0.5, 0]]), (10, 24))
+    assert loaded['size'].tolist() == [[10, 16]] * 2
+    np.testing.assert_array_equal(loaded['clips'][0, 0, :, :, :16], source[7].frames([0, 1])[:, :10])
+    np.testing.assert_array_equal(loaded['clips'][1, 0, :, :, :16], source[2].frames([3, 4])[:, 3:13])
+
+
+class Shapes:
+    """Of a source, the sizes of its videos alone."""
+
+    def __init__(self, *sizes):
+        self.sizes = np.concatenate([np.tile(size, (count, 1)) for count, size in sizes])
+
+
+@pytest.mark.parametrize(('sizes', 'expected'), [
+    ([(999, (128, 171)), (1, (128, 683))], (128, 171)),  # a panorama of 16:3
+    ([(999, (128, 171)), (1, (128, 180))], (128, 180)),  # not worth it
+    ([(95, (128, 171)), (5, (228, 128))], (228, 171)),  # not rare
+    ([(50, (128, 171)), (1, (128, 683))], (128, 683)),  # one of few is not rare
+    ([(990, (128, 171)), (5, (128, 683)), (5, (683, 128))], (128, 171)),
+])
+def test_rare_shapes_do_not_enlarge_every_batch(sizes, expected):
+    source = Shapes(*sizes)
+    everyone = np.arange(len(source.sizes))
+    assert pipeline.bounded_canvas(source, everyone) == expected
+    assert pipeline.canvas(source) == tuple(source.sizes.max(0))
 
 
 def test_clips_around_the_middle_frame_in_training_and_in_evaluation(source):

@@ -12,7 +12,7 @@ import pytest
 
 from data_prep import motion, verify
 from data_prep.writer import write_dataset
-from tests.data_sets import edit_rows, seal
+from tests.data_sets import edit_manifest, edit_rows, seal
 from vididi_jax.data import records
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
@@ -31,8 +31,18 @@ def test_what_is_known_without_reading_records(tiny_motion):
     source = RecordSource(tiny_motion, 'train')
     assert len(source) == 48 and source.name == 'motion' and len(source.label_names) == 8
     assert source.counts == {'listed': 48, 'ok': 48, 'missing': 0, 'broken': 0}
-    assert [row['id'] for row in source.rows] == [source[i].id for i in range(48)]
-    assert pickle.loads(pickle.dumps(source))[5].id == source[5].id
+    assert [row['id'] for row in source.rows] == [f'motion_train_{i:05}' for i in range(48)]
+    assert source.rows[-1] == source.rows[47] and source[5].row == source.rows[5]
+    for name, column in (('frames', source.num_frames), ('height', source.sizes[:, 0]), ('width', source.sizes[:, 1])):
+        assert column.tolist() == [row[name] for row in source.rows]
+    assert [source.label_names[label] for label in source.labels] == [row['label'] for row in source.rows]
+
+
+def test_workers_get_a_name_and_not_the_columns(tiny_motion):
+    source = RecordSource(tiny_motion, 'train')
+    sent = pickle.dumps(source)
+    assert len(sent) < 5_000
+    np.testing.assert_array_equal(pickle.loads(sent)[5].frames([3]), source[5].frames([3]))
 
 
 def test_the_fingerprint_follows_the_data_and_not_its_place(tiny_motion, copy):
@@ -59,14 +69,20 @@ def test_other_pixels_are_other_data(tmp_path):
     sources = [RecordSource(out, 'train') for out in (one, two)]
     assert sources[0].rows == sources[1].rows and sources[0].fingerprint != sources[1].fingerprint
     shutil.copy(shard(two), one)
-    for check in (lambda: sources[0][2], lambda: verify.verify(str(one))):
-        with pytest.raises(UserError, match='index'):
-            check()
+    with pytest.raises(UserError, match='offset .* the checksum of frame 1 is wrong; run .* verify'):
+        sources[0][2].frames([1])
+    with pytest.raises(UserError, match='not the one that the index was written for'):
+        verify.verify(str(one))
 
 
-def edit_index(directory, rows=slice(None), columns=slice(None), dtype=np.int64):
+def edit_index(directory, change):
     path = directory / 'motion-train.index.npy'
-    np.save(path, np.load(path)[rows, columns].astype(dtype))
+    np.save(path, change(np.load(path)))
+
+
+def other_label(index):
+    index['label'][3] = 8
+    return index
 
 
 def replace(name, old, new):
@@ -89,6 +105,8 @@ DAMAGE = {  # of files that have checksums
     'missing labels': (lambda d: (d / 'label.labels.txt').unlink(), 'label.labels.txt is missing'),
     'another width': (replace('manifest.jsonl', b'"width": 16', b'"width": 32'), 'manifest.jsonl is not what'),
     'another path': (replace('manifest.jsonl', b'train/00000', b'train/00001'), 'manifest.jsonl is not what'),
+    'cut table of frames': (lambda d: os.truncate(d / 'motion-train.frames.npy', 999), 'frames.npy cannot be read'),
+    'other counts': (replace('counts.json', b'48', b'49'), 'counts.json is not what'),
     'missing manifest': (lambda d: (d / 'manifest.jsonl').unlink(), 'manifest.jsonl is missing'),
     "bit in an index's header": (replace('motion-train.index.npy', b'descr', b'dascr'), 'train.index.npy is not what'),
     'a folder for an index': (lambda d: ((d / 'motion-train.index.npy').unlink(),
@@ -101,16 +119,18 @@ DAMAGE = {  # of files that have checksums
     'no checksums, as there once were': (lambda d: (d / 'SHA256SUMS').unlink(), 'older version.*prepare it again'),
 }
 SEALED = {  # and of files whose checksums were written anew
-    'manifest without a line': (lambda d: edit_rows(d, lambda i, row: row if i else None), '47 videos'),
-    'manifest cut': (cut('manifest.jsonl', 20), 'manifest.jsonl cannot be read'),
-    'manifest without a width': (replace('manifest.jsonl', b'"width": 16, ', b''), r'manifest.jsonl.*\(.*line 1 is no'),
-    'index without a row': (lambda d: edit_index(d, slice(-1)), '47 in the index'),
-    'index of another shape': (lambda d: edit_index(d, columns=slice(3)), r'index.npy cannot be read.*\(48, 3\)'),
-    'index of floats': (lambda d: edit_index(d, dtype=float), 'index.npy cannot be read.*float64'),
+    'data set without a video': (lambda d: edit_rows(d, lambda i, row: row if i else None), '47 videos'),
+    'counts that do not add up': (replace('counts.json', b'48', b'49'), 'counts.json cannot be read.*add up'),
+    'index without a row': (lambda d: edit_index(d, lambda x: x[:-1]), '47 in the index'),
+    'index of another shape': (lambda d: edit_index(d, lambda x: x[:, None]), r'npy cannot be read.*\(48, 1\)'),
+    'index of floats': (lambda d: edit_index(d, lambda x: x['offset'] / 2), 'index.npy cannot be read.*float64'),
+    'index of other classes': (lambda d: edit_index(d, other_label), 'index of split .train. does not fit the labels'),
+    'frames of another split': (lambda d: shutil.copy(d / 'motion-test.frames.npy', d / 'motion-train.frames.npy'),
+                                'does not fit .*frames.npy'),
     'index without a header': (lambda d: (d / 'motion-train.index.npy').write_bytes(b'x'), 'index.npy cannot be read'),
     'labels that are no text': (lambda d: (d / 'label.labels.txt').write_bytes(b'\xff'), 'labels.txt cannot be read'),
     'empty description': (lambda d: (d / 'dataset_info.json').write_text('{}'), 'dataset_info.json cannot be read'),
-    'plan of another format': (replace('plan.json', b'"format": 3', b'"format": 9'), 'plan.json cannot be.*format'),
+    'plan of another format': (replace('plan.json', b'"format": 4', b'"format": 9'), 'plan.json cannot be.*format'),
     'a file less': (lambda d: (d / 'features.json').unlink(), 'SHA256SUMS does not list features.json'),
 }
 
@@ -157,13 +177,26 @@ def flip(path, position):
 
 
 def test_a_flipped_bit_is_named_on_reading_and_by_verify(copy):
-    offset, length = np.load(copy / 'motion-train.index.npy')[7, 1:3]
-    flip(shard(copy), offset + length // 2)
+    record = np.load(copy / 'motion-train.index.npy')[7]
+    frame = np.load(copy / 'motion-train.frames.npy')[record['first'] + 9]
+    flip(shard(copy), frame['offset'] + 50)
     source = RecordSource(copy, 'train')
-    assert source[6].num_frames == 24
-    for check in (lambda: source[7], lambda: verify.verify(str(copy))):
-        with pytest.raises(UserError, match=f'offset {offset}: the checksum of a record is wrong'):
-            check()
+    assert source[6].frames([9]).any() and source[7].frames([8, 10]).any()
+    with pytest.raises(UserError, match=f'offset {frame["offset"]}: the checksum of frame 9 is wrong; run .* verify'):
+        source[7].frames([8, 9])
+    with pytest.raises(UserError, match=f'offset {record["offset"]}: the checksum of a record is wrong'):
+        verify.verify(str(copy))
+
+
+def test_a_flipped_bit_in_the_table_of_frames_is_named_on_reading_and_by_verify(copy):
+    path = copy / 'motion-train.frames.npy'
+    flip(path, np.load(path, mmap_mode='r').offset + 24 * records.FRAME.itemsize * 7 + 3)
+    source = RecordSource(copy, 'train')
+    assert source[6].frames([9]).any()
+    with pytest.raises(UserError, match='the checksum of its frames in motion-train.frames.npy is wrong'):
+        source[7].frames([9])
+    with pytest.raises(UserError, match='motion-train.frames.npy is not what was written'):
+        verify.verify(str(copy))
 
 
 def test_verify_counts_every_record(tiny_motion, capsys):
@@ -171,29 +204,48 @@ def test_verify_counts_every_record(tiny_motion, capsys):
     assert 'train: 48 records of 48 listed' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('change', [{'frames': 23}, {'width': 15}, {'label': 'pulsing'}, {'id': 'x'}])
-def test_a_record_that_is_another_video_than_the_manifest_has_is_refused(copy, change):
+@pytest.mark.parametrize('change', [{'frames': 23}, {'width': 15}, {'label': 'pulsing'}, {'status': 'broken'}])
+def test_a_line_that_is_of_another_video_than_the_index_has_is_refused(copy, change):
     """Where the checksums are right, because somebody has written them anew."""
-    edit_rows(copy, lambda i, row: row | change if i == 3 else row)
-    source = RecordSource(copy, 'train')
-    assert source[2].id == 'motion_train_00002'
-    with pytest.raises(UserError, match='offset .* another video than manifest.jsonl has'):
-        source[3]
-
-
-def test_a_record_that_is_none_is_one_sentence(copy):
-    """Its own checksum, that of the index and that of the file are right."""
-    index = np.load(copy / 'motion-train.index.npy')
-    data = bytearray(shard(copy).read_bytes())
-    record = records.frame_record(b'\xff' * int(index[0, 2]))
-    data[: len(record)] = record
-    shard(copy).write_bytes(data)
-    index[0, 3] = records.data_crc(record)
-    np.save(copy / 'motion-train.index.npy', index)
+    old, new, _ = edit_manifest(copy, lambda i, row: row | change if i == 3 else row)
     seal(copy)
     source = RecordSource(copy, 'train')
-    with pytest.raises(UserError, match='offset 0: .*run `python -m data_prep verify'):
-        source[0]
+    assert source.rows[2]['id'] == 'motion_train_00002'
+    with pytest.raises(UserError, match='line at byte .* no row of record 3'):
+        source.rows[3]
+    if len(old[3]) != len(new[3]):
+        with pytest.raises(UserError, match='no row of record 4'):
+            source.rows[4]
+
+
+def test_frames_that_are_none_are_one_sentence(copy):
+    """Their own checksums, that of the index and that of the file are right."""
+    path = copy / 'motion-train.frames.npy'
+    index, table = np.load(copy / 'motion-train.index.npy'), np.load(path)
+    table['length'][:24] -= 1
+    with shard(copy).open('rb') as file:
+        for frame in table[:24]:
+            file.seek(frame['offset'])
+            frame['crc'] = records.masked_crc(file.read(frame['length']))
+    index['frames_crc'][0] = records.masked_crc(table[:24].tobytes())
+    np.save(path, table)
+    np.save(copy / 'motion-train.index.npy', index)
+    seal(copy)
+    with pytest.raises(UserError, match='offset .*run `python -m data_prep verify'):
+        RecordSource(copy, 'train')[0].frames([2])
+
+
+def test_reading_reads_the_frames_asked_for_and_nothing_else(copy):
+    """The rest of the record, its own framing and checksum among it, may be anything."""
+    index, table = (np.load(copy / f'motion-train.{name}.npy') for name in ('index', 'frames'))
+    expected = RecordSource(copy, 'train')[5].frames([20, 3, 20])
+    wanted = table[index['first'][5] + np.array([3, 20])]
+    data = bytearray(np.random.default_rng(0).bytes(shard(copy).stat().st_size))
+    whole = shard(copy).read_bytes()
+    for offset, length, _ in wanted.tolist():
+        data[offset : offset + length] = whole[offset : offset + length]
+    shard(copy).write_bytes(data)
+    np.testing.assert_array_equal(RecordSource(copy, 'train')[5].frames([20, 3, 20]), expected)
 
 
 def test_more_records_are_read_than_files_may_be_open(tiny_motion):
@@ -201,7 +253,7 @@ def test_more_records_are_read_than_files_may_be_open(tiny_motion):
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir('/proc/self/fd')) + 10, limits[1]))
     try:
-        kept = [source[i] for i in range(48)]
+        kept = [source[i].frames([0]) for i in range(48)]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert len({record.id for record in kept}) == 48
+    assert len({frames.tobytes() for frames in kept}) == 48

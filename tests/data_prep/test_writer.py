@@ -77,11 +77,11 @@ def test_tfds_reads_what_is_written(videos, tiny_motion, tmp_path):
     info = tfds.builder_from_directory(str(tiny_motion)).info
     assert {name: split.num_examples for name, split in info.splits.items()} == {'train': 48, 'test': 16}
     shard = (tiny_motion / 'motion-test.tfrecord-00000-of-00001').read_bytes()
-    offset = int(np.load(tiny_motion / 'motion-test.index.npy')[3, 1])
+    offset = int(np.load(tiny_motion / 'motion-test.index.npy')['offset'][3])
     example = info.features.deserialize_example_np(records.read_record(shard, offset))
     mine = RecordSource(tiny_motion, 'test')[3]
     np.testing.assert_array_equal(example['frames'], mine.frames(range(24)))
-    assert (example['id'].decode(), example['label'], example['num_frames']) == (mine.id, mine.label, 24)
+    assert (example['id'].decode(), example['label'], example['num_frames']) == (mine.row['id'], mine.label, 24)
 
 
 def test_a_complete_data_set_is_not_written_twice_nor_over(videos, tmp_path, capsys):
@@ -167,9 +167,9 @@ def same_files(one, other):
 
 
 def test_a_disk_that_fills_up_is_one_sentence_and_the_run_goes_on(tmp_path, capsys):
-    """Here a limit on the size of files: below that of the plan, of the manifest, and of the shard."""
+    """Here a limit on the size of files: below that of the plan, of the manifest, of the index, and of the shard."""
     write_dataset(*small_motion(), tmp_path / 'whole', workers=1)
-    names = 'plan.json', 'manifest.jsonl', 'motion-train.tfrecord-00000-of-00001'
+    names = 'plan.json', 'manifest.jsonl', 'motion-train.index.npy', 'motion-train.tfrecord-00000-of-00001'
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for name in names:
         size = (tmp_path / 'whole' / name).stat().st_size
@@ -234,7 +234,8 @@ def test_a_damaged_data_set_is_not_called_complete(tmp_path, capsys):
     """Whatever is damaged, what the command wrote is not written over: the user deletes it."""
     write_dataset(*small_motion(), tmp_path / 'whole', workers=1)
     harms = {'manifest.jsonl': flip, 'plan.json': flip, 'features.json': cut, 'label.labels.txt': Path.unlink,
-             'motion-train.tfrecord-00000-of-00001': cut, 'SHA256SUMS': Path.unlink}
+             'motion-train.tfrecord-00000-of-00001': cut, 'motion-train.index.npy': flip, 'counts.json': flip,
+             'motion-train.frames.npy': cut, 'SHA256SUMS': Path.unlink}
     capsys.readouterr()
     for name, harm in harms.items():
         out = shutil.copytree(tmp_path / 'whole', tmp_path / name)

@@ -22,13 +22,13 @@ def test_damage_that_reading_threads_and_processes_meet_is_the_same_sentence(tin
     copy = shutil.copytree(tiny_motion, tmp_path / 'data')
     path = copy / 'motion-test.tfrecord-00000-of-00001'
     data = bytearray(path.read_bytes())
-    data[-1] ^= 1  # of the last record
+    data[np.load(copy / 'motion-test.frames.npy')['offset'][-24 + 10] + 5] ^= 1  # of the last record's middle clip
     path.write_bytes(data)
     source = RecordSource(copy, 'test')
     batches = pipeline.evaluation_batches(
         source, clips_per_video=1, length=4, stride=1, batch_size=4, records=np.arange(len(source)))
     read = 0
-    with pytest.raises(UserError, match=r'offset \d+: the checksum of a record is wrong; run .*verify'):
+    with pytest.raises(UserError, match=r'offset \d+: the checksum of frame \d+ is wrong; run .*verify'):
         with pipeline.iterate(batches, workers=workers) as stream:
             for _ in stream:
                 read += 1

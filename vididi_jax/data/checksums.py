@@ -1,12 +1,12 @@
 """SHA256SUMS: the checksum of every other file of a data set directory, in the form that `sha256sum -c` checks.
 
-It is written last, so a directory that has it is complete. Small files are read through `read_files`, which holds each
-against its checksum; records have checksums of their own (`vididi_jax.data.records`), and `data_prep verify` reads all.
+It is written last, so a directory that has it is complete. Opening a data set holds small files against their
+checksums; records and frames have checksums of their own (`vididi_jax.data.records`), and `data_prep verify` reads all.
 """
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from vididi_jax.data import records
@@ -58,24 +58,27 @@ def read_sums(directory: Path) -> dict[str, str]:
     return sums
 
 
-def read_files(directory: Path) -> tuple[dict[str, str], dict[str, bytes]]:
-    """All checksums, as `read_sums` has them, and the contents of the files that are not shards.
-
-    Raises:
-      UserError: as `read_sums`; and a file that is missing, cannot be read, or is not what was written.
-    """
-    sums = read_sums(directory)
-    return sums, {name: _read(directory / name, checksum) for name, checksum in sums.items()
-                  if not records.is_shard(name)}
+def read(path: Path, checksum: str) -> bytes:
+    """The content of a file; raises `UserError` if it is missing, cannot be read, or is not what was written."""
+    data = _there(path, Path.read_bytes)
+    _compare(path, hashlib.sha256(data).hexdigest(), checksum)
+    return data
 
 
-def _read(path: Path, checksum: str) -> bytes:
+def check(path: Path, checksum: str) -> None:
+    """As `read`, of a file that need not be in memory."""
+    _compare(path, _there(path, of_file), checksum)
+
+
+def _there(path: Path, function: Callable):
     if not path.is_file():
         raise UserError(f'{path} is missing: {REPAIR}.')
     try:
-        data = path.read_bytes()
+        return function(path)
     except OSError as error:
         raise UserError(f'{path} cannot be read ({error}): {REPAIR}.') from error
-    if hashlib.sha256(data).hexdigest() != checksum:
+
+
+def _compare(path: Path, found: str, checksum: str) -> None:
+    if found != checksum:
         raise UserError(f'{path} is not what was written (its checksum is not the one in {NAME}): {REPAIR}.')
-    return data

@@ -11,58 +11,97 @@ from vididi_jax.data import clips, readers
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 
-
-def canvas(source: RecordSource) -> tuple[int, int]:
-    """Height and width that hold the frames of every video of `source`: the static shape of its batches."""
-    return max(row['height'] for row in source.rows), max(row['width'] for row in source.rows)
+RARE = 0.01  # share of the videos that a bounded canvas need not hold
+WORTH = 1.1  # from which factor of its pixels on a canvas is bounded
 
 
-def load_clips(source: RecordSource, record: int, indices: np.ndarray, shape: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Decode the frames of one video's clips.
+def canvas(source: RecordSource, videos: np.ndarray | None = None) -> tuple[int, int]:
+    """Height and width that hold the frames of every video of `source`, or of `videos`: the shape of its batches."""
+    height, width = source.sizes[slice(None) if videos is None else videos].max(0)
+    return int(height), int(width)
+
+
+def bounded_canvas(source: RecordSource, videos: np.ndarray) -> tuple[int, int]:
+    """A canvas that the odd video does not enlarge for all: one panorama would multiply every batch.
+
+    The canvas of all `videos`, unless that without the highest and the widest `RARE` of them has less than 1 / `WORTH`
+    of its pixels. What a clip of one of these shows is then a part of its frames, see `load_clips`.
+    """
+    largest = canvas(source, videos)
+    height, width = (int(side) for side in np.quantile(source.sizes[videos], 1 - RARE, axis=0, method='higher'))
+    return (height, width) if largest[0] * largest[1] > WORTH * height * width else largest
+
+
+def load_clips(
+    source: RecordSource, records: np.ndarray, indices: np.ndarray, corners: np.ndarray, shape: tuple[int, int],
+) -> dict[str, np.ndarray]:
+    """Decode the frames of the clips of some videos, straight into a batch.
 
     Frames keep their size and stand in the top left corner of a canvas of zeros; `size` says how far they reach, and
-    what works on them (`vididi_jax.pixels.augment`, `vididi_jax.pixels.crops`) never looks beyond it.
+    what works on them (`vididi_jax.pixels.augment`, `vididi_jax.pixels.crops`) never looks beyond it. Of frames larger
+    than the canvas a part as large as it is taken, the same of all clips of the video.
 
     Args:
       source: the records.
-      record: index into `source`.
-      indices: (K, T) frame indices.
+      records: (B,) indices into `source`.
+      indices: (B, K, T) frame indices.
+      corners: (B, 2) where in its frames that part lies, from 0 for the top or the left to 1.
       shape: height and width of the canvas.
 
     Returns:
-      `clips` uint8 (K, T, H, W, 3), `size` int32 (2,) true height and width, `label` int32, `record` int32.
+      `clips` uint8 (B, K, T, H, W, 3), `size` int32 (B, 2) height and width of what is seen, `label` int32 (B,),
+      `record` int32 (B,).
     """
-    video = source[record]
-    frames = video.frames(indices.ravel())
-    out = np.zeros((indices.size, *shape, 3), np.uint8)
-    out[:, : video.height, : video.width] = frames
-    return {
-        'clips': out.reshape(*indices.shape, *shape, 3),
-        'size': np.array([video.height, video.width], np.int32),
-        'label': np.int32(video.label),
-        'record': np.int32(record),
-    }
+    clips = np.zeros((*indices.shape, *shape, 3), np.uint8)
+    sizes = source.sizes[records]
+    for record, frames, corner, size, out in zip(records, indices, corners, sizes, clips, strict=True):
+        out = out.reshape(-1, *shape, 3)
+        if (size == shape).all():
+            source.read_frames(record, frames.ravel(), out)
+            continue
+        whole = np.empty((len(out), *size, 3), np.uint8)
+        source.read_frames(record, frames.ravel(), whole)
+        height, width = np.minimum(size, shape)
+        top, left = (corner * (size - (height, width))).round().astype(int)
+        out[:, :height, :width] = whole[:, top : top + height, left : left + width]
+    return {'clips': clips, 'size': np.minimum(sizes, shape).astype(np.int32),
+            'label': source.labels[records].astype(np.int32), 'record': np.asarray(records, np.int32)}
+
+
+def load_whole(source: RecordSource, records: np.ndarray, indices: np.ndarray) -> dict[str, np.ndarray]:
+    """`load_clips` on a canvas that holds all frames of these videos."""
+    return load_clips(source, records, indices, np.zeros((len(records), 2)), canvas(source, records))
 
 
 class _RandomClips(grain.transforms.RandomMap):
-    """Record index -> random clips of that video. A class, because workers receive it pickled."""
+    """Record index -> which frames of that video, at random. A class, because workers receive it pickled."""
 
     def __init__(self, source: RecordSource, sample: partial):
-        self.source, self.sample, self.shape = source, sample, canvas(source)
+        self.source, self.sample = source, sample
 
-    def random_map(self, record: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        indices = self.sample(rng, self.source.rows[record]['frames'])
-        return load_clips(self.source, record, indices, self.shape)
+    def random_map(self, record: int, rng: np.random.Generator) -> tuple:
+        indices = self.sample(rng, int(self.source.num_frames[record]))
+        return record, indices, rng.uniform(size=2)
 
 
 class _FixedClips(grain.transforms.Map):
-    """Record index -> the clips of that video that its number of frames decides."""
+    """Record index -> which frames of that video, as its number of frames decides."""
 
     def __init__(self, source: RecordSource, choose: partial):
-        self.source, self.choose, self.shape = source, choose, canvas(source)
+        self.source, self.choose = source, choose
 
-    def map(self, record: int) -> dict[str, np.ndarray]:
-        return load_clips(self.source, record, self.choose(self.source.rows[record]['frames']), self.shape)
+    def map(self, record: int) -> tuple:
+        return record, self.choose(int(self.source.num_frames[record])), np.full(2, 0.5)
+
+
+class _Load(grain.transforms.Map):
+    """Of a batch, which frames -> the frames, see `load_clips`."""
+
+    def __init__(self, source: RecordSource, shape: tuple[int, int]):
+        self.source, self.shape = source, shape
+
+    def map(self, chosen: tuple) -> dict[str, np.ndarray]:
+        return load_clips(self.source, *chosen, self.shape)
 
 
 class _Rows:
@@ -107,18 +146,20 @@ def training_stream(
       rows: of each global batch, those to read, see `mesh.rows_here`; None for all.
 
     Returns:
-      Dataset whose element i is `load_clips` with K = 2 (1 for 'single' and 'centre'), stacked over `rows` of global
-      batch i.
+      Dataset whose element i is `load_clips` of `rows` of global batch i, with K = 2 (1 for 'single' and 'centre'), on
+      a `bounded_canvas` ('centre': one that holds all frames).
     """
     order = grain.MapDataset.source(videos).seed(seed).shuffle().repeat()
+    shape = bounded_canvas(source, videos)
     if placement == 'centre':
+        shape = canvas(source, videos)  # boxes lie anywhere
         examples = order.map(_FixedClips(source, partial(clips.centre_clip, length=length, stride=stride)))
     elif placement == 'single':
         examples = order.random_map(_RandomClips(source, partial(clips.sample_clip, length=length, stride=stride)))
     else:
         sample = partial(clips.sample_clip_pair, length=length, stride=stride, placement=placement)
         examples = order.random_map(_RandomClips(source, sample))
-    return _batches(examples, batch_size, rows)
+    return _batches(examples, batch_size, rows).map(_Load(source, shape))
 
 
 def evaluation_batches(
@@ -151,7 +192,8 @@ def keyframe_batches(
 
 def _fixed_batches(source, choose: partial, batch_size: int, records: np.ndarray, rows) -> grain.MapDataset:
     filled = np.pad(records, (0, -len(records) % batch_size), mode='edge')
-    return _batches(grain.MapDataset.source(filled).map(_FixedClips(source, choose)), batch_size, rows)
+    chosen = _batches(grain.MapDataset.source(filled).map(_FixedClips(source, choose)), batch_size, rows)
+    return chosen.map(_Load(source, canvas(source, records)))
 
 
 def _start_worker() -> None:

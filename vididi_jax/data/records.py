@@ -1,14 +1,15 @@
-"""The one place that knows the record format.
+"""The record format.
 
 A prepared data set is a TFDS data set directory. Shards `NAME-SPLIT.tfrecord-00000-of-00002` hold one TFRecord a video:
   uint64 length | uint32 masked crc32c(length) | data | uint32 masked crc32c(data), little-endian,
 with data a serialised tf.train.Example. Beside them: features.json, dataset_info.json and label.labels.txt (TFDS),
-`NAME-SPLIT.index.npy` (int64 (N, 4): shard, offset of the record, length of its data, masked crc32c of its data),
-manifest.jsonl, one line a listed video, plan.json, what data_prep was asked for, and SHA256SUMS (`data.checksums`).
+manifest.jsonl, one line a listed video, `NAME-SPLIT.index.npy` (an element a record, see `VIDEO`) and
+`NAME-SPLIT.frames.npy` (an element a frame, see `FRAME`), plan.json, what data_prep was asked for, counts.json, how
+many videos of a split are listed, there, missing and broken, and SHA256SUMS (`data.checksums`).
 
 Features of an example: `frames` (a list of jpeg images, or of raw uint8 frames), `id`, `label`, `group`, `fps` (0 if
-the file does not say), `num_frames`, `height`, `width`. Each frame is an element of its own, so that a reader decodes
-only the frames it needs.
+the file does not say), `num_frames`, `height`, `width`. Each frame is an element of its own, and the table of frames
+says where its bytes are, so that a reader reads and decodes only the frames it needs.
 """
 
 import struct
@@ -19,16 +20,22 @@ import google_crc32c
 import numpy as np
 from tensorflow_datasets.proto import tf_example_pb2  # not where threads read: in several at once it deadlocks
 
-from vididi_jax.errors import UserError
-
 ENCODINGS = ('jpeg', 'raw')
 JPEG_QUALITY = 95
 MANIFEST = 'manifest.jsonl'
 PLAN = 'plan.json'
 INFO, FEATURES = 'dataset_info.json', 'features.json'  # TFDS's
 INCOMPLETE = 'incomplete'  # folder of a data set that is being written
-FORMAT = 3  # of the directory; part of the plan, so that a data set of another one is not taken for complete
-INDEX_COLUMNS = 4
+COUNTS = 'counts.json'
+FORMAT = 4  # of the directory; part of the plan, so that a data set of another one is not taken for complete
+VIDEO = np.dtype([  # an element of the index
+    ('shard', '<i4'), ('offset', '<i8'), ('length', '<i8'),  # the record: its place, and the bytes of its data
+    ('crc', '<u4'),  # masked crc32c of its data
+    ('line', '<i8'),  # where its line of the manifest begins, in bytes
+    ('label', '<i4'), ('frames', '<i4'), ('height', '<i4'), ('width', '<i4'),
+    ('first', '<i8'), ('frames_crc', '<u4'),  # its first element of the table of frames; masked crc32c of its elements
+])
+FRAME = np.dtype([('offset', '<i8'), ('length', '<i4'), ('crc', '<u4')])  # in the shard; masked crc32c of the bytes
 LABELS = 'label.labels.txt'  # TFDS's file of class names
 NO_LABEL = '.'  # what stands there for the label '', which TFDS does not read back
 HEADER, FOOTER = struct.Struct('<QI'), struct.Struct('<I')
@@ -91,6 +98,16 @@ def index_name(name: str, split: str) -> str:
     return f'{name}-{split}.index.npy'
 
 
+def frames_name(name: str, split: str) -> str:
+    """File name of a split's table of frames."""
+    return f'{name}-{split}.frames.npy'
+
+
+def is_large(name: str) -> bool:
+    """Whether a file of a data set has checksums of its parts elsewhere, so that opening need not read it."""
+    return is_shard(name) or name.endswith('.frames.npy')
+
+
 def encode_frame(frame: np.ndarray, encoding: str) -> bytes:
     """uint8 RGB (H, W, 3) -> bytes of a jpeg image, or the raw pixels."""
     if encoding == 'raw':
@@ -134,45 +151,39 @@ def serialise(frames: Sequence[bytes], encoding: str, fields: dict) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-class Record:
-    """A video of a data set: what is known of it, and its frames on demand.
+def locate_frames(data: bytes, frames: Sequence[bytes], start: int) -> np.ndarray:
+    """The elements of the table of frames of a record.
 
-    Attributes:
-      id, group: str. label: int. fps: float. num_frames, height, width: int.
-      place: where it was read, for messages.
+    Args:
+      data: of the record, from `serialise`.
+      frames: that it was made from.
+      start: where in the shard `data` begins.
+
+    Returns:
+      (len(frames),) `FRAME`.
     """
+    table, place = np.empty(len(frames), FRAME), 0
+    for i, frame in enumerate(frames):
+        place = data.index(frame, place)  # between two frames lie some bytes of framing
+        table[i] = start + place, len(frame), masked_crc(frame)
+        place += len(frame)
+    return table
 
-    def __init__(self, data: bytes, place: str = 'a record'):
-        """Any exception that it raises says that `data` is no record."""
-        feature = tf_example_pb2.Example.FromString(data).features.feature
-        self.id, self.group = (feature[name].bytes_list.value[0].decode() for name in ('id', 'group'))
-        self.label, self.num_frames, self.height, self.width = (
-            feature[name].int64_list.value[0] for name in ('label', 'num_frames', 'height', 'width'))
-        self.fps = feature['fps'].float_list.value[0]
-        self._raw = 'frames/value' in feature
-        self._frames = feature['frames/value' if self._raw else 'frames'].bytes_list.value
-        self.place = place
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Decode frames: (len(indices), height, width, 3) uint8 RGB; a frame asked for twice is decoded once.
+def decode_frame(data: bytes, encoding: str, out: np.ndarray) -> None:
+    """Bytes of an encoded frame -> uint8 RGB pixels in `out` (height, width, 3).
 
-        Raises:
-          UserError: one of them is no image of this size.
-        """
-        distinct, positions = np.unique(np.asarray(indices), return_inverse=True)
-        return np.stack([self._decode(int(i)) for i in distinct])[positions.ravel()]
-
-    def _decode(self, i: int) -> np.ndarray:
-        shape = self.height, self.width, 3
-        try:
-            pixels = np.frombuffer(self._frames[i], np.uint8)
-            frame = pixels.reshape(shape) if self._raw else cv2.imdecode(pixels, cv2.IMREAD_COLOR)
-            if np.shape(frame) != shape:
-                raise ValueError(f'it is no image of {self.height} x {self.width} pixels')
-            return frame if self._raw else cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-        except Exception as error:  # whatever a decoder makes of it
-            raise UserError(f'{self.place}: frame {i} of {self.id} cannot be decoded ({error}): delete the data set '
-                            'and prepare it again.') from error
+    Raises:
+      ValueError: they are no image of that size.
+    """
+    pixels = np.frombuffer(data, np.uint8)
+    if encoding == 'raw':
+        out[...] = pixels.reshape(out.shape)
+        return
+    frame = cv2.imdecode(pixels, cv2.IMREAD_COLOR_RGB)
+    if np.shape(frame) != out.shape:
+        raise ValueError(f'it is no image of {out.shape[0]} x {out.shape[1]} pixels')
+    out[...] = frame
 
 
 def parse_label_names(data: bytes) -> list[str]:

@@ -1,9 +1,8 @@
-"""Random access to the records of one split of a prepared data set."""
+"""Random access to the frames of the videos of one split of a prepared data set."""
 
 import hashlib
-import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from vididi_jax.data import checksums, records
+from vididi_jax.data.manifest import Manifest
 from vididi_jax.errors import UserError
 
 STATUSES = ('ok', 'missing', 'broken')
-ROW = {'id', 'path', 'label', 'group', 'split', 'frames', 'fps', 'width', 'height', 'status', 'reason'}
 
 
 def _parse_info(data: bytes) -> tuple[str, dict[str, list[int]]]:
@@ -27,24 +26,22 @@ def _parse_plan(data: bytes) -> dict:
     plan = json.loads(data)
     if plan['format'] != records.FORMAT:
         raise ValueError(f'its format is {plan["format"]}, and {records.FORMAT} is read')
+    if plan['encoding'] not in records.ENCODINGS:
+        raise ValueError(f'its encoding is {plan["encoding"]!r}')
     return {**plan, 'options': dict(plan['options']), 'files': dict(plan['files'])}
 
 
-def _parse_manifest(data: bytes) -> list[dict]:
-    rows = [json.loads(line) for line in data.splitlines()]
-    for number, row in enumerate(rows, 1):
-        whole = set(row) == ROW and row['status'] in STATUSES
-        if not whole or (row['status'] == 'ok' and min(row['frames'], row['height'], row['width']) < 1):
-            raise ValueError(f'line {number} is no row of a video')
-    return rows
+def _parse_counts(data: bytes) -> dict[str, dict[str, int]]:
+    counts = json.loads(data)
+    for split, found in counts.items():
+        if set(found) != {'listed', *STATUSES} or found['listed'] != sum(int(found[status]) for status in STATUSES):
+            raise ValueError(f'the numbers of split {split!r} do not add up')
+    return counts
 
 
-def _parse_index(data: bytes) -> np.ndarray:
-    index = np.load(io.BytesIO(data))
-    if index.dtype != np.int64 or index.ndim != 2 or index.shape[1] != records.INDEX_COLUMNS:
-        raise ValueError(f'it is of {index.dtype} and shape {index.shape}, not of int64 and (records, '
-                         f'{records.INDEX_COLUMNS})')
-    return index
+def _check_rows(array: np.ndarray, dtype: np.dtype) -> None:
+    if array.dtype != dtype or array.ndim != 1:
+        raise ValueError(f'it is of {array.dtype} and shape {array.shape}, not (records,) of {dtype}')
 
 
 def _shard_names(name: str, split: str, lengths: list[int]) -> list[str]:
@@ -53,24 +50,53 @@ def _shard_names(name: str, split: str, lengths: list[int]) -> list[str]:
 
 def _expected(name: str, splits: dict[str, list[int]], plan: dict) -> set[str]:
     """The files that a data set cannot be without."""
-    return {records.PLAN, records.MANIFEST, records.INFO, records.FEATURES, records.LABELS, *plan['files'],
-            *(records.index_name(name, split) for split in splits),
+    return {records.PLAN, records.MANIFEST, records.COUNTS, records.INFO, records.FEATURES, records.LABELS,
+            *plan['files'], *(named(name, split) for split in splits for named in (records.index_name,
+                                                                                   records.frames_name)),
             *(shard for split, lengths in splits.items() for shard in _shard_names(name, split, lengths))}
 
 
-def _parse(directory: Path, contents: dict[str, bytes], name: str, function: Callable[[bytes], Any]) -> Any:
-    """`function` of the content of a file; `UserError` if it is not listed, or is not what its reader expects."""
-    if name not in contents:
-        raise UserError(f'{directory} has no {name} of its own: {checksums.REPAIR}.')
+def _parse(path: Path, function: Callable[..., Any], *arguments) -> Any:
+    """`function` of a file or its content; `UserError` if that is not what its reader expects."""
     try:
-        return function(contents[name])
+        return function(*arguments)
     except Exception as error:  # whatever a parser raises
-        raise UserError(f'{directory / name} cannot be read ({type(error).__name__}: {error}): delete the data set and '
-                        'prepare it again.') from error
+        raise UserError(f'{path} cannot be read ({type(error).__name__}: {error}): delete the data set and prepare it '
+                        'again.') from error
+
+
+class Record:
+    """A video of a data set: what is known of it, and its frames on demand.
+
+    Attributes:
+      row: its row of the manifest.
+      label, num_frames, height, width: int.
+    """
+
+    def __init__(self, source: 'RecordSource', number: int):
+        self._source, self._number = source, number
+        self.label, self.num_frames, self.height, self.width = (
+            int(source.index[name][number]) for name in ('label', 'frames', 'height', 'width'))
+
+    @property
+    def row(self) -> dict:
+        return self._source.rows[self._number]
+
+    def frames(self, indices: Sequence[int]) -> np.ndarray:
+        """Decode frames: (len(indices), height, width, 3) uint8 RGB.
+
+        Raises:
+          UserError: bytes that are not those that were written, or no image of this size.
+        """
+        out = np.empty((len(indices), self.height, self.width, 3), np.uint8)
+        self._source.read_frames(self._number, indices, out)
+        return out
 
 
 class RecordSource:
     """The videos of a split: `source[i]` is a `Record`. Can be pickled and sent to worker processes.
+
+    What is known of all videos lies in columns that are mapped into memory, not read; a worker maps the same files.
 
     Attributes:
       directory: pathlib.Path of the data set.
@@ -78,16 +104,17 @@ class RecordSource:
       name: of the data set.
       files: the names of all its files.
       official_split: the number of the official split that it was prepared from; None where there is no such thing.
+      encoding: of the frames, 'jpeg' or 'raw'.
       label_names: class names, in order of the label numbers.
-      rows: the manifest's rows of the videos of this split, in record order.
+      rows: the manifest's rows of the videos of this split, in record order; each is parsed when it is asked for.
       counts: how many videos of the split are 'listed', and 'ok', 'missing' and 'broken' of them.
       shards: the paths of the split's shards.
-      index: (N, 4) int64, see `records`.
+      index: (N,) `records.VIDEO`.
       fingerprint: hash of what every file holds, and of nothing that says where files lie: changes when the data does.
     """
 
     def __init__(self, directory: str | Path, split: str):
-        """Open a split. All files but the shards are held against their checksums, and shards against their sizes.
+        """Open a split. All files but the large ones are held against their checksums, those against their sizes.
 
         Raises:
           UserError: no data set there, no such split, a file that is missing or damaged or does not fit the others.
@@ -95,12 +122,12 @@ class RecordSource:
         self.directory, self.split = Path(directory), split
         if not str(directory):
             raise UserError('no data directory is given: set --config.data.dir to what data_prep wrote.')
-        sums, contents = checksums.read_files(self.directory)
+        sums = checksums.read_sums(self.directory)
         self.files = frozenset(sums)
 
-        parse = partial(_parse, self.directory, contents)
+        parse = partial(self._parse_content, sums)
         plan = parse(records.PLAN, _parse_plan)
-        self.official_split = plan['options'].get('official_split')
+        self.encoding, self.official_split = plan['encoding'], plan['options'].get('official_split')
         self.name, splits = parse(records.INFO, _parse_info)
         if split not in splits:
             raise UserError(f'{directory} has no split {split!r}: it has {", ".join(splits)}.')
@@ -108,27 +135,63 @@ class RecordSource:
         unlisted = sorted(_expected(self.name, splits, plan) - self.files)
         if unlisted:
             raise UserError(f'{self.directory / checksums.NAME} does not list {unlisted[0]}: {checksums.REPAIR}.')
+        counts = parse(records.COUNTS, _parse_counts)
+        if split not in counts:
+            raise UserError(f'{self.directory / records.COUNTS} has no split {split!r}: {checksums.REPAIR}.')
+        self.counts = counts[split]
+        for name in sorted(self.files - {records.PLAN, records.INFO, records.LABELS, records.COUNTS}):
+            if not records.is_large(name):
+                checksums.check(self.directory / name, sums[name])
         self.shards = [self.directory / name for name in _shard_names(self.name, split, splits[split])]
-        self.index = parse(records.index_name(self.name, split), _parse_index)
-        listed = [row for row in parse(records.MANIFEST, _parse_manifest) if row['split'] == split]
-        self.rows = [row for row in listed if row['status'] == 'ok']
-        self.counts = {'listed': len(listed), **{
-            status: sum(row['status'] == status for row in listed) for status in STATUSES}}
+        self._map()
         self._check_shards(splits[split])
-        about = {name: sums[name] for name in contents}  # the index has checksums of all records
+        # The index has checksums of the large ones.
+        about = {name: sums[name] for name in self.files if not records.is_large(name)}
         about[records.PLAN] = {**plan, 'root': ''}  # that is where the videos were
         self.fingerprint = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
+    def _parse_content(self, sums: dict[str, str], name: str, function: Callable[[bytes], Any]) -> Any:
+        if name not in sums:
+            raise UserError(f'{self.directory} has no {name} of its own: {checksums.REPAIR}.')
+        path = self.directory / name
+        return _parse(path, function, checksums.read(path, sums[name]))
+
+    def _map(self) -> None:
+        """Open the columns, here or in a worker."""
+        path = self.directory / records.index_name(self.name, self.split)
+        self.index = _parse(path, partial(np.load, mmap_mode='r'), path)
+        _parse(path, _check_rows, self.index, records.VIDEO)
+        self._frames = self.directory / records.frames_name(self.name, self.split)
+        table = _parse(self._frames, partial(np.load, mmap_mode='r'), self._frames)
+        _parse(self._frames, _check_rows, table, records.FRAME)
+        self._frames_start, self._frames_count = getattr(table, 'offset', 0), len(table)
+        self.rows = Manifest(self.directory / records.MANIFEST, self.index, self.label_names)
+
+    def __getstate__(self) -> dict:
+        mapped = ('index', 'rows', 'labels', 'ids', 'groups')
+        return {name: value for name, value in self.__dict__.items() if name not in mapped}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._map()
+
     def _check_shards(self, lengths: list[int]) -> None:
-        """Manifest, index and description have the same records, and the shards are as large as these."""
-        of_shard, starts, sizes = self.index[:, 0], self.index[:, 1], records.record_size(self.index[:, 2])
+        """Counts, index, table of frames and description have the same records; the shards are as large as these."""
+        index = self.index
+        of_shard, ends = index['shard'], np.zeros(len(lengths), np.int64)
         counts = np.bincount(of_shard[(0 <= of_shard) & (of_shard < len(lengths))], minlength=len(lengths))
-        if counts.tolist() != lengths or len(self.index) != sum(lengths) or len(self.rows) != len(self.index):
-            raise UserError(f'{self.directory} lists {len(self.rows):,} videos of split {self.split!r} in '
-                            f'{records.MANIFEST}, {len(self.index):,} in the index and {sum(lengths):,} in '
+        if counts.tolist() != lengths or len(index) != sum(lengths) or self.counts['ok'] != len(index):
+            raise UserError(f'{self.directory} lists {self.counts["ok"]:,} videos of split {self.split!r} in '
+                            f'{records.COUNTS}, {len(index):,} in the index and {sum(lengths):,} in '
                             f'{records.INFO}, or in other shards: delete the data set and prepare it again.')
-        ends = np.zeros(len(lengths), np.int64)
-        np.maximum.at(ends, of_shard, starts + sizes)
+        first = np.cumsum(index['frames'], dtype=np.int64)
+        wrong = ((index['first'] != first - index['frames']) | (index['label'] < 0)
+                 | (index['label'] >= len(self.label_names)) | (index['offset'] < 0) | (index['length'] < 0)
+                 | (np.minimum(np.minimum(index['frames'], index['height']), index['width']) < 1))
+        if wrong.any() or self._frames_count != (first[-1] if len(first) else 0):
+            raise UserError(f'{self.directory}: the index of split {self.split!r} does not fit the labels or '
+                            f'{self._frames.name}: delete the data set and prepare it again.')
+        np.maximum.at(ends, of_shard, index['offset'] + records.record_size(index['length']))
         for path, expected in zip(self.shards, ends.tolist(), strict=True):
             actual = path.stat().st_size if path.is_file() else None
             if actual != expected:
@@ -138,11 +201,23 @@ class RecordSource:
     def __len__(self) -> int:
         return len(self.index)
 
+    def __getitem__(self, i: int) -> Record:
+        return Record(self, range(len(self))[i])
+
+    @property
+    def num_frames(self) -> np.ndarray:
+        """(N,) frames of the videos."""
+        return self.index['frames']
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(N, 2) heights and widths of the videos."""
+        return np.stack([self.index['height'], self.index['width']], 1)
+
     @cached_property
     def labels(self) -> np.ndarray:
         """(N,) class numbers."""
-        number = {name: i for i, name in enumerate(self.label_names)}
-        return np.array([number[row['label']] for row in self.rows], np.int64)
+        return self.index['label'].astype(np.int64)
 
     @cached_property
     def ids(self) -> np.ndarray:
@@ -154,28 +229,73 @@ class RecordSource:
         """(N,) names of the groups, as objects; a video without one stands for itself."""
         return np.array([row['group'] or row['id'] for row in self.rows], object)
 
-    def __getitem__(self, i: int) -> records.Record:
-        """Raises `UserError` if the record's checksum is wrong, or not the one of the index, or it is another video."""
-        shard, offset, length, crc = (int(value) for value in self.index[i])
-        place = f'{self.shards[shard]}, offset {offset}'
+    def read_frames(self, i: int, indices: Sequence[int], out: np.ndarray) -> None:
+        """Decode frames of video i into `out` (len(indices), height, width, 3) uint8; one asked for twice once.
+
+        The table of frames is read, and the bytes of these frames: nothing else of the record. The table is held
+        against the checksum that the index has, the frames against those of the table.
+
+        Raises:
+          UserError: bytes that are not those that were written, or no image of this size.
+        """
+        shard = self.shards[self.index['shard'][i]]
+        place, known = str(shard), {}
         try:
-            with self.shards[shard].open('rb') as file:  # a large set has more shards than a process may hold open
-                file.seek(offset)
-                framed = file.read(records.record_size(length))
-            data = records.read_record(framed)
-            if records.data_crc(framed) != crc:
-                raise ValueError('the record is not the one that the index was written for')
-            record = records.Record(data, place)
-            found = record.id, self.label_names[record.label], record.num_frames, record.height, record.width
-            if found != tuple(self.rows[i][key] for key in ('id', 'label', 'frames', 'height', 'width')):
-                raise ValueError(f'the record is of another video than {records.MANIFEST} has')
-        except Exception as error:  # also whatever a parser raises
+            table = self.frame_table(i)
+            # Opened anew each time: a large set has more shards than a process may hold open.
+            with shard.open('rb', buffering=0) as file:
+                for position, frame in enumerate(indices):
+                    if frame in known:
+                        out[position] = out[known[frame]]
+                        continue
+                    known[frame] = position
+                    offset, length, crc = table[frame].item()
+                    place = f'{shard}, offset {offset}'
+                    file.seek(offset)
+                    data = file.read(length)
+                    if records.masked_crc(data) != crc:
+                        raise ValueError(f'the checksum of frame {frame} is wrong')
+                    records.decode_frame(data, self.encoding, out[position])
+        except Exception as error:  # also whatever a decoder makes of it
             raise UserError(f'{place}: {error}; run `python -m data_prep verify {self.directory}`.') from error
-        return record
+
+    def frame_table(self, i: int) -> np.ndarray:
+        """(num_frames,) `records.FRAME` of video i, read: of a large set, pages that are mapped would fill the memory.
+
+        Raises:
+          ValueError: they are not those that were written.
+        """
+        video = self.index[i]
+        count, size = int(video['frames']), records.FRAME.itemsize
+        with self._frames.open('rb', buffering=0) as file:
+            file.seek(self._frames_start + int(video['first']) * size)
+            data = file.read(count * size)
+        if records.masked_crc(data) != video['frames_crc']:
+            raise ValueError(f'the checksum of its frames in {self._frames.name} is wrong')
+        return np.frombuffer(data, records.FRAME)
+
+    def read_record(self, i: int) -> bytes:
+        """All of a record's data, a serialised tf.train.Example; raises `UserError` if its checksums are wrong."""
+        video, shard = self.index[i], self.shards[self.index['shard'][i]]
+        offset = int(video['offset'])
+        try:
+            with shard.open('rb') as file:
+                file.seek(offset)
+                framed = file.read(records.record_size(int(video['length'])))
+            data = records.read_record(framed)
+            if records.data_crc(framed) != video['crc']:
+                raise ValueError('the record is not the one that the index was written for')
+        except (OSError, ValueError) as error:
+            raise UserError(f'{shard}, offset {offset}: {error}; run `python -m data_prep verify {self.directory}`.'
+                            ) from error
+        return data
 
 
 def open_splits(directory: Path) -> list[RecordSource]:
     """All splits of a data set; raises as `RecordSource`."""
-    _, contents = checksums.read_files(directory)
-    _, splits = _parse(directory, contents, records.INFO, _parse_info)
+    sums = checksums.read_sums(directory)
+    path = directory / records.INFO
+    if records.INFO not in sums:
+        raise UserError(f'{directory} has no {records.INFO} of its own: {checksums.REPAIR}.')
+    _, splits = _parse(path, _parse_info, checksums.read(path, sums[records.INFO]))
     return [RecordSource(directory, split) for split in splits]

@@ -82,7 +82,7 @@ def open_keyframes(source, kind: str = ava.ANNOTATIONS) -> Keyframes:
             raise UserError(f'{source.directory / name} is no file of the data set, so it is none for detection: '
                             'prepare one with `python -m data_prep ava` or `motion --boxes`.')
     boxes = ava.read_boxes(path, detected=kind == ava.DETECTOR)
-    ids = [row['id'] for row in source.rows]
+    ids = source.ids.tolist()
     listed = {ava.keyframe_id(*key) for key in boxes.keyframes}
     unlisted = [name for name in ids if name not in listed]
     if kind == ava.ANNOTATIONS and unlisted:

@@ -92,7 +92,8 @@ def open_detection(config, workdir: str) -> Detection:
     data = Fold(f'{sources[0].name}/{settings.train}-{settings.test}', *map(whole, sources))
     check_apart(data)
     needed = centre_frames_needed(settings.frames, settings.stride)
-    short = [row['id'] for side in (data.train, data.test) for row in side.rows if row['frames'] < needed]
+    short = [side.source.rows[i]['id'] for side in (data.train, data.test) for i in side.videos
+             if side.source.num_frames[i] < needed]
     if short:
         raise UserError(f'{len(short):,} records (the first: {short[0]}) have fewer than the {needed} frames that a '
                         'clip around the keyframe needs: lower eval.frames or eval.stride, or prepare longer records.')
@@ -203,7 +204,7 @@ def judge(detection: Detection, found: dict[str, np.ndarray], names: dict[int, s
     """Write, judge and show what `probabilities` found, for classes `names`, after `steps` of training."""
     source = detection.data.test.source
     counting = ava.EVALUATED_LABEL_MAP if ava.EVALUATED_LABEL_MAP in source.files else ava.LABEL_MAP
-    ids = [row['id'] for row in source.rows]
+    ids = source.ids.tolist()
     judged = {}
     detection.folder.mkdir(parents=True, exist_ok=True)
     for kind, scores in found.items():

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vididi_jax.data.clips import check_stride, different_clips, frames_spanned, usable_videos
+from vididi_jax.data.manifest import Picked
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 
@@ -17,9 +18,9 @@ class Side(NamedTuple):
     videos: np.ndarray
 
     @property
-    def rows(self) -> list[dict]:
-        """The manifest's rows."""
-        return [self.source.rows[i] for i in self.videos]
+    def rows(self) -> Picked:
+        """The manifest's rows, each parsed when it is asked for."""
+        return Picked(self.source.rows, self.videos)
 
     @property
     def labels(self) -> np.ndarray:
@@ -37,11 +38,14 @@ class Side(NamedTuple):
         'looped' are used, their clips run on from the start; 'dropped' are not. 'clips_per_video': how many of the
         evenly spaced clips of a video differ, the mean over those used.
         """
-        short = sum(row['frames'] < frames_spanned(settings.frames, settings.stride) for row in self.rows)
-        different = [different_clips(row['frames'], clips=settings.clips, length=settings.frames,
-                                     stride=settings.stride) for row in self.rows]
+        frames = self.source.num_frames[self.videos]
+        short = int((frames < frames_spanned(settings.frames, settings.stride)).sum())
+        lengths, times = np.unique(frames, return_counts=True)
+        different = [different_clips(int(n), clips=settings.clips, length=settings.frames, stride=settings.stride)
+                     for n in lengths]
         return {**self.source.counts, 'videos': len(self.videos), 'looped': short,
-                'dropped': len(self.source) - len(self.videos), 'clips_per_video': float(np.mean(different))}
+                'dropped': len(self.source) - len(self.videos),
+                'clips_per_video': float(np.average(different, weights=times))}
 
 
 class Fold(NamedTuple):
@@ -150,7 +154,7 @@ def whole(source: RecordSource) -> Side:
 
 def usable(source: RecordSource, settings) -> Side:
     """Its videos under the policy `settings.short_video` for those that are shorter than a clip; raises `UserError`."""
-    frames = np.array([row['frames'] for row in source.rows])
+    frames = source.num_frames
     check_stride(frames, settings.stride, 'eval.stride')
     try:
         return Side(source, usable_videos(

@@ -132,7 +132,7 @@ def videos_of(training: ml_collections.ConfigDict | None) -> set[tuple] | None:
         source = RecordSource(training.data.dir, training.data.get('split', ''))  # the run of a fold has no split
     except UserError:
         return None
-    return {(source.name, row['id'], row['frames']) for row in source.rows}
+    return {(source.name, *video) for video in zip(source.ids, source.num_frames.tolist(), strict=True)}
 
 
 def seen_in_training(evaluation: Evaluation) -> int | None:
@@ -143,8 +143,9 @@ def seen_in_training(evaluation: Evaluation) -> int | None:
     untrained = evaluation.config.eval.untrained
     runs = [] if untrained and evaluation.fine_tunes else lineage(evaluation.training)[int(untrained):]
     known = [videos_of(run) for run in runs]
-    tested = {(fold.test.source.name, row['id'], row['frames'])
-              for fold in evaluation.protocol.folds for row in fold.test.rows}
+    tests = [fold.test for fold in evaluation.protocol.folds]
+    tested = {(test.source.name, test.source.ids[i], int(test.source.num_frames[i]))
+              for test in tests for i in test.videos}
     found = len(tested.intersection(set().union(*(videos for videos in known if videos))))
     return None if not found and None in known else found
 

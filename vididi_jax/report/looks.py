@@ -29,12 +29,11 @@ def _clips(evidence: Evidence, chosen: np.ndarray) -> tuple[jax.Array, jax.Array
     """The middle clips of test videos, normalised, and the same in [0, 1]."""
     evaluation, test = evidence.evaluation, evidence.fold.test
     clip, augment = evaluation.training.clip, evaluation.encoder.augment
-    shape = pipeline.canvas(test.source)
-    examples = [pipeline.load_clips(test.source, int(record), clip_indices.even_clips(
-        test.source.rows[record]['frames'], clips=1, length=max(2, clip.frames), stride=clip.stride), shape)
-        for record in test.videos[chosen]]
-    pixels = centre_crop(jnp.concatenate([example['clips'] for example in examples]),
-                         jnp.stack([example['size'] for example in examples]), augment)
+    videos = test.videos[chosen]
+    batch = pipeline.load_whole(test.source, videos, np.stack([clip_indices.even_clips(
+        int(frames), clips=1, length=max(2, clip.frames), stride=clip.stride)
+        for frames in test.source.num_frames[videos]]))
+    pixels = centre_crop(jnp.asarray(batch['clips'][:, 0]), jnp.asarray(batch['size']), augment)
     return pixels, jnp.clip(pixels * jnp.array(augment.std) + jnp.array(augment.mean), 0, 1)
 
 

@@ -28,15 +28,14 @@ def visible(clip: np.ndarray, order: int, spec: Augmentation) -> np.ndarray:
 def views_section(training, directory: str, clips: Clips) -> str:
     """Some videos of the training split, augmented with the run's seed; raises `UserError` if the data are absent."""
     source, spec = RecordSource(directory, training.data.split), Augmentation(**training.augment)
-    count, shape = min(VIDEOS, len(source)), pipeline.canvas(source)
-    pairs = [pipeline.load_clips(source, record, clip_indices.sample_clip_pair(
-        np.random.default_rng((training.seed, record)), source.rows[record]['frames'], length=training.clip.frames,
-        stride=training.clip.stride, placement=training.clip.placement), shape) for record in range(count)]
-    sizes = jnp.stack([pair['size'] for pair in pairs])
+    count = min(VIDEOS, len(source))
+    batch = pipeline.load_whole(source, np.arange(count), np.stack([clip_indices.sample_clip_pair(
+        np.random.default_rng((training.seed, record)), int(source.num_frames[record]), length=training.clip.frames,
+        stride=training.clip.stride, placement=training.clip.placement) for record in range(count)]))
     orders = range(min(3, training.clip.frames))
     figures = []
     views = [augment(jax.random.fold_in(jax.random.key(training.seed), view),
-                     jnp.stack([pair['clips'][view] for pair in pairs]), sizes, spec) for view in (0, 1)]
+                     jnp.asarray(batch['clips'][:, view]), jnp.asarray(batch['size']), spec) for view in (0, 1)]
     for video in range(count):
         for number, view in enumerate(views):
             for order in orders:

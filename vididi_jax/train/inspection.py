@@ -77,7 +77,8 @@ def run(config, workdir: str | None) -> None:
     for phase in range(len(plan.schedule.phases)):
         print(f'  phase {phase}: {schedules.describe_phase(plan.schedule, phase)}')
     first = plan.source[int(plan.videos[0])]
-    print(f'\nrecord: {first.num_frames} frames of {first.height}x{first.width}, label {first.label}, id {first.id!r}')
+    print(f'\nrecord: {first.num_frames} frames of {first.height}x{first.width}, label {first.label}, id '
+          f'{first.row["id"]!r}')
     print(f'batch: clips uint8 ({config.batch_size}, 2, {plan.frames}, height, width, 3), '
           f'views ({config.batch_size}, {frames} or fewer, {size}, {size}, 3)')
 

@@ -55,10 +55,9 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
     source = RecordSource(config.data.dir, config.data.split)
     frames = frames_to_read(config.clip.frames, schedule.max_order, config.clip.length)
     needed = clips.frames_needed(frames, config.clip.stride, config.clip.placement)
-    Augmentation(**config.augment).check_frames(*([row[side] for row in source.rows] for side in ('height', 'width')))
-    num_frames = np.array([row['frames'] for row in source.rows])
-    clips.check_stride(num_frames, config.clip.stride, 'clip.stride')
-    videos = clips.usable_videos(num_frames, needed, config.clip.short_video)
+    Augmentation(**config.augment).check_frames(*source.sizes.T)
+    clips.check_stride(source.num_frames, config.clip.stride, 'clip.stride')
+    videos = clips.usable_videos(source.num_frames, needed, config.clip.short_video)
     steps = loop.steps_per_epoch(config, len(videos), f'split {config.data.split!r} of {config.data.dir}')
     return Plan(schedule, orders_key, source, videos, frames, steps, steps * config.epochs)
 
@@ -67,7 +66,7 @@ def describe(plan: Plan, config: ml_collections.ConfigDict, mesh: jax.sharding.M
     """One line on the data and one on the run."""
     counts, platform = plan.source.counts, meshes.platform(mesh)
     needed = clips.frames_needed(plan.frames, config.clip.stride, config.clip.placement)
-    short = sum(row['frames'] < needed for row in plan.source.rows)
+    short = int((plan.source.num_frames < needed).sum())
     return (
         f'data: {len(plan.videos):,} videos used of {counts["listed"]:,} listed in split {config.data.split!r} of '
         f'{plan.source.name} ({counts["missing"]:,} missing, {counts["broken"]:,} broken; {short:,} shorter than '

@@ -60,7 +60,7 @@ def supervised_task(
     """
     meshes.check_batch_size(config.batch_size, mesh)
     spec = Augmentation(**config.augment)
-    spec.check_frames(*([source.rows[i][name] for i in videos] for name in ('height', 'width')))
+    spec.check_frames(*source.sizes[videos].T)
     steps = loop.steps_per_epoch(config, len(videos), f'the training part of {name}')
     rate = step_rate(config, steps)
     optimizer = sgd(rate, **{name: config.optimizer[name] for name in ('momentum', 'weight_decay', 'clip_norm')},
