@@ -18,7 +18,7 @@ from tests.data_prep.videos import ramp, write_video
 from tests.data_sets import edit_rows
 from tests.train.test_step import Flat
 from vididi_jax import config as configs
-from vididi_jax.data.source import ROW
+from vididi_jax.data.manifest import ROW
 from vididi_jax.errors import UserError
 from vididi_jax.flags import choose_task
 from vididi_jax.schedule import SCHEDULES, Schedule, resolve

@@ -108,7 +108,7 @@ def test_the_data_set_has_a_clip_for_each_keyframe(command, tmp_path, capsys):
     out = tmp_path / 'out'
     train, test = (RecordSource(out, split) for split in ('train', 'test'))
     assert [row['id'] for row in train.rows] == ['slow,0903', 'slow,0905']
-    assert train.rows[0]['group'] == train[0].group == 'slow' and train[0].fps == 10
+    assert train.rows[0]['group'] == 'slow' and train.rows[0]['fps'] == 10
     pixels = train[0].frames(range(8)).astype(float)
     np.testing.assert_array_equal(read_numbers(pixels), np.floor((3 + (np.arange(8) - 4) / 10) * 25 + 0.02))
     assert [row['id'] for row in test.rows] == ['fast,0904'] and test.counts['broken'] == 1

@@ -86,7 +86,7 @@ def test_the_data_set_is_ava_s_form(data):
         source = RecordSource(data, split)
         assert source.name == 'motion_boxes' and len(source) == count
         record = source[3]
-        assert record.id == f'motion_{split}_00003,0902' and record.group == f'motion_{split}_00003'
+        assert record.row['id'] == f'motion_{split}_00003,0902' and record.row['group'] == f'motion_{split}_00003'
         scene = motion_boxes.draw_scene(0, split, 3, 24, 64)
         np.testing.assert_array_equal(
             record.frames(range(24)), motion.paint(scene.background, scene.sprites, scene.tint))
