@@ -21,6 +21,9 @@ and predictor must be wide. Seed 0, R@1 of V, dV and joined, and the effective r
         6.4              20      0.9                (1024, 512)  38.1  54.7    47.5   5.4
         4.8              30      0.9                 (512, 256)  20.1  43.4    34.2   2.5
        12.8              20      0.9                 (512, 256)  stopped at half, collapsed  1.1
+
+Weight decay keeps more directions alive. This recipe with --config.optimizer.weight_decay=0.001: 59.6, 62.5, 63.7 and
+rank 11.3; with 0.01: 56.8, 60.0, 60.5 and 12.0 (seed 0 alone).
 """
 
 from configs import default, motion_vicreg
