@@ -113,6 +113,9 @@ def test_rare_shapes_do_not_enlarge_every_batch(sizes, expected):
     everyone = np.arange(len(source.sizes))
     assert pipeline.bounded_canvas(source, everyone) == expected
     assert pipeline.canvas(source) == tuple(source.sizes.max(0))
+    left_out = sum(count for count, size in sizes if (np.array(size) > expected).any())
+    assert pipeline.describe_partly_seen(source, everyone) == (
+        f'; {left_out} larger than {expected[0]}x{expected[1]}, seen in part' if left_out else '')
 
 
 def test_clips_around_the_middle_frame_in_training_and_in_evaluation(source):

@@ -31,7 +31,7 @@ CONFIGS = ('motion_vicreg', 'motion_byol', 'ucf101_simclr', 'retrieval', 'linear
            'motion_detection')
 NONSENSE = (math.nan, math.inf, -math.inf, -1e30, 1e30, -10**9, 10**12, None, [], {}, (math.nan,), ('a', 'b'), 'a\0b',
             'x' * 5000, (0,) * 200, object(), b'bytes', {'a': 1}, 1j, '\n', ((),), (None, 1))
-PATHS = ('../../x', '/tmp/x', '.', '..', 'cache', 'a/b', '', ' ', '-x', 'a\nb')
+PATHS = ('../../x', '/absolute/x', '.', '..', 'cache', 'a/b', '', ' ', '-x', 'a\nb')
 FILES = {  # broken config files, derived from configs/motion_vicreg.py
     'syntax': 'def get_config(:', 'indentation': 'def get_config():\n  x = 1\n    y', 'nothing': '', 'text': 'nonsense',
     'undefined': 'def get_config():\n    return nope', 'none': 'def get_config():\n    pass',

@@ -32,6 +32,13 @@ def bounded_canvas(source: RecordSource, videos: np.ndarray) -> tuple[int, int]:
     return (height, width) if largest[0] * largest[1] > WORTH * height * width else largest
 
 
+def describe_partly_seen(source: RecordSource, videos: np.ndarray) -> str:
+    """'; 3 larger than 128x171, seen in part' where `bounded_canvas` leaves videos out, else ''."""
+    height, width = bounded_canvas(source, videos)
+    count = int((source.sizes[videos] > (height, width)).any(1).sum())
+    return f'; {count:,} larger than {height}x{width}, seen in part' if count else ''
+
+
 def load_clips(
     source: RecordSource, records: np.ndarray, indices: np.ndarray, corners: np.ndarray, shape: tuple[int, int],
 ) -> dict[str, np.ndarray]:

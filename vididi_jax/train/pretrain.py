@@ -70,7 +70,7 @@ def describe(plan: Plan, config: ml_collections.ConfigDict, mesh: jax.sharding.M
     return (
         f'data: {len(plan.videos):,} videos used of {counts["listed"]:,} listed in split {config.data.split!r} of '
         f'{plan.source.name} ({counts["missing"]:,} missing, {counts["broken"]:,} broken; {short:,} shorter than '
-        f'{needed} frames: {config.clip.short_video})\n'
+        f'{needed} frames: {config.clip.short_video}{pipeline.describe_partly_seen(plan.source, plan.videos)})\n'
         f'run: {config.epochs} epochs x {plan.steps_per_epoch} steps of {config.batch_size} videos on '
         f'{mesh.size} {platform} device(s), {config.model.name} of width {config.model.width} in '
         f'{compute_dtype(config.model, platform)}, schedule {config.schedule}, seed {config.seed}'
