@@ -24,6 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from vididi_jax.train.metric_writer import read_metrics, without_times  # noqa: E402
+
 SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGKILL
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}
 PATIENCE = 10  # seconds
@@ -116,7 +118,7 @@ def outcome(workdir: Path) -> dict:
     batches = {}
     for step, videos in rows(workdir, 'batches.jsonl'):
         batches.setdefault(step, []).append(videos)
-    return {'step': last, 'arrays': meta['checksums'], 'metrics': (workdir / 'metrics.jsonl').read_text(),
+    return {'step': last, 'arrays': meta['checksums'], 'metrics': without_times(read_metrics(workdir)),
             'batches': {step: tries[0] for step, tries in batches.items()},
             'repeated batches equal': all(each == tries[0] for tries in batches.values() for each in tries)}
 

@@ -22,7 +22,7 @@ from vididi_jax.train import loop, pretrain
 from vididi_jax.train.checkpoint import Checkpoints, load_encoder_variables
 from vididi_jax.train.debug import load_bundle
 from vididi_jax.train.mesh import make_mesh
-from vididi_jax.train.metric_writer import read_metrics
+from vididi_jax.train.metric_writer import read_metrics, without_times
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.run import workdir_config
 from vididi_jax.train.state import build_networks, make_init
@@ -49,6 +49,7 @@ def test_a_run_leaves_checkpoints_metrics_and_config(finished, tiny_config, caps
     assert json.loads((workdir / 'config.json').read_text()) == to_dict(tiny_config)
     assert any((workdir / 'tensorboard').iterdir())
     assert all(np.isfinite([row['loss'], row['gradient_norm']]).all() for row in rows)
+    assert all(0 <= row['data_wait'] <= 1 for row in rows)
 
 
 def test_running_a_finished_run_again_changes_nothing(finished, tiny_config, capsys):
@@ -77,7 +78,7 @@ def test_a_stopped_and_killed_run_ends_as_one_that_never_stopped(finished, tiny_
     assert len(read_metrics(workdir)) < 24
     state = pretrain.run(tiny_config, str(workdir))
     jax.tree.map(np.testing.assert_array_equal, state, finished[1])
-    assert (workdir / 'metrics.jsonl').read_text() == (finished[0] / 'metrics.jsonl').read_text()
+    assert without_times(read_metrics(workdir)) == without_times(read_metrics(finished[0]))
 
 
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(finished, tiny_config, tmp_path, caplog, capsys):
@@ -129,7 +130,7 @@ def test_epochs_may_be_raised_and_nothing_else(finished, tiny_config, tmp_path):
 def test_a_workdir_without_checkpoint_starts_afresh(tiny_config, tmp_path, finished):
     (tmp_path / 'metrics.jsonl').write_text('{"step": 2, "loss": 1.0}\n{"step": 3, "lo')
     state = pretrain.run(tiny_config, str(tmp_path))
-    assert (tmp_path / 'metrics.jsonl').read_text() == (finished[0] / 'metrics.jsonl').read_text()
+    assert without_times(read_metrics(tmp_path)) == without_times(read_metrics(finished[0]))
     jax.tree.map(np.testing.assert_array_equal, state, finished[1])
 
 
@@ -254,6 +255,27 @@ def test_metrics_are_written_every_so_many_steps_or_never(tiny_config, tmp_path,
         tiny_config.log.every_steps = every
         pretrain.run(tiny_config, str(tmp_path / str(every)))
         assert [row['step'] for row in read_metrics(tmp_path / str(every))] == steps
+
+
+def test_a_run_that_waits_for_data_says_so(tiny_config, tmp_path, monkeypatch, capsys):
+    """Steps that cost nothing, batches that take 20 ms or nothing; the steps then take 20 ms."""
+    metrics, make_task = {'loss': np.float32(1), 'finite': np.bool_(True)}, pretrain.make_task
+    tiny_config.health.every_cycles, tiny_config.epochs = 0, 3
+    for name, read, compute in (('slow data', 0.02, 0), ('slow steps', 0, 0.02)):
+        def step(state, *_, seconds=compute):
+            time.sleep(seconds)
+            return state, metrics
+
+        def complete(batch, seconds=read):
+            time.sleep(seconds)
+            return batch
+
+        monkeypatch.setattr(pretrain, 'make_task', lambda *config, step=step, complete=complete: make_task(
+            *config)._replace(step=step, complete=complete))
+        pretrain.run(tiny_config, str(tmp_path / name))
+        wait = read_metrics(tmp_path / name)[-1]['data_wait']
+        said = capsys.readouterr().out.count('waiting for data, which no worker processes read')
+        assert (wait > 0.5, said) == (True, 1) if read else (wait < 0.5)
 
 
 def test_local_statistics_need_two_videos_on_each_device(tiny_config):

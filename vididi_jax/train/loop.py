@@ -3,6 +3,7 @@
 What is trained is data: a `Task` says which batches, which state and which step.
 """
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -27,6 +28,8 @@ from vididi_jax.train.processes import bereaved, everywhere, is_first
 from vididi_jax.train.run import check_same_run, write_config
 from vididi_jax.train.signals import after_step
 from vididi_jax.train.state import AUGMENT, INIT, TrainState, with_encoder
+
+TOLERATED_WAIT = 0.05  # share of its steps that an epoch may wait for data without a word
 
 
 class Task(NamedTuple):
@@ -162,6 +165,7 @@ def train(
     cycle = len(task.phases)
     losses = list(meta.get('losses', []))  # of the steps of an epoch that a checkpoint cut in two
     epoch_losses = list(meta['epoch_losses'])
+    hinted, waits, epoch_waits = False, [], []  # of the steps since the last row, and of this epoch: see `data_wait`
     total = config.epochs * task.steps_per_epoch
     reader = pipeline.iterate(task.batches[first:], workers=workers)
     with reader as batches, ExitStack() as files, ExitStack() as bars, bereaved():  # closed by an error, too
@@ -181,13 +185,18 @@ def train(
                 bar = bars.enter_context(start_epoch(config, task, epoch, step))
             orders = task.orders(step)
             key = jax.random.fold_in(augment_key, step)
+            begin = time.perf_counter()
             local, placed = coming.result()
+            ready = time.perf_counter()
             state, metrics = task.step(state, placed, key, orders)
             if step + 1 < total:
                 coming = ahead.submit(read)  # while the devices compute
             metrics = jax.device_get(metrics)
             if not metrics['finite']:
                 stop(workdir, step + 1, checkpoints, state=state, batch=local, key=key, orders=orders, metrics=metrics)
+            waits.append((ready - begin, time.perf_counter() - begin))
+            if step > first:  # whose batch was asked for only then
+                epoch_waits.append(waits[-1])
             losses.append(float(metrics['loss']))
             bar.update()
             bar.set_postfix_str(f'loss {losses[-1]:.4f}')
@@ -202,10 +211,18 @@ def train(
             if writer and (ends_epoch or checked or falls_on(step + 1, config.log.every_steps)):
                 logged = {name: float(value) for name, value in metrics.items() if not name.startswith('finite')}
                 writer.write({'step': step + 1, 'epoch': epoch, 'phase': epoch % cycle, 'orders': list(orders),
-                              **logged, **measured})
+                              **logged, **measured, 'data_wait': round(data_wait(waits), 4)})
+                waits = []
             if ends_epoch:
                 bars.close()
                 bar = None
+                share = data_wait(epoch_waits)
+                if is_first() and not hinted and share > TOLERATED_WAIT:
+                    hinted = True
+                    print(f'{share:.0%} of the time of the steps of this epoch went into waiting for data, which '
+                          f'{workers or "no"} worker processes read: raise --config.data.workers, or prepare the data '
+                          'with smaller frames or --encoding=raw', flush=True)
+                epoch_waits = []
                 epoch_losses = [*epoch_losses, float(np.mean(losses))][-cycle:]
                 losses = []
             signal = signalled(step + 1)
@@ -217,6 +234,17 @@ def train(
             if signal:
                 break
     return state, step + 1
+
+
+def data_wait(steps: list[tuple[float, float]]) -> float:
+    """Share of their time that steps waited for their batches; of each, the wait and the whole.
+
+    Example:
+      >>> data_wait([(0.1, 1.0), (0.3, 1.0)])
+      0.2
+    """
+    waited, whole = (sum(times) for times in zip((0, 0), *steps, strict=True))
+    return waited / whole if whole else 0.0
 
 
 def falls_on(step: int, every: int) -> bool:

@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+TIMES = {'data_wait'}  # what a run that resumes need not repeat
+
 
 class MetricsWriter:
     """Appends rows to `WORKDIR/metrics.jsonl` and their numbers to `WORKDIR/tensorboard`."""
@@ -43,3 +45,13 @@ def read_metrics(workdir: str | Path) -> list[dict]:
         return []
     lines = path.read_text().split('\n')
     return [json.loads(line) for line in lines[:-1]]  # what follows the last newline is empty or incomplete
+
+
+def without_times(rows: list[dict]) -> list[dict]:
+    """What is the same for every run of a config: all but times.
+
+    Example:
+      >>> without_times([{'step': 1, 'loss': 0.5, 'data_wait': 0.01}])
+      [{'step': 1, 'loss': 0.5}]
+    """
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
