@@ -215,7 +215,8 @@ def panning(video) -> 'Decoded':  # noqa: F821
 
 def write_panning(folder: str, number: int) -> None:
     """A data set of `number` videos `panning`."""
-    from data_prep.writer import Plan, Video, write_dataset
+    from data_prep.plan import Plan, Video
+    from data_prep.writer import write_dataset
 
     videos = tuple(Video(str(i), str(i), 'a', '', 'train') for i in range(number))
     write_dataset(Plan('panning', '', ('a',), videos, (), 'jpeg', {}), panning, folder, os.cpu_count())

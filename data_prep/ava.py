@@ -14,8 +14,8 @@ import numpy as np
 
 from data_prep.cut import cut_clip
 from data_prep.decode import Decoded, broken
+from data_prep.plan import Plan, Video
 from data_prep.tree import EXTENSIONS, check_folder, is_file, is_hidden
-from data_prep.writer import Plan, Video
 from vididi_jax.detection import ava as formats
 from vididi_jax.errors import UserError
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from data_prep import folder
 from data_prep.__main__ import summary
-from data_prep.writer import Plan, Video, printable, write_dataset
+from data_prep.plan import Plan, Video, printable
+from data_prep.writer import write_dataset
 from vididi_jax.browse.neighbours import NEAREST
 from vididi_jax.browse.page import write_browser
 from vididi_jax.data.source import RecordSource

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from data_prep.decode import Decoded, decode_video
+from data_prep.plan import Plan, Video, printable
 from data_prep.tree import EXTENSIONS, check_folder, read_tree
-from data_prep.writer import Plan, Video, printable
 from vididi_jax.errors import UserError
 
 COLUMNS = 'path', 'label', 'group', 'split'

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from data_prep import official
-from data_prep.writer import Plan, Video
+from data_prep.plan import Plan, Video
 from vididi_jax.errors import UserError
 
 SPLITS = {'1': 'train', '2': 'test'}  # '0': not used in this split

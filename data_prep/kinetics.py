@@ -18,8 +18,8 @@ import numpy as np
 from data_prep.cut import cut_span
 from data_prep.decode import ENOUGH, Decoded, decode_video
 from data_prep.official import read_lines
+from data_prep.plan import Plan, Video, printable
 from data_prep.tree import check_folder, read_tree
-from data_prep.writer import Plan, Video, printable
 from vididi_jax.errors import UserError
 
 SPLITS = {'train': ('train',), 'val': ('val', 'validate'), 'test': ('test',)}  # and what the lists call them

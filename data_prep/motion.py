@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep.decode import Decoded
-from data_prep.writer import Plan, Video
+from data_prep.plan import Plan, Video
 from vididi_jax.data.records import encode_frame
 from vididi_jax.errors import UserError
 

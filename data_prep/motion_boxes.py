@@ -29,7 +29,7 @@ from data_prep.motion import (
     smooth_noise,
     trajectory,
 )
-from data_prep.writer import Plan, Video
+from data_prep.plan import Plan, Video
 from vididi_jax.data.records import encode_frame
 from vididi_jax.detection import ava
 

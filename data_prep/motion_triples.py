@@ -12,7 +12,7 @@ import numpy as np
 
 from data_prep.decode import Decoded
 from data_prep.motion import CLASSES, FPS, draw_background, draw_sprite, paint, resolve
-from data_prep.writer import Plan, Video
+from data_prep.plan import Plan, Video
 from vididi_jax.data.records import encode_frame
 from vididi_jax.errors import UserError
 

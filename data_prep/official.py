@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from data_prep.folder import decode
+from data_prep.plan import Plan, Video, printable
 from data_prep.tree import check_folder, is_file, read_tree
-from data_prep.writer import Plan, Video, printable
 from vididi_jax.errors import UserError
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
-from data_prep.writer import printable
+from data_prep.plan import printable
 from vididi_jax.errors import UserError
 
 EXTENSIONS = frozenset(

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from data_prep import official
-from data_prep.writer import Plan, Video
+from data_prep.plan import Plan, Video
 from vididi_jax.errors import UserError
 
 NAME = re.compile(r'v_(?P<name>.+)_(?P<group>g\d+)_c\d+$')

@@ -1,0 +1,97 @@
+"""What is written last: manifest, columns, description and checksums."""
+
+import io
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.description import describe
+from data_prep.output import Output, write, writing
+from data_prep.plan import Plan
+from data_prep.shards import frames_part_name, row_of
+from vididi_jax.data import checksums, records
+from vididi_jax.data.source import STATUSES
+from vididi_jax.errors import UserError
+
+
+def manifest_lines(rows: Iterable[dict]) -> list[bytes]:
+    return [(json.dumps({key: value for key, value in row.items() if key != '_record'}) + '\n').encode()
+            for row in rows]
+
+
+def finish(plan: Plan, shards: list[tuple], parts: list[dict], out: Path, described: dict) -> list[dict]:
+    """Index, manifest, and TFDS's description of the finished shards; and the checksums of all."""
+    names = [records.shard_name(plan.name, *shard[:3]) for shard in shards]
+    rows = [row for part in parts for row in part['rows']]
+    incomplete = out / records.INCOMPLETE
+    if not any(row['status'] == 'ok' for row in rows):
+        with writing(out):
+            for name in names:
+                (out / name).unlink()
+            shutil.rmtree(incomplete)  # so that the next try reads the files again
+        reason = f'; the first one: {rows[0]["path"]}: {rows[0]["reason"]}' if rows else ''
+        raise UserError(f'none of the {len(rows)} videos can be decoded{reason}.')
+    manifest = rows + [row_of(video, 'missing', reason='listed, and not in the folder of videos')
+                       for video in plan.missing]
+    lines = manifest_lines(manifest)
+    splits = list(dict.fromkeys(row['split'] for row in rows))
+    files = {records.MANIFEST: b''.join(lines), records.PLAN: json.dumps(described).encode(),
+             records.COUNTS: json.dumps({split: count(manifest, split) for split in splits}).encode(),
+             **{name: text.encode() for name, text in plan.files.items()}}
+    indices = {split: make_index(split, rows, lines) for split in splits}
+    files |= {records.index_name(plan.name, split): npy_of(index) for split, index in indices.items()}
+    with writing(out):
+        files |= describe(plan, shards, indices, incomplete)
+    sums = {name: part['checksum'] for name, part in zip(names, parts, strict=True)}
+    sums |= {records.frames_name(plan.name, split): _write_frames(plan, split, shards, index, out)
+             for split, index in indices.items()}
+    sums |= {name: write(out, name, content) for name, content in files.items()}
+    write(out, checksums.NAME, checksums.format_sums(sums).encode())
+    with writing(out):
+        shutil.rmtree(incomplete)
+    return [json.loads(line) for line in lines]
+
+
+def count(rows: list[dict], split: str) -> dict[str, int]:
+    statuses = Counter(row['status'] for row in rows if row['split'] == split)
+    return {'listed': statuses.total(), **{status: statuses[status] for status in STATUSES}}
+
+
+def make_index(split: str, rows: list[dict], lines: list[bytes]) -> np.ndarray:
+    """(records,) `records.VIDEO` of a split, of all rows and lines of the manifest."""
+    ends = np.cumsum([len(line) for line in lines])
+    mine = [(row['_record'], int(end) - len(line)) for row, line, end in zip(rows, lines, ends, strict=False)
+            if row['split'] == split and row['status'] == 'ok']
+    index = np.zeros(len(mine), records.VIDEO)
+    for name in records.VIDEO.names:
+        if name not in ('line', 'first'):
+            index[name] = [record[name] for record, _ in mine]
+    index['line'] = [line for _, line in mine]
+    index['first'] = np.cumsum(index['frames'], dtype=np.int64) - index['frames']
+    return index
+
+
+def npy_of(array: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
+def _write_frames(plan: Plan, split: str, shards: list[tuple], index: np.ndarray, out: Path) -> str:
+    """The table of frames of a split, from those of its shards; returns its checksum."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {
+        'descr': np.lib.format.dtype_to_descr(records.FRAME), 'fortran_order': False,
+        'shape': (int(index['frames'].sum()),)})
+    with Output(out, records.frames_name(plan.name, split)) as file:
+        file.write(header.getvalue())
+        for name, number, *_ in shards:
+            if name == split:
+                with writing(out):
+                    piece = (out / records.INCOMPLETE / frames_part_name(split, number)).read_bytes()
+                file.write(piece)
+    return file.checksum
