@@ -35,14 +35,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     official.add_arguments(parser, lists='CLASS_test_splitN.txt, one a class')
 
 
-def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
-    """The videos of both parts of a split; refuses if some are missing, unless that is allowed."""
-    ending = f'_test_split{arguments.split}.txt'
-    lists = official.find_lists(arguments.splits, f'*{ending}')
-    classes = tuple(sorted(path.name.removesuffix(ending) for path in lists.glob(f'*{ending}')))
+def read_lists(folder: Path, number: int) -> dict[str, dict[str, list[Video]]]:
+    """Class -> 'train' and 'test' -> videos of official split `number`; raises `UserError` if lists are missing."""
+    ending = f'_test_split{number}.txt'
+    classes = sorted(path.name.removesuffix(ending) for path in folder.glob(f'*{ending}'))
     if len(classes) != 51:
-        raise UserError(f'{lists} has {len(classes)} lists CLASS{ending}, and HMDB51 has 51 classes: --splits must '
+        raise UserError(f'{folder} has {len(classes)} lists CLASS{ending}, and HMDB51 has 51 classes: --splits must '
                         'hold the official lists.')
-    videos = [video for label in classes for video in read_list(lists / f'{label}{ending}', label)]
-    listed = {split: [video for video in videos if video.split == split] for split in SPLITS.values()}
-    return official.plan('hmdb51', classes, listed, arguments)
+    videos = {label: read_list(folder / f'{label}{ending}', label) for label in classes}
+    return {label: {split: [video for video in videos[label] if video.split == split] for split in SPLITS.values()}
+            for label in classes}
+
+
+def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
+    """The videos of both parts of a split, or of all three; refuses if some are missing, unless that is allowed."""
+    numbers = official.split_numbers(arguments)
+    lists = official.find_lists(arguments.splits, f'*_test_split{numbers[0]}.txt')
+    classes = {number: read_lists(lists, number) for number in numbers}
+    listed = {number: {split: [video for sides in of_class.values() for video in sides[split]]
+                       for split in SPLITS.values()} for number, of_class in classes.items()}
+    return official.plan('hmdb51', tuple(classes[numbers[0]]), listed, arguments)

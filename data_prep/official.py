@@ -1,12 +1,14 @@
 """What data sets with official split lists have in common: lists, missing videos, the plan."""
 
 import argparse
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from data_prep.folder import decode
 from data_prep.plan import Plan, Video, printable
 from data_prep.tree import check_folder, is_file, read_tree
+from vididi_jax.data.records import STORE_SPLIT
 from vididi_jax.errors import UserError
 
 
@@ -14,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser, lists: str) -> None:
     """The flags of such a data set; `lists` says what the folder of lists holds."""
     parser.add_argument('--videos', required=True, help='folder with one sub-folder of .avi files a class')
     parser.add_argument('--splits', required=True, help=f'folder with {lists}')
-    parser.add_argument('--split', type=int, default=1, choices=(1, 2, 3), help='official split (1)')
+    parser.add_argument('--split', default='1', choices=('1', '2', '3', 'all'), help='official split (1); all: every '
+                        'video is decoded and stored once, and OUT/split1, OUT/split2 and OUT/split3 are data sets')
     parser.add_argument('--allow_missing', action='store_true', help='write the videos that are there')
 
 
@@ -52,34 +55,54 @@ def _advice(root: Path, listed: list[Video]) -> str:
     return f'--videos must hold one sub-folder a class, as {listed[0].path}'
 
 
+def split_numbers(arguments: argparse.Namespace) -> tuple[int, ...]:
+    """The official splits that --split names."""
+    return (1, 2, 3) if arguments.split == 'all' else (int(arguments.split),)
+
+
 def plan(
-    name: str, classes: tuple[str, ...], listed: dict[str, list[Video]], arguments: argparse.Namespace
+    name: str, classes: tuple[str, ...], listed: dict[int, dict[str, list[Video]]], arguments: argparse.Namespace
 ) -> tuple[Plan, partial]:
-    """What to write of the listed videos of each split, and how to decode them.
+    """What to write of the listed videos, and how to decode them.
+
+    Args:
+      name: of the data set.
+      classes: their names.
+      listed: number of an official split -> 'train' and 'test' -> videos. Of several splits, each is a view.
+      arguments: the command line.
 
     Raises:
       UserError: listed videos are missing, unless that is allowed; or all of them are; or a group of videos (clips of
-        one source) is in two splits.
+        one source) is on both sides of a split.
     """
     root = check_folder(arguments.videos, '--videos')
-    found, missing = [], []
-    for split, videos in listed.items():
-        there = [video for video in videos if is_file(root / video.path)]
-        absent = [video for video in videos if not is_file(root / video.path)]
-        print(f'{split}: {len(there):,} of {len(videos):,} listed videos found, {len(absent):,} missing')
-        found += there
-        missing += absent
-    sides = {}
-    for video in (*found, *missing):
-        if sides.setdefault(video.group, video.split) != video.split:
-            raise UserError(f'the lists have clips of the source {video.group!r} in split {video.split!r} and in '
-                            f'{sides[video.group]!r}: they are not the official ones.')
+    there = {path: is_file(root / path) for path in dict.fromkeys(
+        video.path for sides in listed.values() for videos in sides.values() for video in videos)}
+    for number, sides in listed.items():
+        of_group = {}
+        for split, videos in sides.items():
+            found = sum(there[video.path] for video in videos)
+            print(f'{f"split{number} " if len(listed) > 1 else ""}{split}: {found:,} of {len(videos):,} listed videos '
+                  f'found, {len(videos) - found:,} missing')
+            for video in videos:
+                if of_group.setdefault(video.group, split) != split:
+                    raise UserError(f'the lists have clips of the source {video.group!r} in split {split!r} and in '
+                                    f'{of_group[video.group]!r}: they are not the official ones.')
+    options, views = {'short_side': arguments.short_side}, {}
+    if len(listed) > 1:
+        views = {f'split{number}': tuple(video for videos in sides.values() for video in videos)
+                 for number, sides in listed.items()}
+        every = {video.id: replace(video, split=STORE_SPLIT) for videos in views.values() for video in videos}
+        everything = list(every.values())
+    else:
+        (number, sides), = listed.items()
+        options['official_split'] = number
+        everything = [video for videos in sides.values() for video in videos]
+    found, missing = (tuple(video for video in everything if there[video.path] == wanted) for wanted in (True, False))
     if not found:
-        raise UserError(f'{root} has none of the listed videos: {_advice(root, missing)}.')
+        raise UserError(f'{root} has none of the listed videos: {_advice(root, everything)}.')
     if missing and not arguments.allow_missing:
-        raise UserError(f'{len(missing):,} of {len(found) + len(missing):,} listed videos are missing below {root} '
+        raise UserError(f'{len(missing):,} of {len(everything):,} listed videos are missing below {root} '
                         f'(the first: {missing[0].path}): complete them, or add --allow_missing.')
-    options = {'short_side': arguments.short_side, 'official_split': arguments.split}
     function = partial(decode, root=str(root), short_side=arguments.short_side, encoding=arguments.encoding)
-    whole = Plan(name, str(root.resolve()), classes, tuple(found), tuple(missing), arguments.encoding, options)
-    return whole, function
+    return Plan(name, str(root.resolve()), classes, found, missing, arguments.encoding, options, views=views), function

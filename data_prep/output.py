@@ -1,12 +1,15 @@
 """Files of a data set that is being written: each appears whole, with its checksum known."""
 
 import hashlib
+import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vididi_jax.data import records
+from vididi_jax.data import checksums, records
+from vididi_jax.data.source import open_splits
 from vididi_jax.errors import UserError
 
 
@@ -51,3 +54,29 @@ def write(out: Path, name: str, data: bytes, folder: Path | None = None) -> str:
     with Output(out, name, folder) as file:
         file.write(data)
     return file.checksum
+
+
+def is_complete(out: Path, described: dict) -> bool:
+    """Whether `out` holds the data set of a plan; raises `UserError` if it holds anything but that, or a part of it."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f'{out} is a file: choose another --out.')
+    complete = (out / checksums.NAME).exists()
+    plan_path = out / records.PLAN if complete else out / records.INCOMPLETE / records.PLAN
+    if not plan_path.exists() and out.is_dir() and any(path.name != records.INCOMPLETE for path in out.iterdir()):
+        if (out / records.INFO).exists():
+            raise UserError(f'{out} holds a data set that is damaged, or of an older version: delete it, or choose '
+                            'another --out.')
+        raise UserError(f'{out} is not empty and was not written by this command: choose another --out.')
+    if not plan_path.exists():
+        return False
+    try:
+        same = json.loads(plan_path.read_bytes()) == described
+    except (OSError, ValueError) as error:
+        raise UserError(f'{plan_path} cannot be read ({error}): delete {out}, or choose another --out.') from error
+    if not same:
+        raise UserError(f'{out} holds a data set of other videos, other options or an older version: choose another '
+                        '--out, or delete it.')
+    if complete:
+        open_splits(out)  # raises if a file is damaged
+        shutil.rmtree(out / records.INCOMPLETE, ignore_errors=True)  # of a run that was stopped at its very end
+    return complete

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from vididi_jax.data import records
@@ -19,10 +20,6 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode('utf-8', 'backslashreplace')
 
 
-def _hashed(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 @dataclass(frozen=True)
 class Video:
     """A listed video. `path` is relative to the folder of videos; `label` is a class name; `id` is its name in text."""
@@ -32,6 +29,11 @@ class Video:
     label: str
     group: str
     split: str
+
+
+def digest(videos: Sequence[Video]) -> str:
+    """sha256 of a list of videos."""
+    return hashlib.sha256(json.dumps([asdict(video) for video in videos]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,10 @@ class Plan:
 
     def described(self) -> dict:
         """The plan as json, with the format, and sha256 in place of what is long: lists of videos, other files."""
-        described = {'format': records.FORMAT, **json.loads(json.dumps(asdict(self)))}
-        del described['views']  # of which each has a plan of its own
-        lists = {name: _hashed(json.dumps(described[name])) for name in ('videos', 'missing')}
-        return described | lists | {'files': {name: _hashed(text) for name, text in self.files.items()}}
+        described = {name: value for name, value in vars(self).items() if name not in ('videos', 'missing', 'views')}
+        return {'format': records.FORMAT, **json.loads(json.dumps(described)), 'videos': digest(self.videos),
+                'missing': digest(self.missing),
+                'files': {name: hashlib.sha256(text.encode()).hexdigest() for name, text in self.files.items()}}
 
     def shards(self) -> list[tuple[str, int, int, tuple[Video, ...]]]:
         """(split, shard, number of the split's shards, its videos)."""

@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
-    """The videos of both lists of a split; refuses if some are missing, unless that is allowed."""
+    """The videos of both lists of a split, or of all three; refuses if some are missing, unless that is allowed."""
     lists = official.find_lists(arguments.splits, 'classInd.txt')
     classes = read_classes(lists)
-    listed = {split: read_list(lists / f'{split}list0{arguments.split}.txt', split, classes)
-              for split in ('train', 'test')}
+    listed = {number: {split: read_list(lists / f'{split}list0{number}.txt', split, classes)
+                       for split in ('train', 'test')} for number in official.split_numbers(arguments)}
     return official.plan('ucf101', classes, listed, arguments)

@@ -15,10 +15,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('directory', help='data set directory')
 
 
-def verify(directory: str) -> None:
-    """Raises `UserError` with the first thing that is wrong, and how many more are; prints a line a split."""
+def verify(directory: str | Path) -> None:
+    """Raises `UserError` with the first thing that is wrong, and how many more are; prints a line a split.
+
+    Of a view of a store, that is verified first.
+    """
     folder = Path(directory)
     sources = open_splits(folder)  # holds all files but the shards against their checksums
+    if sources[0].store != folder:
+        verify(sources[0].store)
     sums = checksums.read_sums(folder)
     wrong = [f'{path} is no file of the data set: move it away' for path in sorted(folder.iterdir())
              if path.name not in {*sums, checksums.NAME}]

@@ -6,11 +6,11 @@ and a run that goes on reads again what is there.
 """
 
 import json
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,18 +18,21 @@ from tqdm import tqdm
 
 from data_prep.decode import Decoded
 from data_prep.finish import finish
-from data_prep.output import write, writing
+from data_prep.output import is_complete, write, writing
 from data_prep.plan import Plan, Video
 from data_prep.shards import read_parts, write_shard
-from vididi_jax.data import checksums, records
+from data_prep.views import write_views
+from vididi_jax.data import records
 from vididi_jax.data.readers import end_with_parent
-from vididi_jax.data.source import open_splits
 from vididi_jax.errors import UserError
 from vididi_jax.lock import locked
 
 
 def write_dataset(plan: Plan, decode: Callable[[Video], Decoded], out: str | Path, workers: int) -> list[dict]:
     """Decode the videos of `plan` and write the data set directory `out`; returns the manifest's rows.
+
+    Where the plan has views, `out` holds a store of all videos and beside it the views, see `data_prep.views`; the rows
+    are those of the store.
 
     Args:
       plan: what to write.
@@ -42,9 +45,17 @@ def write_dataset(plan: Plan, decode: Callable[[Video], Decoded], out: str | Pat
         it, or it cannot be written to; or no video can be decoded.
     """
     out = Path(out)
+    if plan.views:
+        foreign = [path for path in (out.iterdir() if out.is_dir() else ())
+                   if path.name not in {records.STORE, *plan.views}]
+        if foreign:
+            raise UserError(f'{out} is not empty and was not written by this command: choose another --out.')
+        rows = write_dataset(replace(plan, views={}), decode, out / records.STORE, workers)
+        write_views(plan, out)
+        return rows
     described = plan.described()
     with writing(out):
-        if _already_complete(out, described):
+        if is_complete(out, described):
             print(f'{out} is complete already: nothing to do')
             return [json.loads(line) for line in (out / records.MANIFEST).read_bytes().splitlines()]
     with locked(out / records.INCOMPLETE, 'choose another --out'):
@@ -66,32 +77,6 @@ def _go_on(plan: Plan, decode: Callable, out: Path, workers: int, described: dic
         for shard in waiting:
             done[shard[:2]] = write_shard(plan, shard, stream, out, bar)
     return finish(plan, shards, [done[shard[:2]] for shard in shards], out, described)
-
-
-def _already_complete(out: Path, described: dict) -> bool:
-    """Whether `out` holds the data set of this plan; raises if it holds anything but that, or a part of it."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f'{out} is a file: choose another --out.')
-    complete = (out / checksums.NAME).exists()
-    plan_path = out / records.PLAN if complete else out / records.INCOMPLETE / records.PLAN
-    if not plan_path.exists() and out.is_dir() and any(path.name != records.INCOMPLETE for path in out.iterdir()):
-        if (out / records.INFO).exists():
-            raise UserError(f'{out} holds a data set that is damaged, or of an older version: delete it, or choose '
-                            'another --out.')
-        raise UserError(f'{out} is not empty and was not written by this command: choose another --out.')
-    if not plan_path.exists():
-        return False
-    try:
-        same = json.loads(plan_path.read_bytes()) == described
-    except (OSError, ValueError) as error:
-        raise UserError(f'{plan_path} cannot be read ({error}): delete {out}, or choose another --out.') from error
-    if not same:
-        raise UserError(f'{out} holds a data set of other videos, other options or an older version: choose another '
-                        '--out, or delete it.')
-    if complete:
-        open_splits(out)  # raises if a file is damaged
-        shutil.rmtree(out / records.INCOMPLETE, ignore_errors=True)  # of a run that was stopped at its very end
-    return complete
 
 
 class _decoded:

@@ -43,6 +43,9 @@ def read_sums(directory: Path) -> dict[str, str]:
         raise UserError(f'the data directory {str(directory)!r} does not exist: '
                         'prepare one with `python -m data_prep`, and set --config.data.dir to it.')
     if not path.is_file():
+        if (directory / records.STORE / NAME).is_file():
+            found = ', '.join(sorted(path.parent.name for path in directory.glob(f'*/{NAME}')))
+            raise UserError(f'{directory} holds the data sets {found}: name one of them.')
         if (directory / 'dataset_info.json').exists() and not (directory / records.INCOMPLETE).exists():
             raise UserError(f'{directory} has no {NAME}: it is a data set of an older version, or the file was '
                             'deleted: delete the data set and prepare it again.')

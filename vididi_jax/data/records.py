@@ -7,6 +7,10 @@ manifest.jsonl, one line a listed video, `NAME-SPLIT.index.npy` (an element a re
 `NAME-SPLIT.frames.npy` (an element a frame, see `FRAME`), plan.json, what data_prep was asked for, counts.json, how
 many videos of a split are listed, there, missing and broken, and SHA256SUMS (`data.checksums`).
 
+Splits that share videos, such as the three official ones of UCF101, are views of one store: `store` is a data set of
+the one split `videos`, and beside it `split1` and so on are data sets without shards, table of frames and TFDS's
+description. They have index and manifest of their splits; their plan says in which store the places in the index are.
+
 Features of an example: `frames` (a list of jpeg images, or of raw uint8 frames), `id`, `label`, `group`, `fps` (0 if
 the file does not say), `num_frames`, `height`, `width`. Each frame is an element of its own, and the table of frames
 says where its bytes are, so that a reader reads and decodes only the frames it needs.
@@ -27,6 +31,7 @@ PLAN = 'plan.json'
 INFO, FEATURES = 'dataset_info.json', 'features.json'  # TFDS's
 INCOMPLETE = 'incomplete'  # folder of a data set that is being written
 COUNTS = 'counts.json'
+STORE, STORE_SPLIT = 'store', 'videos'  # folder of a data set that others are views of, and its split
 FORMAT = 4  # of the directory; part of the plan, so that a data set of another one is not taken for complete
 VIDEO = np.dtype([  # an element of the index
     ('shard', '<i4'), ('offset', '<i8'), ('length', '<i8'),  # the record: its place, and the bytes of its data

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ def _parse_plan(data: bytes) -> dict:
     plan = json.loads(data)
     if plan['format'] != records.FORMAT:
         raise ValueError(f'its format is {plan["format"]}, and {records.FORMAT} is read')
+    if not {'name', 'options', 'files'} <= set(plan) or ('store' in plan) != ('store_fingerprint' in plan):
+        raise ValueError('parts of it are missing')
     if plan['encoding'] not in records.ENCODINGS:
         raise ValueError(f'its encoding is {plan["encoding"]!r}')
     return {**plan, 'options': dict(plan['options']), 'files': dict(plan['files'])}
@@ -48,11 +50,15 @@ def _shard_names(name: str, split: str, lengths: list[int]) -> list[str]:
     return [records.shard_name(name, split, i, len(lengths)) for i in range(len(lengths))]
 
 
-def _expected(name: str, splits: dict[str, list[int]], plan: dict) -> set[str]:
-    """The files that a data set cannot be without."""
-    return {records.PLAN, records.MANIFEST, records.COUNTS, records.INFO, records.FEATURES, records.LABELS,
-            *plan['files'], *(named(name, split) for split in splits for named in (records.index_name,
-                                                                                   records.frames_name)),
+def _expected(name: str, splits: Iterable[str], plan: dict) -> set[str]:
+    """The files that a data set cannot be without, but for shards and what describes them."""
+    return {records.PLAN, records.MANIFEST, records.COUNTS, records.LABELS, *plan['files'],
+            *(records.index_name(name, split) for split in splits)}
+
+
+def _expected_of_store(name: str, splits: dict[str, list[int]]) -> set[str]:
+    """What a data set with shards of its own has besides."""
+    return {records.INFO, records.FEATURES, *(records.frames_name(name, split) for split in splits),
             *(shard for split, lengths in splits.items() for shard in _shard_names(name, split, lengths))}
 
 
@@ -103,12 +109,13 @@ class RecordSource:
       split: its name.
       name: of the data set.
       files: the names of all its files.
+      store: the directory that has the shards: its own, or that of the store which it is a view of.
       official_split: the number of the official split that it was prepared from; None where there is no such thing.
       encoding: of the frames, 'jpeg' or 'raw'.
       label_names: class names, in order of the label numbers.
       rows: the manifest's rows of the videos of this split, in record order; each is parsed when it is asked for.
       counts: how many videos of the split are 'listed', and 'ok', 'missing' and 'broken' of them.
-      shards: the paths of the split's shards.
+      shards: the paths of the split's shards, or of all shards of the store that it is a part of.
       index: (N,) `records.VIDEO`.
       fingerprint: hash of what every file holds, and of nothing that says where files lie: changes when the data does.
     """
@@ -127,28 +134,48 @@ class RecordSource:
 
         parse = partial(self._parse_content, sums)
         plan = parse(records.PLAN, _parse_plan)
-        self.encoding, self.official_split = plan['encoding'], plan['options'].get('official_split')
-        self.name, splits = parse(records.INFO, _parse_info)
-        if split not in splits:
-            raise UserError(f'{directory} has no split {split!r}: it has {", ".join(splits)}.')
-        self.label_names = parse(records.LABELS, records.parse_label_names)
-        unlisted = sorted(_expected(self.name, splits, plan) - self.files)
-        if unlisted:
-            raise UserError(f'{self.directory / checksums.NAME} does not list {unlisted[0]}: {checksums.REPAIR}.')
+        self.name, self.encoding = plan['name'], plan['encoding']
+        self.official_split = plan['options'].get('official_split')
         counts = parse(records.COUNTS, _parse_counts)
         if split not in counts:
-            raise UserError(f'{self.directory / records.COUNTS} has no split {split!r}: {checksums.REPAIR}.')
+            raise UserError(f'{directory} has no split {split!r}: it has {", ".join(counts)}.')
         self.counts = counts[split]
+        self.label_names = parse(records.LABELS, records.parse_label_names)
+        expected, lengths = _expected(self.name, counts, plan), None
+        if 'store' not in plan:
+            name, splits = parse(records.INFO, _parse_info)
+            if (name, set(splits)) != (self.name, set(counts)):
+                raise UserError(f'{self.directory}: {records.INFO} has {", ".join(splits)} of {name}, and '
+                                f'{records.COUNTS} {", ".join(counts)} of {self.name}: {checksums.REPAIR}.')
+            expected, lengths = expected | _expected_of_store(name, splits), splits[split]
+        unlisted = sorted(expected - self.files)
+        if unlisted:
+            raise UserError(f'{self.directory / checksums.NAME} does not list {unlisted[0]}: {checksums.REPAIR}.')
         for name in sorted(self.files - {records.PLAN, records.INFO, records.LABELS, records.COUNTS}):
             if not records.is_large(name):
                 checksums.check(self.directory / name, sums[name])
-        self.shards = [self.directory / name for name in _shard_names(self.name, split, splits[split])]
+        if lengths is None:
+            self._open_store(plan)
+        else:
+            self.store = self.directory
+            self.shards = [self.directory / name for name in _shard_names(self.name, split, lengths)]
+            self._frames = self.directory / records.frames_name(self.name, split)
         self._map()
-        self._check_shards(splits[split])
+        self._check_index(own=lengths is not None)
+        if lengths is not None:
+            self._check_shards(lengths)
         # The index has checksums of the large ones.
         about = {name: sums[name] for name in self.files if not records.is_large(name)}
         about[records.PLAN] = {**plan, 'root': ''}  # that is where the videos were
         self.fingerprint = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _open_store(self, plan: dict) -> None:
+        """Shards and table of frames of the data set that this one is a part of."""
+        store = RecordSource(self.directory / plan['store'], records.STORE_SPLIT)
+        if store.fingerprint != plan['store_fingerprint']:
+            raise UserError(f'{store.directory} is not the data set that {self.directory} was made of: prepare both '
+                            'again.')
+        self.store, self.shards, self._frames = store.directory, store.shards, store._frames
 
     def _parse_content(self, sums: dict[str, str], name: str, function: Callable[[bytes], Any]) -> Any:
         if name not in sums:
@@ -161,7 +188,6 @@ class RecordSource:
         path = self.directory / records.index_name(self.name, self.split)
         self.index = _parse(path, partial(np.load, mmap_mode='r'), path)
         _parse(path, _check_rows, self.index, records.VIDEO)
-        self._frames = self.directory / records.frames_name(self.name, self.split)
         table = _parse(self._frames, partial(np.load, mmap_mode='r'), self._frames)
         _parse(self._frames, _check_rows, table, records.FRAME)
         self._frames_start, self._frames_count = getattr(table, 'offset', 0), len(table)
@@ -175,23 +201,31 @@ class RecordSource:
         self.__dict__.update(state)
         self._map()
 
-    def _check_shards(self, lengths: list[int]) -> None:
-        """Counts, index, table of frames and description have the same records; the shards are as large as these."""
+    def _check_index(self, own: bool) -> None:
+        """What the index says can be; `own`: the table of frames is that of these videos alone, in this order."""
         index = self.index
-        of_shard, ends = index['shard'], np.zeros(len(lengths), np.int64)
-        counts = np.bincount(of_shard[(0 <= of_shard) & (of_shard < len(lengths))], minlength=len(lengths))
-        if counts.tolist() != lengths or len(index) != sum(lengths) or self.counts['ok'] != len(index):
-            raise UserError(f'{self.directory} lists {self.counts["ok"]:,} videos of split {self.split!r} in '
-                            f'{records.COUNTS}, {len(index):,} in the index and {sum(lengths):,} in '
-                            f'{records.INFO}, or in other shards: delete the data set and prepare it again.')
-        first = np.cumsum(index['frames'], dtype=np.int64)
-        wrong = ((index['first'] != first - index['frames']) | (index['label'] < 0)
+        first = np.cumsum(index['frames'], dtype=np.int64) - index['frames'] if own else index['first']
+        wrong = ((index['first'] != first) | (index['first'] < 0) | (index['label'] < 0)
+                 | (index['first'] + index['frames'] > self._frames_count)
                  | (index['label'] >= len(self.label_names)) | (index['offset'] < 0) | (index['length'] < 0)
+                 | (index['shard'] < 0) | (index['shard'] >= len(self.shards))
                  | (np.minimum(np.minimum(index['frames'], index['height']), index['width']) < 1))
-        if wrong.any() or self._frames_count != (first[-1] if len(first) else 0):
-            raise UserError(f'{self.directory}: the index of split {self.split!r} does not fit the labels or '
-                            f'{self._frames.name}: delete the data set and prepare it again.')
-        np.maximum.at(ends, of_shard, index['offset'] + records.record_size(index['length']))
+        if wrong.any() or (own and self._frames_count != index['frames'].sum(dtype=np.int64)):
+            raise UserError(f'{self.directory}: the index of split {self.split!r} does not fit the labels, the shards '
+                            f'or {self._frames.name}: delete the data set and prepare it again.')
+        if self.counts['ok'] != len(index):
+            raise UserError(f'{self.directory} lists {self.counts["ok"]:,} videos of split {self.split!r} in '
+                            f'{records.COUNTS}, and {len(index):,} in the index: delete the data set and prepare it '
+                            'again.')
+
+    def _check_shards(self, lengths: list[int]) -> None:
+        """Index and description have the same records; the shards are as large as these."""
+        index, ends = self.index, np.zeros(len(lengths), np.int64)
+        if np.bincount(index['shard'], minlength=len(lengths)).tolist() != lengths:
+            raise UserError(f'{self.directory} has {len(index):,} videos of split {self.split!r} in the index and '
+                            f'{sum(lengths):,} in {records.INFO}, or in other shards: delete the data set and prepare '
+                            'it again.')
+        np.maximum.at(ends, index['shard'], index['offset'] + records.record_size(index['length']))
         for path, expected in zip(self.shards, ends.tolist(), strict=True):
             actual = path.stat().st_size if path.is_file() else None
             if actual != expected:
@@ -294,8 +328,8 @@ class RecordSource:
 def open_splits(directory: Path) -> list[RecordSource]:
     """All splits of a data set; raises as `RecordSource`."""
     sums = checksums.read_sums(directory)
-    path = directory / records.INFO
-    if records.INFO not in sums:
-        raise UserError(f'{directory} has no {records.INFO} of its own: {checksums.REPAIR}.')
-    _, splits = _parse(path, _parse_info, checksums.read(path, sums[records.INFO]))
-    return [RecordSource(directory, split) for split in splits]
+    path = directory / records.COUNTS
+    if records.COUNTS not in sums:
+        raise UserError(f'{directory} has no {records.COUNTS} of its own: {checksums.REPAIR}.')
+    counts = _parse(path, _parse_counts, checksums.read(path, sums[records.COUNTS]))
+    return [RecordSource(directory, split) for split in counts]
