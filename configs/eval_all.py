@@ -9,9 +9,9 @@ Status:   run by us on small data sets; not run on the full UCF101
 
 Retrieval, the linear probe, fine-tuning, and the linear probe by SGD. A field of a part is --config.parts.PART.FIELD,
 such as --config.parts.finetune.batch_size. The three official splits of UCF101:
---config.data.dir=data/ucf101_1,data/ucf101_2,data/ucf101_3. The variant :grouped is for videos with groups and no test
-list (see `data_prep folder --group`): each person or scene is left out in turn. It is retrieval and the linear probe:
-training by SGD for each of the folds would take too long.
+--config.data.dir=data/ucf101_all/split1,data/ucf101_all/split2,data/ucf101_all/split3.
+The variant :grouped is for videos with groups and no test list (see `data_prep folder --group`): each person or scene
+is left out in turn. It is retrieval and the linear probe: training by SGD for each of the folds would take too long.
 """
 
 from configs import default, finetune, linear, retrieval
