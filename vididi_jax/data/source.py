@@ -204,6 +204,10 @@ class RecordSource:
     def _check_index(self, own: bool) -> None:
         """What the index says can be; `own`: the table of frames is that of these videos alone, in this order."""
         index = self.index
+        if self.counts['ok'] != len(index):
+            raise UserError(f'{self.directory} lists {self.counts["ok"]:,} videos of split {self.split!r} in '
+                            f'{records.COUNTS}, and {len(index):,} in the index: delete the data set and prepare it '
+                            'again.')
         first = np.cumsum(index['frames'], dtype=np.int64) - index['frames'] if own else index['first']
         wrong = ((index['first'] != first) | (index['first'] < 0) | (index['label'] < 0)
                  | (index['first'] + index['frames'] > self._frames_count)
@@ -213,10 +217,6 @@ class RecordSource:
         if wrong.any() or (own and self._frames_count != index['frames'].sum(dtype=np.int64)):
             raise UserError(f'{self.directory}: the index of split {self.split!r} does not fit the labels, the shards '
                             f'or {self._frames.name}: delete the data set and prepare it again.')
-        if self.counts['ok'] != len(index):
-            raise UserError(f'{self.directory} lists {self.counts["ok"]:,} videos of split {self.split!r} in '
-                            f'{records.COUNTS}, and {len(index):,} in the index: delete the data set and prepare it '
-                            'again.')
 
     def _check_shards(self, lengths: list[int]) -> None:
         """Index and description have the same records; the shards are as large as these."""
