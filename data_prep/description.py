@@ -12,7 +12,7 @@ def describe(plan, shards: list[tuple], indices: dict[str, np.ndarray], scratch:
     """The files as TFDS writes them, name -> content.
 
     Args:
-      plan, shards: a `writer.Plan` and its shards.
+      plan, shards: a `data_prep.plan.Plan` and its shards.
       indices: split -> its index, see `records.VIDEO`.
       scratch: a folder that can be written to.
     """

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from vididi_jax.errors import UserError
 
 
 def manifest_lines(rows: Iterable[dict]) -> list[bytes]:
+    """The lines of the manifest, with their ends."""
     return [(json.dumps({key: value for key, value in row.items() if key != '_record'}) + '\n').encode()
             for row in rows]
 
@@ -49,22 +51,27 @@ def finish(plan: Plan, shards: list[tuple], parts: list[dict], out: Path, descri
     sums = {name: part['checksum'] for name, part in zip(names, parts, strict=True)}
     sums |= {records.frames_name(plan.name, split): _write_frames(plan, split, shards, index, out)
              for split, index in indices.items()}
-    sums |= {name: write(out, name, content) for name, content in files.items()}
-    write(out, checksums.NAME, checksums.format_sums(sums).encode())
-    with writing(out):
-        shutil.rmtree(incomplete)
+    write_last(out, files, sums)
     return [json.loads(line) for line in lines]
 
 
+def write_last(out: Path, files: dict[str, bytes], sums: dict[str, str]) -> None:
+    """Write the small files, name -> content, and the checksums of these and, from `sums`, of all others: the end."""
+    sums = sums | {name: write(out, name, content) for name, content in files.items()}
+    write(out, checksums.NAME, checksums.format_sums(sums).encode())
+    with writing(out):
+        shutil.rmtree(out / records.INCOMPLETE)
+
+
 def count(rows: list[dict], split: str) -> dict[str, int]:
+    """How many of the rows of a split are listed, and of each status."""
     statuses = Counter(row['status'] for row in rows if row['split'] == split)
     return {'listed': statuses.total(), **{status: statuses[status] for status in STATUSES}}
 
 
 def make_index(split: str, rows: list[dict], lines: list[bytes]) -> np.ndarray:
-    """(records,) `records.VIDEO` of a split, of all rows and lines of the manifest."""
-    ends = np.cumsum([len(line) for line in lines])
-    mine = [(row['_record'], int(end) - len(line)) for row, line, end in zip(rows, lines, ends, strict=False)
+    """(records,) `records.VIDEO` of a split, of the rows of what was read and the lines of the manifest."""
+    mine = [(row['_record'], start) for row, start in zip(rows, line_starts(lines), strict=False)
             if row['split'] == split and row['status'] == 'ok']
     index = np.zeros(len(mine), records.VIDEO)
     for name in records.VIDEO.names:
@@ -75,7 +82,17 @@ def make_index(split: str, rows: list[dict], lines: list[bytes]) -> np.ndarray:
     return index
 
 
+def line_starts(lines: list[bytes]) -> list[int]:
+    """Where each line begins, in bytes.
+
+    >>> line_starts([b'ab\\n', b'c\\n', b'd\\n'])
+    [0, 3, 5]
+    """
+    return [0, *accumulate(map(len, lines[:-1]))]
+
+
 def npy_of(array: np.ndarray) -> bytes:
+    """The content of the .npy file of an array."""
     content = io.BytesIO()
     np.save(content, array)
     return content.getvalue()

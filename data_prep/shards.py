@@ -13,6 +13,7 @@ from vididi_jax.data import checksums, records
 
 
 def row_of(video: Video, status: str, decoded: Decoded | None = None, reason: str = '') -> dict:
+    """The row of a video in the manifest."""
     ok = status == 'ok'
     return {
         **{name: getattr(video, name) for name in ('id', 'path', 'label', 'group', 'split')},

@@ -5,13 +5,12 @@ their splits an index and a manifest, and are opened as any other data set. OUT 
 """
 
 import json
-import shutil
 from pathlib import Path
 
-from data_prep.finish import count, manifest_lines, npy_of
+from data_prep.finish import count, line_starts, manifest_lines, npy_of, write_last
 from data_prep.output import is_complete, write, writing
 from data_prep.plan import Plan, Video, digest
-from vididi_jax.data import checksums, records
+from vididi_jax.data import records
 from vididi_jax.data.source import RecordSource, open_splits
 from vididi_jax.lock import locked
 
@@ -46,16 +45,22 @@ def _described(plan: Plan, name: str, videos: tuple[Video, ...], store: RecordSo
 
 def _write_view(videos: tuple[Video, ...], store: RecordSource, every: dict[str, dict], numbers: dict[str, int],
                 out: Path, described: dict) -> None:
+    """Write one view.
+
+    Args:
+      videos: its listed videos, each with its split.
+      store: that has them.
+      every: id -> row of the store's manifest.
+      numbers: id -> number of the record in the store, of those that have one.
+      out, described: its directory and its plan.
+    """
     write(out, records.PLAN, json.dumps(described).encode(), folder=out / records.INCOMPLETE)
     splits = list(dict.fromkeys(video.split for video in videos))
     # In the store's order, so that neighbours in a split are neighbours on the disk; then what is missing or broken.
     videos = sorted(videos, key=lambda video: numbers.get(video.id, len(numbers)))
     rows = [every[video.id] | {'split': video.split} for video in videos]
     lines = manifest_lines(rows)
-    starts, place = [], 0
-    for line in lines:
-        starts.append(place)
-        place += len(line)
+    starts = line_starts(lines)
     files = {records.MANIFEST: b''.join(lines), records.PLAN: json.dumps(described).encode(),
              records.COUNTS: json.dumps({split: count(rows, split) for split in splits}).encode(),
              records.LABELS: (store.directory / records.LABELS).read_bytes()}
@@ -64,7 +69,4 @@ def _write_view(videos: tuple[Video, ...], store: RecordSource, every: dict[str,
         index = store.index[[numbers[rows[i]['id']] for i in mine]]
         index['line'] = [starts[i] for i in mine]
         files[records.index_name(store.name, split)] = npy_of(index)
-    sums = {name: write(out, name, content) for name, content in files.items()}
-    write(out, checksums.NAME, checksums.format_sums(sums).encode())
-    with writing(out):
-        shutil.rmtree(out / records.INCOMPLETE)
+    write_last(out, files, {})
