@@ -237,14 +237,14 @@ def train(
 
 
 def data_wait(steps: list[tuple[float, float]]) -> float:
-    """Share of their time that steps waited for their batches; of each, the wait and the whole.
+    """Share of their time that steps waited for their batches; `steps` has of each the wait and the whole, in seconds.
 
     Example:
       >>> data_wait([(0.1, 1.0), (0.3, 1.0)])
       0.2
     """
-    waited, whole = (sum(times) for times in zip((0, 0), *steps, strict=True))
-    return waited / whole if whole else 0.0
+    whole = sum(seconds for _, seconds in steps)
+    return sum(wait for wait, _ in steps) / whole if whole else 0.0
 
 
 def falls_on(step: int, every: int) -> bool:
