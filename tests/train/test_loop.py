@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -257,25 +258,38 @@ def test_metrics_are_written_every_so_many_steps_or_never(tiny_config, tmp_path,
         assert [row['step'] for row in read_metrics(tmp_path / str(every))] == steps
 
 
-def test_a_run_that_waits_for_data_says_so(tiny_config, tmp_path, monkeypatch, capsys):
-    """Steps that cost nothing, batches that take 20 ms or nothing; the steps then take 20 ms."""
-    metrics, make_task = {'loss': np.float32(1), 'finite': np.bool_(True)}, pretrain.make_task
-    tiny_config.health.every_cycles, tiny_config.epochs = 0, 3
-    for name, read, compute in (('slow data', 0.02, 0), ('slow steps', 0, 0.02)):
-        def step(state, *_, seconds=compute):
-            time.sleep(seconds)
-            return state, metrics
+class Result:
+    """A metric that is there once the next batch is: what a slow step looks like, on a machine of any speed."""
 
-        def complete(batch, seconds=read):
+    def __init__(self, batch_read):
+        self.batch_read = batch_read
+
+    def __array__(self, *_, **__):
+        self.batch_read.wait(timeout=0.2)  # there is none after the last
+        self.batch_read.clear()
+        return np.float32(1)
+
+
+def test_a_run_that_waits_for_data_says_so(tiny_config, tmp_path, monkeypatch, capsys):
+    """Batches that take 20 ms, for steps that cost nothing; and steps that end when the next batch is read."""
+    make_task, batch_read = pretrain.make_task, threading.Event()
+    tiny_config.health.every_cycles, tiny_config.epochs = 0, 3
+    for name, seconds, loss in (('slow data', 0.02, np.float32(1)), ('slow steps', 0, Result(batch_read))):
+        def complete(batch, seconds=seconds):
             time.sleep(seconds)
+            batch_read.set()
             return batch
+
+        def step(state, *_, loss=loss):
+            batch_read.clear()  # of this step's batch
+            return state, {'loss': loss, 'finite': np.bool_(True)}
 
         monkeypatch.setattr(pretrain, 'make_task', lambda *config, step=step, complete=complete: make_task(
             *config)._replace(step=step, complete=complete))
         pretrain.run(tiny_config, str(tmp_path / name))
         wait = read_metrics(tmp_path / name)[-1]['data_wait']
         said = capsys.readouterr().out.count('waiting for data, which no worker processes read')
-        assert (wait > 0.5, said) == (True, 1) if read else (wait < 0.5)
+        assert (wait > 0.5, said) == (True, 1) if seconds else wait < 0.5
 
 
 def test_local_statistics_need_two_videos_on_each_device(tiny_config):
