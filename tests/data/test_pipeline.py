@@ -78,8 +78,9 @@ def test_evaluation_reads_every_video_once_in_order(source):
 
 
 def test_videos_of_several_sizes_stand_in_the_corner_of_one_canvas(source):
-    loaded = pipeline.load_clips(source, np.array([7, 2]), np.array([[[0, 1]], [[3, 3]]]), np.zeros((2, 2)), (20, 24))
-    assert loaded['clips'].shape == (2, 1, 2, 20, 24, 3) and loaded['size'].tolist() == [[16, 16]] * 2
+    clips = np.full((2, 1, 2, 20, 24, 3), 7, np.uint8)  # memory that was something else
+    loaded = pipeline.load_clips(source, np.array([7, 2]), np.array([[[0, 1]], [[3, 3]]]), np.zeros((2, 2)), clips)
+    assert loaded['clips'] is clips and loaded['size'].tolist() == [[16, 16]] * 2
     np.testing.assert_array_equal(loaded['clips'][0, 0, :, :16, :16], source[7].frames([0, 1]))
     np.testing.assert_array_equal(loaded['clips'][1, 0, :, :16, :16], source[2].frames([3, 3]))
     assert not loaded['clips'][..., 16:, :, :].any() and not loaded['clips'][..., 16:, :].any()
@@ -88,7 +89,8 @@ def test_videos_of_several_sizes_stand_in_the_corner_of_one_canvas(source):
 
 def test_of_frames_larger_than_the_canvas_a_part_is_seen(source):
     loaded = pipeline.load_clips(
-        source, np.array([7, 2]), np.array([[[0, 1]], [[3, 4]]]), np.array([[0, 1], [0.5, 0]]), (10, 24))
+        source, np.array([7, 2]), np.array([[[0, 1]], [[3, 4]]]), np.array([[0, 1], [0.5, 0]]),
+        np.empty((2, 1, 2, 10, 24, 3), np.uint8))
     assert loaded['size'].tolist() == [[10, 16]] * 2
     np.testing.assert_array_equal(loaded['clips'][0, 0, :, :, :16], source[7].frames([0, 1])[:, :10])
     np.testing.assert_array_equal(loaded['clips'][1, 0, :, :, :16], source[2].frames([3, 4])[:, 3:13])

@@ -7,11 +7,12 @@ from functools import partial
 import grain
 import numpy as np
 
-from vididi_jax.data import clips, readers
+from vididi_jax.data import clips, memory, readers
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 
 RARE = 0.01  # share of the videos that a bounded canvas need not hold
+SMALL = 2**16  # bytes that are not worth shared memory
 WORTH = 1.1  # from which factor of its pixels on a canvas is bounded
 
 
@@ -40,7 +41,7 @@ def describe_partly_seen(source: RecordSource, videos: np.ndarray) -> str:
 
 
 def load_clips(
-    source: RecordSource, records: np.ndarray, indices: np.ndarray, corners: np.ndarray, shape: tuple[int, int],
+    source: RecordSource, records: np.ndarray, indices: np.ndarray, corners: np.ndarray, clips: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Decode the frames of the clips of some videos, straight into a batch.
 
@@ -53,14 +54,13 @@ def load_clips(
       records: (B,) indices into `source`.
       indices: (B, K, T) frame indices.
       corners: (B, 2) where in its frames that part lies, from 0 for the top or the left to 1.
-      shape: height and width of the canvas.
+      clips: uint8 (B, K, T, H, W, 3), what is written to, all of it; H and W are those of the canvas.
 
     Returns:
-      `clips` uint8 (B, K, T, H, W, 3), `size` int32 (B, 2) height and width of what is seen, `label` int32 (B,),
+      `clips`, `size` int32 (B, 2) height and width of what is seen, `label` int32 (B,),
       `record` int32 (B,).
     """
-    clips = np.zeros((*indices.shape, *shape, 3), np.uint8)
-    sizes = source.sizes[records]
+    shape, sizes = clips.shape[3:5], source.sizes[records]
     for record, frames, corner, size, out in zip(records, indices, corners, sizes, clips, strict=True):
         out = out.reshape(-1, *shape, 3)
         if (size == shape).all():
@@ -68,6 +68,7 @@ def load_clips(
             continue
         whole = np.empty((len(out), *size, 3), np.uint8)
         source.read_frames(record, frames.ravel(), whole)
+        out[:] = 0
         height, width = np.minimum(size, shape)
         top, left = (corner * (size - (height, width))).round().astype(int)
         out[:, :height, :width] = whole[:, top : top + height, left : left + width]
@@ -77,7 +78,8 @@ def load_clips(
 
 def load_whole(source: RecordSource, records: np.ndarray, indices: np.ndarray) -> dict[str, np.ndarray]:
     """`load_clips` on a canvas that holds all frames of these videos."""
-    return load_clips(source, records, indices, np.zeros((len(records), 2)), canvas(source, records))
+    clips = np.empty((*indices.shape, *canvas(source, records), 3), np.uint8)
+    return load_clips(source, records, indices, np.zeros((len(records), 2)), clips)
 
 
 class _RandomClips(grain.transforms.RandomMap):
@@ -107,8 +109,10 @@ class _Load(grain.transforms.Map):
     def __init__(self, source: RecordSource, shape: tuple[int, int]):
         self.source, self.shape = source, shape
 
-    def map(self, chosen: tuple) -> dict[str, np.ndarray]:
-        return load_clips(self.source, *chosen, self.shape)
+    def map(self, chosen: tuple) -> dict[str, np.ndarray | memory.Place]:
+        records, indices, corners = chosen
+        sent, clips = memory.take((*indices.shape, *self.shape, 3))
+        return load_clips(self.source, records, indices, corners, clips) | {'clips': sent}
 
 
 class _Rows:
@@ -208,6 +212,7 @@ def _start_worker() -> None:
     import cv2
 
     cv2.setNumThreads(0)
+    memory.share()
     readers.end_with_parent()
 
 
@@ -236,19 +241,23 @@ def iterate(dataset: grain.MapDataset, *, workers: int) -> Iterator[Iterator[dic
 
         if not flags.FLAGS.is_parsed():  # grain reads its flags even where no absl program runs (notebooks)
             flags.FLAGS.mark_as_parsed()
+        # Clips lie in shared memory already; what is small is sent as it is.
+        stream = grain.experimental.WithOptionsIterDataset(stream, grain.experimental.DatasetOptions(min_shm_size=SMALL))
         options = grain.MultiprocessingOptions(num_workers=workers)
         stream = stream.mp_prefetch(options, worker_init_fn=lambda *_: _start_worker())
     with closing(iter(stream)) as iterator:
-        yield _told(iterator)
+        yield _received(iterator)
 
 
-def _told(batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
-    """`batches`, where the death of a worker is a `UserError`."""
+def _received(batches: Iterator[dict[str, np.ndarray | memory.Place]]) -> Iterator[dict[str, np.ndarray]]:
+    """`batches` with their clips; the death of a worker is a `UserError`."""
+    known = {}
     try:
-        yield from batches
+        for batch in batches:
+            yield batch | {'clips': memory.receive(batch['clips'], known)}
     except RuntimeError as error:
         if 'exit code' not in str(error):
             raise
         code = str(error).partition('exit code ')[2].split('.')[0]
-        raise UserError(f'a reading process died (exit code {code}), most often because memory ran out, here or in '
-                        '/dev/shm: run the same command again with fewer --config.data.workers.') from error
+        raise UserError(f'a reading process died (exit code {code}), most often because memory ran out: run the '
+                        'same command again with fewer --config.data.workers.') from error

@@ -1,17 +1,12 @@
 """Processes that read and decode: how many, and that none outlives the one they work for."""
 
 import os
-import shutil
 import signal
 from multiprocessing import parent_process
 from pathlib import Path
 from threading import Thread
 
-from vididi_jax.errors import UserError
-
-SHARED = Path('/dev/shm')  # where batches pass from process to process
 AHEAD = 4  # batches of a worker that are ready or being made
-OPEN = 2  # batches in use
 OWN = 300 * 2**20  # bytes of a worker without its batches
 SHARE = 0.5  # of the free memory
 
@@ -58,24 +53,13 @@ def _words(path: str, default: str) -> list[str]:
 def decide(wanted: int, batch_bytes: int) -> int:
     """How many reading processes there are to be.
 
-    Args:
-      wanted: their number; -1 for as many as CPUs, memory and shared memory have room for; 0 for threads.
-      batch_bytes: of a batch of this process.
+    (grain's `pick_performance_config` counts one batch a process, and not what a process takes without any.)
 
-    Raises:
-      UserError: the batches of that many, or with -1 of a single one, do not fit into shared memory.
+    Args:
+      wanted: their number; -1 for as many as CPUs and memory have room for; 0 for threads.
+      batch_bytes: of a batch of this process.
     """
-    if wanted == 0:
-        return 0
-    shared = shutil.disk_usage(SHARED).free if SHARED.is_dir() else float('inf')
-    fit = max(0.0, (shared - OPEN * batch_bytes) // (AHEAD * batch_bytes))
-    if wanted > fit or fit == 0:
-        needed = (max(wanted, 1) * AHEAD + OPEN) * batch_bytes
-        raise UserError(
-            f'{SHARED} has {shared / 2**20:,.0f} MB free, and {max(wanted, 1)} reading process(es) need '
-            f'{needed / 2**20:,.0f} MB there for their batches: give it more (docker run --shm-size=...), or set '
-            f'--config.data.workers={fit:.0f}{"" if fit else ", which reads in threads"}.')
-    if wanted > 0:
+    if wanted >= 0:
         return wanted
     room = SHARE * free_memory() // (OWN + AHEAD * batch_bytes)
-    return max(1, int(min(usable_cpus(), room, fit)))
+    return max(1, int(min(usable_cpus(), room)))

@@ -1,0 +1,55 @@
+"""Memory that is used again: never while anybody looks at it."""
+
+import gc
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+
+from vididi_jax.data import memory, pipeline
+from vididi_jax.data.source import RecordSource
+
+
+def address(array):
+    return array.__array_interface__['data'][0]
+
+
+def test_memory_is_used_again_when_no_view_is_left():
+    sent, first = memory.take((4, 1000))
+    assert sent is first and first.shape == (4, 1000) and first.dtype == np.uint8 and address(first) % 64 == 0
+    first[:] = 1
+    view, place = first[2:][:1], address(first)
+    del sent, first
+    _, second = memory.take((4, 1000))
+    second[:] = 2
+    assert address(second) != place and (view == 1).all()
+    del view
+    gc.collect()
+    _, third = memory.take((1000, 4))
+    assert address(third) == place
+
+
+def test_free_memory_of_other_sizes_is_given_back():
+    kept = memory.take((100,))[1]
+    del kept
+    gc.collect()
+    memory.take((200,))
+    assert [segment.size for segment in memory._segments if segment.size == 100] == []
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_batches_that_are_kept_stay_as_they_are(tiny_motion, workers):
+    """And memory is bounded where none is kept."""
+    source = RecordSource(tiny_motion, 'train')
+    stream = pipeline.training_stream(
+        source, np.arange(len(source)), length=4, stride=2, placement='adjacent', batch_size=8, seed=3)
+    with pipeline.iterate(stream, workers=workers) as batches:
+        kept = [next(batches)['clips'][:, 1:] for _ in range(12)]
+        places = {address(next(batches)['clips']) for _ in range(40)}
+        children = multiprocessing.active_children()
+    assert len(children) == workers and len(places) < 12
+    for number, clips in enumerate(kept):
+        np.testing.assert_array_equal(clips, stream[number]['clips'][:, 1:])
+    if hasattr(os, 'memfd_create') and os.path.isdir('/dev/shm'):
+        assert not [name for name in os.listdir('/dev/shm') if name.startswith('psm_')]
