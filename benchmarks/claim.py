@@ -1,8 +1,8 @@
 """The claim: with derivatives an encoder learns motion, without them it learns backgrounds. `make claim`.
 
-Trains every framework with the schedules `base` and `vididi`, and VICReg with other schedules of the paper, with the
-same budget, on the motion data set, seed by seed, one process a core; and one framework on Weizmann's videos where they
-are, seed 0. Evaluates each run (retrieval, motion over background, linear probe), compares the schedules, and writes
+Trains every framework with the schedules `base` and `vididi`, seed by seed, and VICReg with other schedules of the
+paper, seed 0, with the same budget on the motion data set, one process a core; and one framework on Weizmann's videos
+where they are, seed 0. Evaluates each run (retrieval, motion over background, linear probe), compares the schedules, and writes
 tables and a plot. What was done before is not done again: a second start goes on.
 """
 
@@ -232,7 +232,7 @@ def main() -> None:
     seeds = range(arguments.seeds)
     main_jobs = [motion_job(out, framework, schedule, seed)
                  for seed in seeds for framework in CONFIGS for schedule in ('base', 'vididi')]
-    ablation = [motion_job(out, 'vicreg', schedule, seed) for seed in seeds for schedule in ABLATION]
+    ablation = [motion_job(out, 'vicreg', schedule, seed) for schedule in ABLATION for seed in seeds[:1]]
     real = [weizmann_job(out, schedule, 0) for schedule in ('base', 'vididi') if weizmann.is_dir()]
     run_all([*real, *main_jobs, *ablation], out, arguments.processes)  # the longest first
     minutes = minutes_in_all(out, (time.monotonic() - start) / 60)

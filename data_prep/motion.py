@@ -1,10 +1,11 @@
 """The motion data set: synthetic videos in which ONLY motion tells the class.
 
-Each video has a static background of smooth noise, a global tint, and one white sprite of random shape and start, all
-drawn independently of the class. The class is how the sprite moves: translation in four directions, circles clockwise
-and counter-clockwise, horizontal oscillation, or pulsing size. Frames are tori: what leaves at one side comes in at the
-other, so a position in a single frame says nothing, and neither does a size. Speed, mean size and period are the same
-in all videos: what moves alike in two clips of a video, beside the shape, is its class.
+Each video has a static background, a texture of its own grain and direction, a global tint, and one white sprite of
+random shape and start, all drawn independently of the class. The class is how the sprite moves: translation in four
+directions, circles clockwise and counter-clockwise, horizontal oscillation, or pulsing size. Frames are tori: what
+leaves at one side comes in at the other, so a position in a single frame says nothing, and neither does a size. Speed,
+mean size and period are the same in all videos: what moves alike in two clips of a video, beside the shape, is its
+class.
 """
 
 import argparse
@@ -108,8 +109,26 @@ def smooth_noise(rng: np.random.Generator, size: int, cutoff: float = 3.5) -> np
     `cutoff`: cycles a frame at which the amplitude has fallen to 1/e.
     """
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(size, 1 / size), np.fft.fftfreq(size, 1 / size)))
-    spectrum = np.fft.fft2(rng.standard_normal((size, size, 3)), axes=(0, 1))
-    noise = np.fft.ifft2(spectrum * np.exp(-((frequency / cutoff) ** 2))[..., None], axes=(0, 1)).real
+    return _filtered_noise(rng, np.exp(-((frequency / cutoff) ** 2)))
+
+
+def texture(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A static background, as easy to know again as a place is: colour noise with stripes, (size, size, 3) in [0, 1].
+
+    Their direction is drawn from a half circle, and how fine they are from 2 to 5 cycles a frame (see `smooth_noise`),
+    evenly on a logarithmic scale; along the stripes it is 1.5. Neither a shift nor a change of colour hides these two.
+    """
+    rows, columns = np.meshgrid(*2 * [np.fft.fftfreq(size, 1 / size)], indexing='ij')
+    angle = rng.uniform(0, np.pi)
+    fine = np.exp(rng.uniform(np.log(2), np.log(5)))
+    across, along = rows * np.cos(angle) + columns * np.sin(angle), columns * np.cos(angle) - rows * np.sin(angle)
+    return _filtered_noise(rng, np.exp(-((across / fine) ** 2) - (along / 1.5) ** 2))
+
+
+def _filtered_noise(rng: np.random.Generator, amplitude: np.ndarray) -> np.ndarray:
+    """White noise with an amplitude for each frequency (size, size): (size, size, 3), each colour from 0 to 1."""
+    spectrum = np.fft.fft2(rng.standard_normal((*amplitude.shape, 3)), axes=(0, 1))
+    noise = np.fft.ifft2(spectrum * amplitude[..., None], axes=(0, 1)).real
     noise -= noise.min((0, 1))
     return noise / noise.max((0, 1))
 
@@ -141,8 +160,8 @@ def draw_sprite(rng: np.random.Generator, motion: str, frames: int, size: int) -
 
 
 def draw_background(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth noise (size, size, 3) in [0, 1], and the tint (3,) of a whole video."""
-    return smooth_noise(rng, size), rng.uniform(0.5, 1.0, 3)
+    """A `texture` (size, size, 3), and the tint (3,) of a whole video."""
+    return texture(rng, size), rng.uniform(0.5, 1.0, 3)
 
 
 def render_video(seed: int, split: str, number: int, frames: int, size: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The memory of batches, which is used again and again, also between processes.
 
-Memory that is new costs as much as half of the decoding into it: the system hands it out page by page, zeroed, and takes
-it back. A batch lies therefore in a `Segment`, whose first byte says whether somebody still looks at it. Who reads for
-another process shares the segment itself, and sends only where it is.
+Memory that is new costs as much as half of the decoding into it: the system hands it out page by page, zeroed, and
+takes it back. A batch lies therefore in a `Segment`, whose first byte says whether somebody still looks at it. Who
+reads for another process shares the segment itself, and sends only where it is.
 """
 
 import math

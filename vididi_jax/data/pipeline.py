@@ -242,7 +242,8 @@ def iterate(dataset: grain.MapDataset, *, workers: int) -> Iterator[Iterator[dic
         if not flags.FLAGS.is_parsed():  # grain reads its flags even where no absl program runs (notebooks)
             flags.FLAGS.mark_as_parsed()
         # Clips lie in shared memory already; what is small is sent as it is.
-        stream = grain.experimental.WithOptionsIterDataset(stream, grain.experimental.DatasetOptions(min_shm_size=SMALL))
+        small = grain.experimental.DatasetOptions(min_shm_size=SMALL)
+        stream = grain.experimental.WithOptionsIterDataset(stream, small)
         options = grain.MultiprocessingOptions(num_workers=workers)
         stream = stream.mp_prefetch(options, worker_init_fn=lambda *_: _start_worker())
     with closing(iter(stream)) as iterator:
