@@ -26,6 +26,7 @@ EXTENT = {'disc': 1.0, 'square': 0.9, 'diamond': 1.2, 'ring': 1.05, 'cross': 1.1
 DIRECTIONS = {'left': (0, -1), 'right': (0, 1), 'up': (-1, 0), 'down': (1, 0)}
 SPLITS = ('train', 'test')
 FPS = 25.0
+BACKGROUND = {'background': 'texture'}  # part of the plan: videos of before had another, and are not gone on with
 PULSE = 0.35  # relative amplitude of a pulsing size
 
 
@@ -214,4 +215,4 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     videos = tuple(
         Video(f'motion_{split}_{number:05d}', f'{split}/{number:05d}', label_of(number), '', split)
         for split in SPLITS for number in range(numbers[split]))
-    return Plan('motion', '', CLASSES, videos, (), 'raw', options), partial(decode, **options)
+    return Plan('motion', '', CLASSES, videos, (), 'raw', options | BACKGROUND), partial(decode, **options)

@@ -11,13 +11,13 @@ from functools import partial
 import numpy as np
 
 from data_prep.decode import Decoded
-from data_prep.motion import CLASSES, FPS, draw_background, draw_sprite, paint, resolve
+from data_prep.motion import BACKGROUND, CLASSES, FPS, draw_background, draw_sprite, paint, resolve
 from data_prep.plan import Plan, Video
 from vididi_jax.data.records import encode_frame
 from vididi_jax.errors import UserError
 
 ROLES = ('query', 'positive', 'negative')
-BACKGROUND, SPRITE = 2, 3  # what random numbers are for; part of their seed, beside the splits of motion
+PLACE, SPRITE = 2, 3  # what random numbers are for; part of their seed, beside the splits of motion
 
 
 def motion_of(triple: int, role: str) -> str:
@@ -35,7 +35,7 @@ def background_of(triple: int, role: str) -> str:
 def render_video(seed: int, triple: int, role: str, frames: int, size: int) -> np.ndarray:
     """A video: uint8 (frames, size, size, 3). Depends on nothing but the arguments."""
     background, tint = draw_background(
-        np.random.default_rng((seed, BACKGROUND, triple, int(role == 'positive'))), size)
+        np.random.default_rng((seed, PLACE, triple, int(role == 'positive'))), size)
     sprite = draw_sprite(np.random.default_rng((seed, SPRITE, triple, ROLES.index(role))), motion_of(triple, role),
                          frames, size)
     return paint(background, [sprite], tint)
@@ -57,4 +57,4 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     videos = tuple(Video(f'motion_{triple:05d}_{role}', f'test/{triple:05d}_{role}', motion_of(triple, role),
                          background_of(triple, role), 'test')
                    for triple in range(numbers['test']) for role in ROLES)
-    return Plan('motion_triples', '', CLASSES, videos, (), 'raw', options), partial(decode, **options)
+    return Plan('motion_triples', '', CLASSES, videos, (), 'raw', options | BACKGROUND), partial(decode, **options)
