@@ -61,13 +61,15 @@ def load_clips(
       `record` int32 (B,).
     """
     shape, sizes = clips.shape[3:5], source.sizes[records]
-    for record, frames, corner, size, out in zip(records, indices, corners, sizes, clips, strict=True):
+    indices = indices.reshape(len(records), -1).tolist()
+    for encoded, frames, corner, size, out in zip(
+            source.fetch(records, indices), indices, corners, sizes, clips, strict=True):
         out = out.reshape(-1, *shape, 3)
         if (size == shape).all():
-            source.read_frames(record, frames.ravel(), out)
+            source.decode(encoded, frames, out)
             continue
         whole = np.empty((len(out), *size, 3), np.uint8)
-        source.read_frames(record, frames.ravel(), whole)
+        source.decode(encoded, frames, whole)
         out[:] = 0
         height, width = np.minimum(size, shape)
         top, left = (corner * (size - (height, width))).round().astype(int)

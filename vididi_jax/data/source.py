@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vididi_jax.data import checksums, records
+from vididi_jax.data import checksums, records, storage
 from vididi_jax.data.manifest import Manifest
 from vididi_jax.errors import UserError
 
@@ -95,7 +95,8 @@ class Record:
           UserError: bytes that are not those that were written, or no image of this size.
         """
         out = np.empty((len(indices), self.height, self.width, 3), np.uint8)
-        self._source.read_frames(self._number, indices, out)
+        encoded, = self._source.fetch([self._number], [indices])
+        self._source.decode(encoded, indices, out)
         return out
 
 
@@ -105,17 +106,18 @@ class RecordSource:
     What is known of all videos lies in columns that are mapped into memory, not read; a worker maps the same files.
 
     Attributes:
-      directory: pathlib.Path of the data set.
+      place: of the data set, a folder or a URL.
+      directory: pathlib.Path of the folder that has its files, but not the shards if `place` is a URL.
       split: its name.
       name: of the data set.
       files: the names of all its files.
-      store: the directory that has the shards: its own, or that of the store which it is a view of.
+      store: the place that has the shards: its own, or that of the store which it is a view of.
       official_split: the number of the official split that it was prepared from; None where there is no such thing.
       encoding: of the frames, 'jpeg' or 'raw'.
       label_names: class names, in order of the label numbers.
       rows: the manifest's rows of the videos of this split, in record order; each is parsed when it is asked for.
       counts: how many videos of the split are 'listed', and 'ok', 'missing' and 'broken' of them.
-      shards: the paths of the split's shards, or of all shards of the store that it is a part of.
+      shards: the places of the split's shards, or of all shards of the store that it is a part of.
       index: (N,) `records.VIDEO`.
       fingerprint: hash of what every file holds, and of nothing that says where files lie: changes when the data does.
     """
@@ -126,9 +128,10 @@ class RecordSource:
         Raises:
           UserError: no data set there, no such split, a file that is missing or damaged or does not fit the others.
         """
-        self.directory, self.split = Path(directory), split
         if not str(directory):
             raise UserError('no data directory is given: set --config.data.dir to what data_prep wrote.')
+        self.place, self.split = directory, split
+        self.directory = storage.local_copy(directory) if storage.is_url(directory) else Path(directory)
         sums = checksums.read_sums(self.directory)
         self.files = frozenset(sums)
 
@@ -157,8 +160,8 @@ class RecordSource:
         if lengths is None:
             self._open_store(plan)
         else:
-            self.store = self.directory
-            self.shards = [self.directory / name for name in _shard_names(self.name, split, lengths)]
+            self.store = self.place
+            self.shards = [storage.join(self.place, name) for name in _shard_names(self.name, split, lengths)]
             self._frames = self.directory / records.frames_name(self.name, split)
         self._map()
         self._check_index(own=lengths is not None)
@@ -171,11 +174,10 @@ class RecordSource:
 
     def _open_store(self, plan: dict) -> None:
         """Shards and table of frames of the data set that this one is a part of."""
-        store = RecordSource(self.directory / plan['store'], records.STORE_SPLIT)
+        store = RecordSource(storage.join(self.place, plan['store']), records.STORE_SPLIT)
         if store.fingerprint != plan['store_fingerprint']:
-            raise UserError(f'{store.directory} is not the data set that {self.directory} was made of: prepare both '
-                            'again.')
-        self.store, self.shards, self._frames = store.directory, store.shards, store._frames
+            raise UserError(f'{store.place} is not the data set that {self.place} was made of: prepare both again.')
+        self.store, self.shards, self._frames = store.place, store.shards, store._frames
 
     def _parse_content(self, sums: dict[str, str], name: str, function: Callable[[bytes], Any]) -> Any:
         if name not in sums:
@@ -226,8 +228,8 @@ class RecordSource:
                             f'{sum(lengths):,} in {records.INFO}, or in other shards: delete the data set and prepare '
                             'it again.')
         np.maximum.at(ends, index['shard'], index['offset'] + records.record_size(index['length']))
-        for path, expected in zip(self.shards, ends.tolist(), strict=True):
-            actual = path.stat().st_size if path.is_file() else None
+        found = storage.sizes(self.place, [str(shard).rpartition('/')[2] for shard in self.shards])
+        for path, expected, actual in zip(self.shards, ends.tolist(), found, strict=True):
             if actual != expected:
                 state = 'is missing' if actual is None else f'has {actual:,} bytes instead of {expected:,}'
                 raise UserError(f'the shard {path} {state}: {checksums.REPAIR}.')
@@ -263,66 +265,88 @@ class RecordSource:
         """(N,) names of the groups, as objects; a video without one stands for itself."""
         return np.array([row['group'] or row['id'] for row in self.rows], object)
 
-    def read_frames(self, i: int, indices: Sequence[int], out: np.ndarray) -> None:
-        """Decode frames of video i into `out` (len(indices), height, width, 3) uint8; one asked for twice once.
+    def fetch(self, numbers: Sequence[int], indices: Sequence[Sequence[int]]) -> Iterator[dict[int, tuple]]:
+        """The encoded frames of some videos, held against their checksums, one video after the other.
 
-        The table of frames is read, and the bytes of these frames: nothing else of the record. The table is held
-        against the checksum that the index has, the frames against those of the table.
+        The table of frames is read, and the bytes of these frames: nothing else of the record. From a URL all videos
+        are read at once; files are read as each video is asked for.
+
+        Args:
+          numbers: of the videos.
+          indices: of frames, for each video.
+
+        Yields:
+          {frame: (`storage.Part`, its bytes)} of each video.
 
         Raises:
-          UserError: bytes that are not those that were written, or no image of this size.
+          UserError: bytes that are not those that were written, or that cannot be read.
         """
-        shard = self.shards[self.index['shard'][i]]
-        place, known = str(shard), {}
-        try:
-            table = self.frame_table(i)
-            # Opened anew each time: a large set has more shards than a process may hold open.
-            with shard.open('rb', buffering=0) as file:
-                for position, frame in enumerate(indices):
-                    if frame in known:
-                        out[position] = out[known[frame]]
-                        continue
-                    known[frame] = position
-                    offset, length, crc = table[frame].item()
-                    place = f'{shard}, offset {offset}'
-                    file.seek(offset)
-                    data = file.read(length)
-                    if records.masked_crc(data) != crc:
-                        raise ValueError(f'the checksum of frame {frame} is wrong')
-                    records.decode_frame(data, self.encoding, out[position])
-        except Exception as error:  # also whatever a decoder makes of it
-            raise UserError(f'{place}: {error}; run `python -m data_prep verify {self.directory}`.') from error
+        together = len(numbers) if storage.is_url(self.store) else 1
+        for first in range(0, len(numbers), together):
+            chosen = slice(first, first + together)
+            wanted, parts, sums = [], [], []
+            for i, frames in zip(numbers[chosen], indices[chosen], strict=True):
+                table, shard = self.frame_table(i), self.shards[self.index['shard'][i]]
+                frames = dict.fromkeys(map(int, frames))  # one asked for twice is read once
+                wanted.append(frames)
+                for offset, length, crc in table[list(frames)].tolist():
+                    parts.append(storage.Part(shard, offset, length))
+                    sums.append(crc)
+            named = [frame for frames in wanted for frame in frames]
+
+            def check(number: int, data: bytes, sums=sums, named=named) -> None:
+                if records.masked_crc(data) != sums[number]:
+                    raise ValueError(f'the checksum of frame {named[number]} is wrong')
+
+            read = iter(zip(parts, storage.read_parts(parts, check), strict=True))
+            for frames in wanted:
+                yield {frame: next(read) for frame in frames}
+
+    def decode(self, encoded: dict[int, tuple], indices: Sequence[int], out: np.ndarray) -> None:
+        """Decode frames of a video from `fetch` into `out` (len(indices), height, width, 3) uint8.
+
+        Raises:
+          UserError: bytes that are no image of this size.
+        """
+        known = {}
+        for position, frame in enumerate(indices):
+            if frame in known:
+                out[position] = out[known[frame]]
+                continue
+            known[frame] = position
+            part, data = encoded[frame]
+            try:
+                records.decode_frame(data, self.encoding, out[position])
+            except Exception as error:  # whatever a decoder makes of it
+                raise storage.wrong(part, error) from error
 
     def frame_table(self, i: int) -> np.ndarray:
         """(num_frames,) `records.FRAME` of video i, read: of a large set, pages that are mapped would fill the memory.
 
         Raises:
-          ValueError: they are not those that were written.
+          UserError: they are not those that were written, or cannot be read.
         """
-        video = self.index[i]
-        count, size = int(video['frames']), records.FRAME.itemsize
-        with self._frames.open('rb', buffering=0) as file:
-            file.seek(self._frames_start + int(video['first']) * size)
-            data = file.read(count * size)
-        if records.masked_crc(data) != video['frames_crc']:
-            raise ValueError(f'the checksum of its frames in {self._frames.name} is wrong')
-        return np.frombuffer(data, records.FRAME)
+        first, count, crc = (int(self.index[name][i]) for name in ('first', 'frames', 'frames_crc'))
+        size = records.FRAME.itemsize
+
+        def check(_: int, data: bytes) -> None:
+            if records.masked_crc(data) != crc:
+                raise ValueError(f'the checksum of the frames of record {i} is wrong')
+
+        part = storage.Part(self._frames, self._frames_start + first * size, count * size)
+        return np.frombuffer(storage.read_parts([part], check)[0], records.FRAME)
 
     def read_record(self, i: int) -> bytes:
         """All of a record's data, a serialised tf.train.Example; raises `UserError` if its checksums are wrong."""
         video, shard = self.index[i], self.shards[self.index['shard'][i]]
-        offset = int(video['offset'])
-        try:
-            with shard.open('rb') as file:
-                file.seek(offset)
-                framed = file.read(records.record_size(int(video['length'])))
-            data = records.read_record(framed)
+
+        def check(_: int, framed: bytes) -> None:
+            records.read_record(framed)
             if records.data_crc(framed) != video['crc']:
                 raise ValueError('the record is not the one that the index was written for')
-        except (OSError, ValueError) as error:
-            raise UserError(f'{shard}, offset {offset}: {error}; run `python -m data_prep verify {self.directory}`.'
-                            ) from error
-        return data
+
+        part = storage.Part(shard, int(video['offset']), records.record_size(int(video['length'])))
+        return records.read_record(storage.read_parts([part], check)[0])
 
 
 def open_splits(directory: Path) -> list[RecordSource]:

@@ -121,7 +121,7 @@ def training_config(detection: Detection) -> ml_collections.ConfigDict:
     recipe = {name: value for name, value in to_dict(config.detection).items() if name != 'boxes'}
     return run_config(
         detection, 'detection', detection=recipe, protocol=detection.data.name,
-        data={'dir': str(source.directory), 'workers': config.data.workers,
+        data={'dir': str(source.place), 'workers': config.data.workers,
               'annotations': annotations},
         clip={'frames': config.eval.frames, 'stride': config.eval.stride})
 
