@@ -66,10 +66,15 @@ def write_shards(plan: Plan, decode: Callable[[Video], Decoded], waiting: list[t
         _ = (pipeline | apache_beam.Create(waiting) | apache_beam.Reshuffle()
              | apache_beam.Map(write_task, plan=small, decode=decode, out=out.resolve()))
         with _progress(plan.name, out, len(plan.shards())):
-            pipeline.run().wait_until_finish()
+            job = pipeline.run()
+            try:
+                job.wait_until_finish()
+            except KeyboardInterrupt:
+                job.cancel()  # else it would go on elsewhere
+                raise
     except Exception as error:  # whatever a task or a service raises, Beam wraps it in a class of the runner's choice
-        last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise UserError(f'the Beam pipeline failed ({last[0].strip()}): the same command goes on from here.') from error
+        *_, last = [type(error).__name__, *filter(None, map(str.strip, str(error).splitlines()))]
+        raise UserError(f'the Beam pipeline failed ({last}): the same command goes on from here.') from error
     parts = read_parts(plan, waiting, out)
     if lost := len(waiting) - len(parts):
         raise UserError(f'{lost:,} of {len(waiting):,} shards are not in {out} after the pipeline has ended: {SHARED}; '
