@@ -2,12 +2,14 @@
 
 python benchmarks/prep.py VIDEOS [--short_side=128] [--rounds=5]
 
-One process, one thread, the files in the system's memory, the output in a temporary folder. In turns, in one run:
+One process, one thread, the files in the system's memory, the output in a temporary folder. All times are of the
+processor, so that other work on the machine counts for little; waiting for the disk is not in them. In turns, in one
+run:
   decode       PyAV decodes every frame
   + resize     and makes it a small BGR array, with the scaler and the size of data_prep
   + jpeg       and OpenCV encodes that, with the quality of data_prep
   data_prep    the whole command with --workers=1: looking for files, decoding, shards with their checksums, index,
-               manifest and description, on the disk; without the start of Python and its imports
+               manifest and description; without the start of Python and its imports
 
 Then, of another run of data_prep in each round, what share of its time goes into the decoder (reading packets and
 decoding them), the scaler and the jpeg encoder, each with a clock around its calls.
@@ -80,11 +82,11 @@ def clocks() -> Iterator[dict[str, float]]:
 
     def timed(name: str, function: Callable) -> Callable:
         def call(*arguments):
-            begin = time.perf_counter()
+            begin = time.process_time()
             try:
                 return function(*arguments)
             finally:
-                spent[name] += time.perf_counter() - begin
+                spent[name] += time.process_time() - begin
         return call
 
     def demux(container) -> Iterator[Timed]:
@@ -119,9 +121,9 @@ def prepare(videos: Path, short_side: int, check: Callable[[RecordSource], None]
 
 
 def seconds(function: Callable[[], None]) -> float:
-    begin = time.perf_counter()
+    begin = time.process_time()
     function()
-    return time.perf_counter() - begin
+    return time.process_time() - begin
 
 
 def measure(arguments: argparse.Namespace) -> None:
