@@ -1,8 +1,9 @@
-# make demo | claim | weizmann | ut_interaction | test | next | lint | parity.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
+# make demo | claim | weizmann | ut_interaction | test | next | lint | parity | beam.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PARITY ?= .venv-parity
+BEAM ?= .venv-beam
 DEMO ?= runs/demo
 SEED ?= 0
 VIDIDI_DATA ?= ../shared/data
@@ -12,7 +13,7 @@ MAIN := $(BIN)/python main.py
 CONSTRAINTS = $(wildcard constraints/$(shell $(BIN)/python -c 'import sys; print("python%d.%d" % sys.version_info[:2])').txt)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS:%=-c %)
 
-.PHONY: demo claim weizmann ut_interaction test next lint parity
+.PHONY: demo claim weizmann ut_interaction test next lint parity beam
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -77,3 +78,12 @@ $(PARITY)/installed: requirements.txt
 
 parity: $(PARITY)/installed
 	JAX_PLATFORMS=cpu $(PARITY)/bin/python -m tests.parity
+
+# data_prep by Apache Beam, which wants older releases of some packages than constraints/ has.
+$(BEAM)/installed: requirements.txt setup.py
+	test -x $(BEAM)/bin/python || $(PYTHON) -m venv $(BEAM)
+	$(BEAM)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,beam]'
+	touch $@
+
+beam: $(BEAM)/installed
+	$(BEAM)/bin/python -m pytest tests/data_prep/test_beam.py

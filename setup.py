@@ -18,5 +18,9 @@ setup(
     packages=find_packages(include=['vididi_jax', 'vididi_jax.*', 'data_prep', 'data_prep.*']),
     package_data={'vididi_jax.report': ['page.css', 'page.js'], 'vididi_jax.browse': ['page.js']},
     install_requires=(HERE / 'requirements.txt').read_text().split(),
-    extras_require={'test': TEST, 'dev': [*TEST, 'ruff>=0.15,<0.18', 'import-linter>=2.6,<3']},
+    extras_require={
+        'test': TEST,
+        'dev': [*TEST, 'ruff>=0.15,<0.18', 'import-linter>=2.6,<3'],
+        'beam': ['apache-beam>=2.77,<3'],  # holds protobuf and pyarrow back: an environment of its own, `make beam`
+    },
 )

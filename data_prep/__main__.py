@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from data_prep import ava, folder, hmdb51, kinetics, motion, motion_boxes, motion_triples, ucf101, verify
+from data_prep import ava, beam, folder, hmdb51, kinetics, motion, motion_boxes, motion_triples, ucf101, verify
 from data_prep.writer import write_dataset
 from vididi_jax.data.records import ENCODINGS
 from vididi_jax.errors import UserError, one_sentence
@@ -40,7 +40,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_output(command: argparse.ArgumentParser) -> None:
     command.add_argument('--out', required=True, help='data set directory to write')
-    command.add_argument('--workers', type=int, default=os.cpu_count(), help='decoding processes (one a core)')
+    command.add_argument('--workers', type=int, help='decoding processes (one a core)')
+    command.add_argument('--runner', metavar='NAME', help='have Apache Beam decode on its own workers: DirectRunner, '
+                         'FlinkRunner, SparkRunner, DataflowRunner; the files are the same, see docs/cluster.md')
+    command.add_argument('--beam_options', default='', metavar="'--NAME=VALUE ...'", help="of Beam and of the runner")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -48,14 +51,20 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dataset == 'verify':
         verify.verify(arguments.directory)
         return
-    if arguments.workers < 1 or getattr(arguments, 'short_side', 8) < 8:
+    workers = os.cpu_count() if arguments.workers is None else arguments.workers
+    if workers < 1 or getattr(arguments, 'short_side', 8) < 8:
         raise UserError('--workers must be at least 1 and --short_side at least 8.')
+    if arguments.runner and arguments.workers:
+        raise UserError('--workers is of runs without --runner: how many workers Beam has say --beam_options.')
+    if arguments.beam_options and not arguments.runner:
+        raise UserError('--beam_options needs --runner.')
+    pipeline = beam.pipeline_flags(arguments.runner, arguments.beam_options) if arguments.runner else []
     if arguments.dataset == 'motion':
         module = motion_boxes if arguments.boxes else motion_triples if arguments.triples else motion
     else:
         module = VIDEO_FILES[arguments.dataset][0]
     plan, decode = module.plan(arguments)
-    rows = write_dataset(plan, decode, arguments.out, arguments.workers)
+    rows = write_dataset(plan, decode, arguments.out, workers, pipeline)
     summary(rows, arguments.out)
 
 

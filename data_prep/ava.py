@@ -147,4 +147,4 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
                  tuple(video for video in videos if video.group not in found), arguments.encoding,
                  {**clip, 'starts_at': arguments.starts_at, 'min_score': arguments.min_score}, files)
     return whole, partial(
-        decode, root=str(root), starts_at=arguments.starts_at, encoding=arguments.encoding, **clip)
+        decode, root=str(root.resolve()), starts_at=arguments.starts_at, encoding=arguments.encoding, **clip)

@@ -84,7 +84,7 @@ def decode_video(path: str | Path, short_side: int, encoding: str) -> Decoded:
     try:
         with open_video(path) as (container, stream, remark):
             for packet in container.demux():
-                if packet.pts is not None:
+                if not stream.frames and packet.pts is not None:  # else nobody asks
                     end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 for frame in packet.decode() if packet.stream is stream else ():
                     if frame.is_corrupt:

@@ -69,7 +69,7 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     labels = tuple(sorted({video.label for video in (*videos, *missing)}))
     options = {'short_side': arguments.short_side}
     return (Plan('folder', str(root.resolve()), labels, videos, missing, arguments.encoding, options),
-            partial(decode, root=str(root), encoding=arguments.encoding, **options))
+            partial(decode, root=str(root.resolve()), encoding=arguments.encoding, **options))
 
 
 def read_list(path: Path) -> list[Video]:

@@ -195,4 +195,4 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     options = {'short_side': arguments.short_side, 'whole': arguments.whole}
     labels = tuple(sorted({video.label for video in drawn}))
     return (Plan('kinetics', str(root.resolve()), labels, tuple(found), tuple(missing), arguments.encoding, options),
-            partial(decode, root=str(root), encoding=arguments.encoding, **options))
+            partial(decode, root=str(root.resolve()), encoding=arguments.encoding, **options))

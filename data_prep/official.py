@@ -104,5 +104,5 @@ def plan(
     if missing and not arguments.allow_missing:
         raise UserError(f'{len(missing):,} of {len(everything):,} listed videos are missing below {root} '
                         f'(the first: {missing[0].path}): complete them, or add --allow_missing.')
-    function = partial(decode, root=str(root), short_side=arguments.short_side, encoding=arguments.encoding)
+    function = partial(decode, root=str(root.resolve()), short_side=arguments.short_side, encoding=arguments.encoding)
     return Plan(name, str(root.resolve()), classes, found, missing, arguments.encoding, options, views=views), function

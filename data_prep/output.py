@@ -7,10 +7,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from vididi_jax.data import checksums, records
 from vididi_jax.data.source import open_splits
 from vididi_jax.errors import UserError
+
+TEMPORARY = '.tmp'  # ending of what is not whole yet
 
 
 @contextmanager
@@ -27,7 +30,9 @@ class Output:
     """Context of a file that appears whole, or not at all, and has its checksum in `checksum` then."""
 
     def __init__(self, out: Path, name: str, folder: Path | None = None):
-        self.out, self.path, self.temporary = out, (folder or out) / name, out / records.INCOMPLETE / f'{name}.tmp'
+        self.out, self.path = out, (folder or out) / name
+        # Of its own: a runner of pipelines may have a shard written twice, at the same time.
+        self.temporary = out / records.INCOMPLETE / f'{name}.{uuid4().hex[:8]}{TEMPORARY}'
         self.digest = hashlib.sha256()
 
     def __enter__(self) -> 'Output':
@@ -41,11 +46,15 @@ class Output:
         self.digest.update(data)
 
     def __exit__(self, kind, *_) -> None:
-        with writing(self.out), self.file:
-            if kind is None:
-                self.file.flush()
-                os.fsync(self.file.fileno())  # else the name may reach the disk before the content
-                os.replace(self.temporary, self.path)
+        with writing(self.out):
+            try:
+                with self.file:
+                    if kind is None:
+                        self.file.flush()
+                        os.fsync(self.file.fileno())  # else the name may reach the disk before the content
+                        os.replace(self.temporary, self.path)
+            finally:
+                self.temporary.unlink(missing_ok=True)
         self.checksum = self.digest.hexdigest()
 
 
@@ -54,6 +63,13 @@ def write(out: Path, name: str, data: bytes, folder: Path | None = None) -> str:
     with Output(out, name, folder) as file:
         file.write(data)
     return file.checksum
+
+
+def clear(out: Path) -> None:
+    """Delete what a run that was killed left unfinished."""
+    with writing(out):
+        for path in (out / records.INCOMPLETE).glob(f'*{TEMPORARY}'):
+            path.unlink(missing_ok=True)
 
 
 def is_complete(out: Path, described: dict) -> bool:

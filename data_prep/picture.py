@@ -1,13 +1,26 @@
 """A decoded frame as it is stored: upright, of one size, without the comb of interlaced material."""
 
+from threading import local
+
 import av
 import cv2
 import numpy as np
 from av.filter import Graph
+from av.video.reformatter import VideoReformatter
 
 from vididi_jax.data.records import encode_frame
 
 NEIGHBOURHOOD = 17, 17  # pixels over which rows are compared
+
+
+class Scaler(local):
+    """A thread's scaler, which keeps what it has worked out for the last size: that takes longer than a small frame."""
+
+    def __init__(self):
+        self.reformat = VideoReformatter().reformat
+
+
+SCALER = Scaler()
 
 
 def target_size(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -50,8 +63,8 @@ def encode_upright(frame: av.VideoFrame, height: int, width: int, encoding: str)
 
 def _resize(frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
     shrinks = min(frame.height, frame.width) > min(height, width)
-    return frame.reformat(
-        width, height, format='rgb24', interpolation='AREA' if shrinks else 'BICUBIC').to_ndarray()
+    return SCALER.reformat(  # videos are scaled in parallel, each in one thread
+        frame, width, height, format='rgb24', interpolation='AREA' if shrinks else 'BICUBIC', threads=1).to_ndarray()
 
 
 def _resize_interlaced(frame: av.VideoFrame, height: int, width: int) -> np.ndarray:

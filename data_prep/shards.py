@@ -64,6 +64,11 @@ def frames_part_name(split: str, number: int) -> str:
     return f'{split}-{number:05d}.frames'
 
 
+def count_parts(out: Path) -> int:
+    """How many shards have a part."""
+    return len(list((out / records.INCOMPLETE).glob('*.part')))
+
+
 def read_parts(plan: Plan, shards: list[tuple], out: Path) -> dict[tuple[str, int], dict]:
     """(split, number) -> the part of each shard that is written already, and as it was written."""
     parts, folder = {}, out / records.INCOMPLETE

@@ -7,7 +7,7 @@ and a run that goes on reads again what is there.
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -16,9 +16,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from data_prep import beam
 from data_prep.decode import Decoded
 from data_prep.finish import finish
-from data_prep.output import is_complete, write, writing
+from data_prep.output import clear, is_complete, write, writing
 from data_prep.plan import Plan, Video
 from data_prep.shards import read_parts, write_shard
 from data_prep.views import write_views
@@ -28,7 +29,8 @@ from vididi_jax.errors import UserError
 from vididi_jax.lock import locked
 
 
-def write_dataset(plan: Plan, decode: Callable[[Video], Decoded], out: str | Path, workers: int) -> list[dict]:
+def write_dataset(plan: Plan, decode: Callable[[Video], Decoded], out: str | Path, workers: int,
+                  pipeline: Sequence[str] = ()) -> list[dict]:
     """Decode the videos of `plan` and write the data set directory `out`; returns the manifest's rows.
 
     Where the plan has views, `out` holds a store of all videos and beside it the views, see `data_prep.views`; the rows
@@ -39,10 +41,11 @@ def write_dataset(plan: Plan, decode: Callable[[Video], Decoded], out: str | Pat
       decode: a function that can be pickled.
       out: the directory; one that an equal plan left unfinished is gone on with.
       workers: decoding processes.
+      pipeline: of `beam.pipeline_flags`; if given, Apache Beam has the shards decoded and written, by its own workers.
 
     Raises:
       UserError: `out` holds something else, the data set of another plan or a damaged one, another process writes to
-        it, or it cannot be written to; or no video can be decoded.
+        it, or it cannot be written to; no video can be decoded; or the pipeline fails.
     """
     out = Path(out)
     if plan.views:
@@ -50,7 +53,7 @@ def write_dataset(plan: Plan, decode: Callable[[Video], Decoded], out: str | Pat
                    if path.name not in {records.STORE, *plan.views}]
         if foreign:
             raise UserError(f'{out} is not empty and was not written by this command: choose another --out.')
-        rows = write_dataset(replace(plan, views={}), decode, out / records.STORE, workers)
+        rows = write_dataset(replace(plan, views={}), decode, out / records.STORE, workers, pipeline)
         write_views(plan, out)
         return rows
     described = plan.described()
@@ -59,24 +62,28 @@ def write_dataset(plan: Plan, decode: Callable[[Video], Decoded], out: str | Pat
             print(f'{out} is complete already: nothing to do')
             return [json.loads(line) for line in (out / records.MANIFEST).read_bytes().splitlines()]
     with locked(out / records.INCOMPLETE, 'choose another --out'):
-        return _go_on(plan, decode, out, workers, described)
+        clear(out)
+        write(out, records.PLAN, json.dumps(described).encode(), folder=out / records.INCOMPLETE)
+        shards = plan.shards()
+        done = read_parts(plan, shards, out)
+        waiting = [shard for shard in shards if shard[:2] not in done]
+        left = sum(len(videos) for *_, videos in waiting)
+        if left < len(plan.videos):
+            print(f'going on after {len(plan.videos) - left:,} of {len(plan.videos):,} videos')
+        if pipeline and waiting:
+            done |= beam.write_shards(plan, decode, waiting, out, pipeline)
+        else:
+            done |= _write_shards(plan, decode, waiting, out, workers)
+        return finish(plan, shards, [done[shard[:2]] for shard in shards], out, described)
 
 
-def _go_on(plan: Plan, decode: Callable, out: Path, workers: int, described: dict) -> list[dict]:
-    """Write what is not written yet."""
-    write(out, records.PLAN, json.dumps(described).encode(), folder=out / records.INCOMPLETE)
-    shards = plan.shards()
-    done = read_parts(plan, shards, out)
-    waiting = [shard for shard in shards if shard[:2] not in done]
+def _write_shards(plan: Plan, decode: Callable, waiting: list[tuple], out: Path, workers: int) -> dict[tuple, dict]:
+    """Write shards, decoding in processes of this machine; (split, number) -> part."""
     videos = [video for *_, part in waiting for video in part]
-    before = len(plan.videos) - len(videos)
-    if before:
-        print(f'going on after {before:,} of {len(plan.videos):,} videos')
-    bar = tqdm(total=len(plan.videos), initial=before, unit='video', desc=plan.name, dynamic_ncols=True)
+    bar = tqdm(total=len(plan.videos), initial=len(plan.videos) - len(videos), unit='video', desc=plan.name,
+               dynamic_ncols=True)
     with bar, _decoded(decode, videos, workers) as stream:
-        for shard in waiting:
-            done[shard[:2]] = write_shard(plan, shard, stream, out, bar)
-    return finish(plan, shards, [done[shard[:2]] for shard in shards], out, described)
+        return {shard[:2]: write_shard(plan, shard, stream, out, bar) for shard in waiting}
 
 
 class _decoded:

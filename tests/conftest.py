@@ -2,6 +2,7 @@
 
 import os
 from argparse import Namespace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,22 +22,28 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 
+# marker -> (is there what its tests need, what they are, why they are left out)
+NEEDS = {
+    'realdata': ((DATA / 'manifest.csv').is_file(), 'on real videos', f'VIDIDI_DATA ({DATA}) has no manifest.csv'),
+    'beam': (find_spec('apache_beam') is not None, 'with Apache Beam', 'it is not installed here (make beam)'),
+}
+
+
 def pytest_collection_modifyitems(config, items):
-    """Without the real videos, the tests on them are deselected, and their number is printed."""
-    if (DATA / 'manifest.csv').is_file():
-        return
-    real = [item for item in items if item.get_closest_marker('realdata')]
-    if real:
-        config.hook.pytest_deselected(items=real)
-        items[:] = [item for item in items if not item.get_closest_marker('realdata')]
-        config.real_data_deselected = len(real)
+    """Tests that need what is not there are deselected, and their number is printed."""
+    config.left_out = {}
+    for marker in (marker for marker, (there, *_) in NEEDS.items() if not there):
+        lacking = [item for item in items if item.get_closest_marker(marker)]
+        if lacking:
+            config.hook.pytest_deselected(items=lacking)
+            items[:] = [item for item in items if not item.get_closest_marker(marker)]
+            config.left_out[marker] = len(lacking)
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    number = getattr(config, 'real_data_deselected', 0)
-    if number:
-        terminalreporter.write_line(
-            f'{number} tests on real videos deselected: VIDIDI_DATA ({DATA}) has no manifest.csv')
+    for marker, number in getattr(config, 'left_out', {}).items():
+        _, what, why = NEEDS[marker]
+        terminalreporter.write_line(f'{number} tests {what} deselected: {why}')
 
 
 @pytest.fixture(scope='session')

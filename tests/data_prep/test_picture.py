@@ -1,12 +1,14 @@
-"""Frames as they are stored: every orientation, and interlaced material of both field orders."""
+"""Frames as they are stored: every orientation, interlaced material of both field orders, one scaler for all."""
 
 import struct
 
+import av
 import cv2
 import numpy as np
 import pytest
 
 from data_prep.decode import decode_video
+from data_prep.picture import encode_upright
 from tests.data_prep.videos import pixels, write_video
 
 
@@ -79,3 +81,21 @@ def test_interlaced_frames_have_no_comb(tmp_path, order, short_side):
     interlaced = stored('woven', woven, **flag)
     assert np.abs(interlaced - blend).mean() < 1
     assert comb(interlaced) < 1.1 * comb(blend)
+
+
+def test_frames_of_every_kind_in_turn_are_scaled_as_each_one_alone():
+    """The scaler is kept from frame to frame; format, range, colours and size must not leak into the next one."""
+    rng, frames = np.random.default_rng(0), []
+    for pixel_format in ('yuv420p', 'yuvj420p', 'yuv444p', 'rgb24', 'gray', 'yuv420p10le'):
+        for colours in (1, 5):
+            for reach in (1, 2):
+                for shape in ((48, 64, 3), (97, 51, 3)):
+                    frame = av.VideoFrame.from_ndarray(rng.integers(0, 256, shape, np.uint8), format='rgb24')
+                    frame = frame.reformat(format=pixel_format)
+                    frame.colorspace, frame.color_range = colours, reach
+                    frames.append(frame)
+    for i in rng.permutation(4 * len(frames)):
+        frame, (height, width) = frames[i // 4], ((32, 40), (40, 32), (32, 32), (120, 130))[i % 4]
+        method = 'AREA' if min(frame.height, frame.width) > min(height, width) else 'BICUBIC'
+        alone = frame.reformat(width, height, format='rgb24', interpolation=method).to_ndarray()
+        assert encode_upright(frame, height, width, 'raw') == alone.tobytes()
