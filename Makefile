@@ -1,9 +1,10 @@
-# make demo | claim | weizmann | ut_interaction | test | next | lint | parity | beam.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
+# make demo | claim | weizmann | ut_interaction | test | next | lint | parity | beam | s3.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PARITY ?= .venv-parity
 BEAM ?= .venv-beam
+S3 ?= .venv-s3
 DEMO ?= runs/demo
 SEED ?= 0
 VIDIDI_DATA ?= ../shared/data
@@ -13,7 +14,7 @@ MAIN := $(BIN)/python main.py
 CONSTRAINTS = $(wildcard constraints/$(shell $(BIN)/python -c 'import sys; print("python%d.%d" % sys.version_info[:2])').txt)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS:%=-c %)
 
-.PHONY: demo claim weizmann ut_interaction test next lint parity beam
+.PHONY: demo claim weizmann ut_interaction test next lint parity beam s3
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -87,3 +88,12 @@ $(BEAM)/installed: requirements.txt setup.py
 
 beam: $(BEAM)/installed
 	$(BEAM)/bin/python -m pytest tests/data_prep/test_beam.py
+
+# Data sets in S3, from a server in the test.
+$(S3)/installed: requirements.txt setup.py
+	test -x $(S3)/bin/python || $(PYTHON) -m venv $(S3)
+	$(S3)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,s3]' 'aiobotocore[boto3]' 'moto[server]>=5.1,<6'
+	touch $@
+
+s3: $(S3)/installed
+	$(S3)/bin/python -m pytest -m s3 tests/data/test_storage.py

@@ -22,5 +22,7 @@ setup(
         'test': TEST,
         'dev': [*TEST, 'ruff>=0.15,<0.18', 'import-linter>=2.6,<3'],
         'beam': ['apache-beam>=2.77,<3'],  # holds protobuf and pyarrow back: an environment of its own, `make beam`
+        's3': ['s3fs>=2026.1,<2027'],
+        'gs': ['gcsfs>=2026.1,<2027'],
     },
 )

@@ -25,6 +25,7 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # marker -> (is there what its tests need, what they are, why they are left out)
 NEEDS = {
     'realdata': ((DATA / 'manifest.csv').is_file(), 'on real videos', f'VIDIDI_DATA ({DATA}) has no manifest.csv'),
+    's3': (find_spec('moto') is not None, 'with an S3 server', 'moto is not installed here (make s3)'),
     'beam': (find_spec('apache_beam') is not None, 'with Apache Beam', 'it is not installed here (make beam)'),
 }
 

@@ -52,12 +52,21 @@ def read_sums(directory: Path) -> dict[str, str]:
         raise UserError(f'{str(directory)!r} is not a prepared data set (it has no {NAME}): '
                         'run or finish `python -m data_prep` first.')
     try:
-        text = path.read_bytes().decode()
-    except (OSError, ValueError) as error:
+        data = path.read_bytes()
+    except OSError as error:
         raise UserError(f'{path} cannot be read ({error}): {REPAIR}.') from error
+    try:
+        return parse_sums(data)
+    except ValueError as error:
+        raise UserError(f'{path} is damaged ({error}): {REPAIR}.') from error
+
+
+def parse_sums(data: bytes) -> dict[str, str]:
+    """name -> checksum, from the content of SHA256SUMS; raises `ValueError` if it is none."""
+    text = data.decode()
     sums = {name: checksum for checksum, name in LINE.findall(text)}
     if not sums or format_sums(sums) != text:
-        raise UserError(f'{path} is damaged (it is not a sorted list of checksums and names): {REPAIR}.')
+        raise ValueError('it is not a sorted list of checksums and names')
     return sums
 
 

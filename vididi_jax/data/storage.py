@@ -66,9 +66,9 @@ def local_copy(url: str) -> Path:
       UserError: no data set there, or it cannot be read.
     """
     system, path = open_system(url)
-    listing = join(url, checksums.NAME)
     try:
-        text = _persist(lambda: system.cat_file(posixpath.join(path, checksums.NAME)), listing)
+        listing = posixpath.join(path, checksums.NAME)
+        text, sums = _persist(lambda: _read_sums(system, listing), join(url, checksums.NAME))
     except UserError as error:
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
@@ -81,7 +81,6 @@ def local_copy(url: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix='incomplete-') as incomplete:
         (Path(incomplete) / checksums.NAME).write_bytes(text)
-        sums = checksums.read_sums(Path(incomplete))
         names = [name for name in sums if not records.is_shard(name)]
         for name in tqdm(names, unit='file', desc=f'copying {url}', leave=False, dynamic_ncols=True):
             _persist(lambda name=name: _fetch(system, posixpath.join(path, name), Path(incomplete, name), sums[name]),
@@ -89,6 +88,14 @@ def local_copy(url: str) -> Path:
         for name in (*names, checksums.NAME):  # SHA256SUMS last: a folder that has it is whole
             os.replace(Path(incomplete, name), folder / name)
     return folder
+
+
+def _read_sums(system, path: str) -> tuple[bytes, dict[str, str]]:
+    """SHA256SUMS, as it is and parsed; what an answer lacks may be whole lines."""
+    text, size = system.cat_file(path), system.size(path)
+    if len(text) != size:
+        raise OSError(f'{len(text):,} of {size:,} bytes')
+    return text, checksums.parse_sums(text)
 
 
 def _fetch(system, path: str, to: Path, checksum: str) -> None:
