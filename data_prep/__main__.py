@@ -6,6 +6,7 @@ import os
 from data_prep import ava, beam, folder, hmdb51, kinetics, motion, motion_boxes, motion_triples, ucf101, verify
 from data_prep.writer import write_dataset
 from vididi_jax.data.records import ENCODINGS
+from vididi_jax.data.storage import is_url
 from vididi_jax.errors import UserError, one_sentence
 
 VIDEO_FILES = {
@@ -48,6 +49,10 @@ def _add_output(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Carry out a parsed command line."""
+    place = arguments.directory if arguments.dataset == 'verify' else arguments.out
+    if is_url(place):
+        raise UserError(f'{place} is a URL, and data_prep writes and verifies folders: give one, and copy all of it to '
+                        'the URL afterwards; training reads it from there.')
     if arguments.dataset == 'verify':
         verify.verify(arguments.directory)
         return

@@ -106,6 +106,9 @@ def check_workdir(workdir: str | None, task: str) -> None:
         if task == 'inspect':
             return
         raise UserError(f'there is no --workdir: {task} needs one, the folder of the run.')
+    if '://' in workdir:
+        raise UserError(f'--workdir is {short(workdir)}, and a run writes to a file system: give a folder, and copy it '
+                        'to the URL afterwards, or mount that.')
     try:
         path = Path(workdir).absolute()
         found = next(folder for folder in (path, *path.parents) if folder.exists())

@@ -15,6 +15,7 @@ from tests.data_prep.videos import ramp, write_video
 from vididi_jax.data import pipeline, storage
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
+from vididi_jax.flags import check_workdir
 
 WAYS = '5xx', 'timeout', 'cut', 'other bytes'
 
@@ -193,6 +194,14 @@ def test_a_copy_that_was_broken_off_is_made_again(tiny_motion, monkeypatch):
 def test_a_url_that_cannot_be_opened_is_one_sentence(url, message):
     with pytest.raises(UserError, match=message):
         RecordSource(url, 'train')
+
+
+@pytest.mark.parametrize('words', [['motion', '--out=s3://bucket/a'], ['verify', 's3://bucket/a']])
+def test_what_needs_a_file_system_says_so(words):
+    with pytest.raises(UserError, match='s3://bucket/a is a URL'):
+        run(build_parser().parse_args(words))
+    with pytest.raises(UserError, match="--workdir is 's3://bucket/run', and a run writes to a file system"):
+        check_workdir('s3://bucket/run', 'pretrain')
 
 
 def test_parts_that_lie_close_are_asked_for_together(monkeypatch):
