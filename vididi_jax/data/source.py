@@ -190,6 +190,7 @@ class RecordSource:
         path = self.directory / records.index_name(self.name, self.split)
         self.index = _parse(path, partial(np.load, mmap_mode='r'), path)
         _parse(path, _check_rows, self.index, records.VIDEO)
+        self.index = self.index.view(np.ndarray)  # of the same memory; a memmap takes a while for each element
         table = _parse(self._frames, partial(np.load, mmap_mode='r'), self._frames)
         _parse(self._frames, _check_rows, table, records.FRAME)
         self._frames_start, self._frames_count = getattr(table, 'offset', 0), len(table)
