@@ -272,10 +272,10 @@ class Result:
 
 
 def test_a_run_that_waits_for_data_says_so(tiny_config, tmp_path, monkeypatch, capsys):
-    """Batches that take 20 ms, for steps that cost nothing; and steps that end 20 ms after the next batch is read."""
+    """Batches that take 60 ms, for steps that cost nothing; and steps that end 20 ms after the next batch is read."""
     make_task, batch_read = pretrain.make_task, threading.Event()
     tiny_config.health.every_cycles, tiny_config.epochs = 0, 3
-    for name, seconds, loss in (('slow data', 0.02, np.float32(1)), ('slow steps', 0, Result(batch_read))):
+    for name, seconds, loss in (('slow data', 0.06, np.float32(1)), ('slow steps', 0, Result(batch_read))):
         def complete(batch, seconds=seconds):
             time.sleep(seconds)
             batch_read.set()
