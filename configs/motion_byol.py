@@ -32,7 +32,7 @@ from configs import default, motion_vicreg
 
 def get_config(variant: str = ''):
     config = motion_vicreg.adapt(default.get_config('byol'), projector=(512, 256), predictor=(512, 256))
-    config.framework.ema_base = 0.9
+    config.framework.ema_base = 0.8
     config.optimizer.base_rate = 6.4
     config.optimizer.weight_decay = 1e-3
     config.optimizer.predictor_rate = 20.0
