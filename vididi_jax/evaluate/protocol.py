@@ -143,7 +143,7 @@ def open_protocol(config, directory: str) -> Protocol:
         raise UserError(f'eval.protocol is {settings.protocol!r} and {directory} is {protocol.name}: set data.dir to '
                         'what data_prep wrote of that split.')
     for fold in protocol.folds:
-        check(fold, config.allow_missing)
+        check_classes(fold, config.allow_missing)
     return protocol
 
 
@@ -170,6 +170,7 @@ def _split(settings, directories: list[str], allow_missing: bool) -> Protocol:
         number = train.official_split
         name = f'{train.name}/split{number}' if number else f'{train.name}/{settings.train}-{settings.test}'
         folds.append(Fold(name, usable(train, settings), usable(test, settings)))
+        check_apart(folds[-1])
     repeated = [name for name, times in Counter(fold.name for fold in folds).items() if times > 1]
     if repeated:
         raise UserError(f'two of the data sets of data.dir are {repeated[0]}: give each split once.')
@@ -187,7 +188,7 @@ def _grouped(settings, directory: str, allow_missing: bool) -> Protocol:
                         f'{settings.folds}: it must be 0 (each group in turn), or from 2 to the number of groups.')
     part = deal(labels, groups, settings.folds or number)
     folds = []
-    for i in range(part.max() + 1):
+    for i in range(part.max() + 1):  # which are apart: each video is in one part, and so is each group
         here = part == i
         name = f'{len(set(groups[here]))} groups, part {i + 1}' if settings.folds else str(groups[here][0])
         folds.append(Fold(name, *(Side(source, everything.videos[mine]) for mine in (~here, here))))
@@ -206,9 +207,8 @@ def check_apart(fold: Fold) -> None:
                             'the data again.')
 
 
-def check(fold: Fold, allow_missing: bool) -> None:
-    """Raises `UserError` if a video or a group is on both sides, if there is one class, or one that is not in train."""
-    check_apart(fold)
+def check_classes(fold: Fold, allow_missing: bool) -> None:
+    """Raises `UserError` if there is one class, or one that is not in train."""
     names = fold.train.source.label_names
     if names != fold.test.source.label_names or len(names) < 2:
         raise UserError(f'{fold.name}: {len(names)} classes in train and {len(fold.test.source.label_names)} in test: '
