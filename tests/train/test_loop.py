@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -215,6 +216,29 @@ def test_the_message_names_the_checkpoint_that_is_left(finished, tiny_config, tm
     monkeypatch.setattr(pretrain, 'make_train_step', lambda *_: lambda state, *_: (state, broken))
     with pytest.raises(UserError, match='at step 25 .*not finite.* in loss: .*the checkpoint of step 24 is intact'):
         pretrain.run(tiny_config, str(workdir))
+
+
+def test_steps_launched_after_one_that_is_not_finite_change_nothing(tiny_config, tmp_path, monkeypatch):
+    launched, make_step = [], pretrain.make_train_step
+
+    def make(*arguments):
+        step = make_step(*arguments)
+
+        def third_is_wrong(state, batch, key, orders, sound):
+            launched.append(len(launched) + 1)
+            state, metrics = step(state, batch, key, orders, np.bool_(False) if launched[-1] == 3 else sound)
+            return state, {**metrics, 'finite_target': metrics['finite']}
+
+        return third_is_wrong
+
+    monkeypatch.setattr(pretrain, 'make_train_step', make)
+    tiny_config.checkpoint.every_steps = 0
+    with pytest.raises(UserError, match='at step 3 .* in target: .*there is no checkpoint yet.*debug/3'):
+        pretrain.run(tiny_config, str(tmp_path))
+    assert launched == [1, 2, 3, 4, 5]  # two more than the loop has heard of
+    saved = flax.serialization.msgpack_restore((tmp_path / 'debug' / '3' / 'state.msgpack').read_bytes())
+    assert saved['step'] == 2
+    assert [row['step'] for row in read_metrics(tmp_path)] == [1, 2]
 
 
 DIVERGING = {  # framework -> sizes of its heads, cycles between probes, and where the first value that is not finite is

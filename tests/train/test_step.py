@@ -181,11 +181,14 @@ def test_programs_are_for_the_devices_of_the_mesh_and_not_for_this_machine():
 ], ids=['loss', 'statistics', 'parameters'])
 def test_whatever_is_not_finite_is_named_and_keeps_the_state(spoil, parts):
     """A finite loss with finite gradients included: running statistics, and parameters that the update spoils."""
-    _, update, state, views = small_step('vicreg', base_rate=1e6)
-    state, views = spoil(state, jnp.asarray(views))
+    _, update, state, intact = small_step('vicreg', base_rate=1e6)
+    state, views = spoil(state, jnp.asarray(intact))
     start = jax.device_get(state)
     state, metrics = update(state, *views, ORDERS)
     assert not metrics['finite']
     assert {name for name, value in metrics.items() if name.startswith('finite_') and not value} == {
         f'finite_{name}' for name in parts.split()}
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), start)
+    state, metrics = update(state, *intact, ORDERS, sound=metrics['finite'])  # launched before that was known
+    assert not metrics['finite'] and np.isfinite(metrics['loss'])
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), start)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vididi_jax.models.classifier import NAMES, Classifier
@@ -59,7 +60,7 @@ def box_loss(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array
 def make_step(
     model: Detector, optimizer: optax.GradientTransformation, rate: optax.Schedule, spec: Augmentation, platform: str,
 ):
-    """Build `step(state, batch, key, orders) -> (state, metrics)`: the mean of the heads' `box_loss`."""
+    """Build `step`, see `loop.Task`: the mean of the heads' `box_loss`."""
 
     def loss_fn(params, state, pixels, boxes, labels, mask, key):
         variables = {'params': params, 'batch_stats': state.batch_stats}
@@ -69,11 +70,11 @@ def make_step(
 
     update = compile_update(loss_fn, optimizer, rate, platform)
 
-    def step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, ...]):
+    def step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, ...], sound=np.True_):
         del orders  # always those of the heads
         augment_key, dropout_key = jax.random.split(key)
         pixels, boxes, mask = augment_with_boxes(
             augment_key, batch['clips'][:, 0], batch['size'], batch['boxes'], batch['mask'], spec)
-        return update(state, pixels, boxes, batch['labels'], mask, dropout_key)
+        return update(state, pixels, boxes, batch['labels'], mask, dropout_key, sound=sound)
 
     return step

@@ -31,7 +31,7 @@ from vididi_jax.train.update import compile_update
 def make_step(
     model: Classifier, optimizer: optax.GradientTransformation, rate: optax.Schedule, spec: Augmentation, platform: str,
 ):
-    """Build `step(state, batch, key, orders) -> (state, metrics)`: the mean of the heads' cross-entropies."""
+    """Build `step`, see `loop.Task`: the mean of the heads' cross-entropies."""
 
     def loss_fn(params, state, pixels, labels, key):
         found, stats = model.logits({'params': params, 'batch_stats': state.batch_stats}, pixels, True, key)
@@ -43,11 +43,11 @@ def make_step(
 
     update = compile_update(loss_fn, optimizer, rate, platform)
 
-    def step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, ...]):
+    def step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, ...], sound=np.True_):
         del orders  # always those of the heads
         augment_key, dropout_key = jax.random.split(key)
         pixels = augment(augment_key, batch['clips'][:, 0], batch['size'], spec)
-        return update(state, pixels, batch['label'], dropout_key)
+        return update(state, pixels, batch['label'], dropout_key, sound=sound)
 
     return step
 

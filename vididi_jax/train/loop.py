@@ -4,6 +4,7 @@ What is trained is data: a `Task` says which batches, which state and which step
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,7 +15,6 @@ import grain
 import jax
 import ml_collections
 import numpy as np
-from tqdm import tqdm
 
 from vididi_jax.data import pipeline
 from vididi_jax.errors import Stopped, UserError
@@ -23,13 +23,13 @@ from vididi_jax.train import mesh as meshes
 from vididi_jax.train.checkpoint import Checkpoints
 from vididi_jax.train.debug import save_bundle
 from vididi_jax.train.encoder import load_fitting_variables
-from vididi_jax.train.metric_writer import MetricsWriter
 from vididi_jax.train.processes import bereaved, everywhere, is_first
+from vididi_jax.train.progress import Progress, Times, falls_on
 from vididi_jax.train.run import check_same_run, write_config
 from vididi_jax.train.signals import after_step
 from vididi_jax.train.state import AUGMENT, INIT, TrainState, with_encoder
 
-TOLERATED_WAIT = 0.05  # share of its steps that an epoch may wait for data without a word
+IN_FLIGHT = 2  # steps that wait for the devices when this process hears of the one before them
 
 
 class Task(NamedTuple):
@@ -42,8 +42,9 @@ class Task(NamedTuple):
       inputs: names of the arrays of a batch that go to the devices.
       steps_per_epoch: see `steps_per_epoch`.
       init: key -> fresh state, traceable; `config.init_from` then replaces its encoder.
-      step: `(state, batch, key, orders) -> (state, metrics)`, scalars, with 'loss' and 'finite' among them, and
-        'finite_PART' where a part of the step can be named; a step that is not finite must return the state as it was.
+      step: `(state, batch, key, orders, sound) -> (state, metrics)`, scalars, with 'loss' and 'finite' among them, and
+        'finite_PART' where a part of the step can be named; `sound` is 'finite' of the step before. A step that is not
+        finite must return the state as it was, and so must all that follow one.
       orders: step -> derivative orders of that step's views.
       phases: names of the phases of a cycle; epoch e is of phase e mod their number. Losses of one phase do not compare
         with those of another, so the best checkpoint is that of the best cycle.
@@ -64,6 +65,16 @@ class Task(NamedTuple):
     probe_every: int = 0
     make_probe: Callable[[], Callable[[TrainState], dict]] | None = None
     complete: Callable[[dict], dict] = dict
+
+
+class Flight(NamedTuple):
+    """A step that is under way, and what is saved of it if it is not finite, see `save_bundle`."""
+
+    step: int
+    orders: tuple[int, ...]
+    key: jax.Array
+    batch: dict[str, np.ndarray]
+    metrics: dict[str, jax.Array]
 
 
 def steps_per_epoch(config: ml_collections.ConfigDict, videos: int, origin: str) -> int:
@@ -157,18 +168,18 @@ def train(
 ) -> tuple[TrainState, int]:
     """The steps from `meta['step']` to the end, or to the one after which `signalled` says that a signal has come.
 
+    The devices always have steps before them: of a step this process hears when `IN_FLIGHT` more are under way, or when
+    the state is to be saved.
+
     Returns the state and its step.
     """
-    augment_key = jax.random.fold_in(jax.random.key(config.seed), AUGMENT)
+    augment_key, step_key = jax.random.fold_in(jax.random.key(config.seed), AUGMENT), jax.jit(jax.random.fold_in)
     probe = task.make_probe() if task.probe_every else None
-    first = meta['step']
-    cycle = len(task.phases)
-    losses = list(meta.get('losses', []))  # of the steps of an epoch that a checkpoint cut in two
-    epoch_losses = list(meta['epoch_losses'])
-    hinted, waits, epoch_waits = False, [], []  # of the steps since the last row, and of this epoch: see `data_wait`
-    total = config.epochs * task.steps_per_epoch
+    first, cycle, total = meta['step'], len(task.phases), config.epochs * task.steps_per_epoch
+    sound = meshes.replicate(mesh, np.True_)
+    flying: deque[Flight] = deque()
     reader = pipeline.iterate(task.batches[first:], workers=workers)
-    with reader as batches, ExitStack() as files, ExitStack() as bars, bereaved():  # closed by an error, too
+    with reader as batches, ExitStack() as files, bereaved():  # closed by an error, too
         def read() -> tuple[dict, dict]:
             """The arrays of the next batch, here and on the devices."""
             example = task.complete(next(batches))
@@ -177,79 +188,50 @@ def train(
 
         ahead = files.enter_context(ThreadPoolExecutor(1))
         coming = ahead.submit(read)
-        writer = files.enter_context(MetricsWriter(workdir, first)) if is_first() else None
-        bar = None
+        progress = files.enter_context(Progress(config, task, workdir, meta))
+        mark = time.perf_counter()
         for step in range(first, total):
-            epoch = step // task.steps_per_epoch
-            if bar is None:
-                bar = bars.enter_context(start_epoch(config, task, epoch, step))
-            orders = task.orders(step)
-            key = jax.random.fold_in(augment_key, step)
+            if step == first or step % task.steps_per_epoch == 0:
+                progress.start_epoch(step)
+            orders, key = task.orders(step), step_key(augment_key, step)
             begin = time.perf_counter()
             local, placed = coming.result()
             ready = time.perf_counter()
-            state, metrics = task.step(state, placed, key, orders)
+            state, metrics = task.step(state, placed, key, orders, sound)
+            sound = metrics['finite']
             if step + 1 < total:
                 coming = ahead.submit(read)  # while the devices compute
-            metrics = jax.device_get(metrics)
-            if not metrics['finite']:
-                stop(workdir, step + 1, checkpoints, state=state, batch=local, key=key, orders=orders, metrics=metrics)
-            waits.append((ready - begin, time.perf_counter() - begin))
-            if step > first:  # whose batch was asked for only then
-                epoch_waits.append(waits[-1])
-            losses.append(float(metrics['loss']))
-            bar.update()
-            bar.set_postfix_str(f'loss {losses[-1]:.4f}')
+            flying.append(Flight(step + 1, orders, key, local, metrics))
             ends_epoch = (step + 1) % task.steps_per_epoch == 0
-            checked = ends_epoch and is_probed(epoch, cycle, task.probe_every)
-            measured = probe(state) if checked else {}
-            if not np.isfinite(list(measured.values())).all():
-                stop(workdir, step + 1, checkpoints, state=state, batch=local, key=key, orders=orders,
-                     metrics={**measured, 'finite_embeddings': False})
-            if measured and is_first():
-                tqdm.write(describe_measures(step + 1, measured))
-            if writer and (ends_epoch or checked or falls_on(step + 1, config.log.every_steps)):
-                logged = {name: float(value) for name, value in metrics.items() if not name.startswith('finite')}
-                writer.write({'step': step + 1, 'epoch': epoch, 'phase': epoch % cycle, 'orders': list(orders),
-                              **logged, **measured, 'data_wait': round(data_wait(waits), 4)})
-                waits = []
-            if ends_epoch:
-                bars.close()
-                bar = None
-                share = data_wait(epoch_waits)
-                if is_first() and not hinted and share > TOLERATED_WAIT:
-                    hinted = True
-                    print(f'{share:.0%} of the time of the steps of this epoch went into waiting for data, which '
-                          f'{workers or "no"} worker processes read: raise --config.data.workers, or prepare the data '
-                          'with smaller frames or --encoding=raw', flush=True)
-                epoch_waits = []
-                epoch_losses = [*epoch_losses, float(np.mean(losses))][-cycle:]
-                losses = []
             signal = signalled(step + 1)
-            if ends_epoch or signal or falls_on(step + 1, config.checkpoint.every_steps):
-                mean = float(np.mean(epoch_losses)) if len(epoch_losses) == cycle else np.inf
+            saves = ends_epoch or signal or falls_on(step + 1, config.checkpoint.every_steps)
+            landing = [flying.popleft() for _ in range(len(flying) - (0 if saves else IN_FLIGHT))]
+            launched = time.perf_counter()
+            jax.block_until_ready([flight.metrics for flight in landing])
+            landed = time.perf_counter()
+            progress.launched(step + 1, Times(ready - begin, landed - launched, landed - mark))
+            mark = landed
+            for flight in landing:
+                if not flight.metrics['finite']:
+                    stop(workdir, checkpoints, state, flight)
+                measured = None
+                if ends_epoch and flight is landing[-1]:
+                    measured = probe(state) if is_probed(step // task.steps_per_epoch, cycle, task.probe_every) else {}
+                    if not np.isfinite(list(measured.values())).all():
+                        stop(workdir, checkpoints, state, flight._replace(metrics={
+                            **measured, 'finite_embeddings': False}))
+                progress.ended(flight.step, flight.orders, flight.metrics, measured)
+            if ends_epoch:
+                progress.end_epoch(workers)
+            if saves:
+                losses = progress.epoch_losses
                 checkpoints.save(step + 1, state, {
-                    'data': meta['data'], 'epoch_losses': epoch_losses, 'losses': losses,
-                    'next_batch': step + 1, 'config': config.to_json_best_effort()}, mean)
+                    'data': meta['data'], 'epoch_losses': losses, 'losses': progress.losses, 'next_batch': step + 1,
+                    'config': config.to_json_best_effort()}, float(np.mean(losses)) if len(losses) == cycle else np.inf)
+                mark = time.perf_counter()
             if signal:
                 break
     return state, step + 1
-
-
-def data_wait(steps: list[tuple[float, float]]) -> float:
-    """Share of their time that steps waited for their batches; `steps` has of each the wait and the whole, in seconds.
-
-    Example:
-      >>> data_wait([(0.1, 1.0), (0.3, 1.0)])
-      0.2
-    """
-    whole = sum(seconds for _, seconds in steps)
-    return sum(wait for wait, _ in steps) / whole if whole else 0.0
-
-
-def falls_on(step: int, every: int) -> bool:
-    """Whether step number `step`, from 1, is one of every `every` steps; 0 is never."""
-    return every > 0 and step % every == 0
 
 
 def is_probed(epoch: int, phases: int, every: int) -> bool:
@@ -266,38 +248,16 @@ def is_probed(epoch: int, phases: int, every: int) -> bool:
     return every > 0 and (cycle == 1 or cycle % every == 0)
 
 
-def start_epoch(config, task: Task, epoch: int, step: int) -> tqdm:
-    """Name an epoch and its phase, and open its progress bar."""
-    quiet = not is_first()
-    phase = task.phases[epoch % len(task.phases)]
-    if not quiet:
-        print(' '.join((f'epoch {epoch + 1}/{config.epochs}', phase)).rstrip(), flush=True)
-    done = step - epoch * task.steps_per_epoch
-    return tqdm(total=task.steps_per_epoch, initial=done, unit='step', leave=False, disable=quiet, dynamic_ncols=True)
-
-
-def describe_measures(step: int, measured: dict[str, float]) -> str:
-    """One line for people.
-
-    Example:
-      >>> describe_measures(600, {'health/effective_rank': 12.345, 'health/knn_accuracy': 40.0})
-      'step 600: effective rank 12.3, knn accuracy 40'
-    """
-    parts = (f'{name.removeprefix("health/").replace("_", " ")} {value:.3g}' for name, value in measured.items())
-    return f'step {step}: ' + ', '.join(parts)
-
-
-def stop(
-    workdir: Path, step: int, checkpoints: Checkpoints, *, metrics: dict, orders: tuple[int, ...], **bundle,
-) -> None:
+def stop(workdir: Path, checkpoints: Checkpoints, state: TrainState, flight: Flight) -> None:
     """Saves a step that is not finite, or the state whose embeddings are not, and raises `UserError` naming what."""
-    folder = save_bundle(workdir, step, metrics=metrics, orders=orders, **bundle)
+    flight = flight._replace(metrics=jax.device_get(flight.metrics))
+    folder = save_bundle(workdir, state=state, **flight._asdict())
     saved = checkpoints.steps()
     before = f'the checkpoint of step {saved[-1]} is intact' if saved else 'there is no checkpoint yet'
     raise UserError(
-        f'at step {step} (orders {orders}) values that are not finite came up in {", ".join(not_finite(metrics))}: '
-        f'lower config.optimizer.base_rate, or set config.optimizer.clip_norm; {before}, and the state, batch and key '
-        f'of this step are in {folder}.'
+        f'at step {flight.step} (orders {flight.orders}) values that are not finite came up in '
+        f'{", ".join(not_finite(flight.metrics))}: lower config.optimizer.base_rate, or set '
+        f'config.optimizer.clip_norm; {before}, and the state, batch and key of this step are in {folder}.'
     )
 
 

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-TIMES = {'data_wait'}  # what a run that resumes need not repeat
+TIMES = {'data_wait', 'host_ms'}  # what a run that resumes need not repeat
 
 
 class MetricsWriter:
@@ -51,7 +51,7 @@ def without_times(rows: list[dict]) -> list[dict]:
     """What is the same for every run of a config: all but times.
 
     Example:
-      >>> without_times([{'step': 1, 'loss': 0.5, 'data_wait': 0.01}])
+      >>> without_times([{'step': 1, 'loss': 0.5, 'data_wait': 0.01, 'host_ms': 2.5}])
       [{'step': 1, 'loss': 0.5}]
     """
     return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]

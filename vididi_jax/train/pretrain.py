@@ -25,7 +25,7 @@ class Plan(NamedTuple):
     """What a config and its data fix before the first step."""
 
     schedule: schedules.Schedule
-    orders_key: jax.Array  # see `schedules.schedule_key`
+    orders: list[list[schedules.Orders]]  # see `schedules.run_orders`
     source: RecordSource
     videos: np.ndarray
     frames: int  # of the clips that are read
@@ -48,7 +48,7 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
     if config.framework.scope == 'per_device' and config.batch_size < 2 * mesh.size:
         raise UserError(f"framework.scope is 'per_device', and a batch_size of {config.batch_size} leaves one video to "
                         f'each of {mesh.size} devices: set config.batch_size to at least {2 * mesh.size}.')
-    schedule, orders_key = schedules.resolve(config.schedule), schedules.schedule_key(config.seed)
+    schedule = schedules.resolve(config.schedule)
     if config.clip.length == 'shrink' and config.clip.frames <= schedule.max_order:
         raise UserError(f'clips of {config.clip.frames} frames have no derivative of order {schedule.max_order}, which '
                         f'schedule {config.schedule!r} asks for: raise config.clip.frames.')
@@ -59,7 +59,8 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
     clips.check_stride(source.num_frames, config.clip.stride, 'clip.stride')
     videos = clips.usable_videos(source.num_frames, needed, config.clip.short_video)
     steps = loop.steps_per_epoch(config, len(videos), f'split {config.data.split!r} of {config.data.dir}')
-    return Plan(schedule, orders_key, source, videos, frames, steps, steps * config.epochs)
+    orders = schedules.run_orders(schedule, config.seed, config.epochs, steps)
+    return Plan(schedule, orders, source, videos, frames, steps, steps * config.epochs)
 
 
 def describe(plan: Plan, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> str:
@@ -92,8 +93,7 @@ def make_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> loo
         steps_per_epoch=plan.steps_per_epoch,
         init=make_init(config, networks, optimizer),
         step=make_train_step(networks, optimizer, rate, config, plan.total_steps, mesh),
-        orders=lambda step: schedules.view_orders(
-            plan.schedule, step // plan.steps_per_epoch, jax.random.fold_in(plan.orders_key, step)),
+        orders=lambda step: plan.orders[step // plan.steps_per_epoch][step % plan.steps_per_epoch],
         phases=tuple(f'phase {number}: {schedules.describe_phase(plan.schedule, number)}'
                      for number in range(len(plan.schedule.phases))),
         probe_every=config.health.every_cycles,

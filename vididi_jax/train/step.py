@@ -163,22 +163,25 @@ def make_update(
 
 
 def make_train_step(networks: Networks, optimizer, learning_rate, config, total_steps: int, mesh) -> Callable:
-    """Build `train_step(state, batch, key, orders) -> (state, metrics)` for the devices of `mesh`.
+    """Build `train_step(state, batch, key, orders, sound=True) -> (state, metrics)` for the devices of `mesh`.
 
     Args of the returned function:
       state: `TrainState`, donated.
       batch: `clips` uint8 (B, 2, T, H, W, 3) and `size` int32 (B, 2), on the devices.
       key: of the augmentation of this step.
       orders: (int, int), derivative orders of the two views.
+      sound: see `keep_if_finite`.
     """
     spec = Augmentation(**config.augment)
     dtype = jnp.float64 if config.model.dtype == 'float64' else jnp.float32
     update = make_update(networks, optimizer, learning_rate, config, total_steps, mesh)
 
-    def train_step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, int]):
+    def train_step(
+        state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, int], sound=np.True_,
+    ):
         views = augment_views(key, batch['clips'], batch['size'], spec=spec, dtype=dtype)
         frames = view_frames(config.clip.frames, orders, config.clip.length)
         views = differentiate_views(*views, orders=orders, frames=frames)
-        return update(state, *views, np.asarray(orders, np.int32))
+        return update(state, *views, np.asarray(orders, np.int32), sound=sound)
 
     return train_step

@@ -6,6 +6,7 @@ from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vididi_jax.train.state import TrainState
@@ -39,7 +40,9 @@ def all_finite(tree) -> jax.Array:
 
 
 @partial(jax.jit, donate_argnames='old')
-def keep_if_finite(new: TrainState, metrics: dict, old: TrainState) -> tuple[TrainState, dict]:
+def keep_if_finite(
+    new: TrainState, metrics: dict, old: TrainState, sound: jax.Array | np.bool_ = np.True_,
+) -> tuple[TrainState, dict]:
     """`new` if all of it, the loss and the gradients are finite, else `old`; and which parts of the step are.
 
     A finite loss is not enough: a parameter can overflow in the update, and a running variance in the forward pass,
@@ -49,25 +52,27 @@ def keep_if_finite(new: TrainState, metrics: dict, old: TrainState) -> tuple[Tra
     Args:
       new, old: the state after the step, and before it.
       metrics: 'loss' and 'finite_gradients' are read.
+      sound: 'finite' of the step before. After one that was not, no step changes the state: whoever launched some more
+        before they heard of it finds it as it was.
 
     Returns:
-      The state, and `metrics` with 'finite_PART' of each part and 'finite' of all. A loss that is not finite spoils the
-      gradients, and these all that follows: of the three only the first is named.
+      The state, and `metrics` with 'finite_PART' of each part and 'finite' of all and of the steps before. A loss that
+      is not finite spoils the gradients, and these all that follows: of the three only the first is named.
     """
     loss = all_finite(metrics['loss'])
-    sound = loss & metrics['finite_gradients']
+    computed = loss & metrics['finite_gradients']
     parts = {'parameters': new.params, 'statistics': (new.batch_stats, new.by_order),
              'optimizer_state': new.opt_state, 'target': new.target}
     found = {'finite_loss': loss, 'finite_gradients': metrics['finite_gradients'] | ~loss,
-             **{f'finite_{name}': all_finite(part) | ~sound for name, part in parts.items()}}
-    finite = jnp.stack(list(found.values())).all()
+             **{f'finite_{name}': all_finite(part) | ~computed for name, part in parts.items()}}
+    finite = jnp.stack([sound, *found.values()]).all()
     state = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, old)
     return state, {**metrics, 'finite': finite, **found}
 
 
 @dataclass(frozen=True)
 class Update:
-    """`update(state, *inputs) -> (state, metrics)`; `state` is donated, and comes back as it was if not finite.
+    """`update(state, *inputs, sound=True) -> (state, metrics)`, see `keep_if_finite`; `state` is donated.
 
     Attributes:
       step: the jitted update itself, without the guard, which leaves the state that it gets intact.
@@ -75,8 +80,8 @@ class Update:
 
     step: Callable
 
-    def __call__(self, state: TrainState, *inputs) -> tuple[TrainState, dict]:
-        return keep_if_finite(*self.step(state, *inputs), state)
+    def __call__(self, state: TrainState, *inputs, sound: jax.Array | np.bool_ = np.True_) -> tuple[TrainState, dict]:
+        return keep_if_finite(*self.step(state, *inputs), state, sound)
 
 
 def compile_update(
