@@ -3,72 +3,13 @@
 The config's `task` says what runs. `python -m data_prep --help` prepares the data; README.md has the whole way.
 """
 
-import importlib
-import logging
+import sys
 
-from absl import app, flags
-from absl import logging as absl_logging
-from tqdm.contrib.logging import logging_redirect_tqdm
+from absl import flags
 
-from vididi_jax.errors import one_sentence
-from vididi_jax.fields import check_fields
-from vididi_jax.flags import check_workdir, choose_task, define_config_flag, parse_flags
+from vididi_jax import main
 
-TASKS = {  # task -> the module with its `run(config, workdir)`, and a config for it, whose fields all others have
-    'pretrain': ('vididi_jax.train.pretrain', 'configs/default.py'),
-    'inspect': ('vididi_jax.train.inspection', 'configs/default.py'),
-    'features': ('vididi_jax.evaluate.features', 'configs/features.py'),
-    'retrieval': ('vididi_jax.evaluate.retrieval', 'configs/retrieval.py'),
-    'tug': ('vididi_jax.evaluate.tug', 'configs/tug.py'),
-    'linear': ('vididi_jax.evaluate.linear', 'configs/linear.py'),
-    'finetune': ('vididi_jax.evaluate.finetune', 'configs/finetune.py'),
-    'detection': ('vididi_jax.detection.task', 'configs/ava_detection.py'),
-    'eval_all': ('vididi_jax.evaluate.eval_all', 'configs/eval_all.py:grouped'),
-    'compare': ('vididi_jax.compare.task', 'configs/compare.py'),
-    'browse': ('data_prep.browse', 'configs/browse.py'),
-    'report': ('vididi_jax.report.page', 'configs/report.py'),
-}
-
-REPORTED = ('pretrain', 'retrieval', 'tug', 'linear', 'finetune', 'detection', 'eval_all')  # each writes the report
-
-CONFIG = define_config_flag()
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run: checkpoints, metrics, results, report.')
-REPORT = flags.DEFINE_bool('report', True, 'Write the report anew after training and after an evaluation.')
-MULTIHOST = flags.DEFINE_bool('multihost', False, 'Join the other processes of a TPU pod, SLURM job or other cluster.')
-COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, to join processes on plain machines.')
-NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes --coordinator joins.')
-PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')
-
-
-def set_up_devices() -> None:
-    """Join the other processes if asked, and keep compiled programs from run to run."""
-    import jax
-
-    from vididi_jax.compilation import keep_programs
-    from vididi_jax.train import processes
-
-    processes.join(MULTIHOST.value, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    keep_programs()
-    if CONFIG.value.get('model', {}).get('dtype') == 'float64':
-        jax.config.update('jax_enable_x64', True)
-
-
-def main(_) -> None:
-    logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s', force=True)  # absl has set its own
-    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
-    absl_logging.set_verbosity(absl_logging.FATAL)  # what the checkpointing library logs, errors say in a sentence
-    module = choose_task(CONFIG.value, TASKS)
-    check_fields(CONFIG.value)
-    check_workdir(WORKDIR.value, CONFIG.value.task)
-    set_up_devices()
-    from vididi_jax.train.processes import bereaved
-
-    with logging_redirect_tqdm(), bereaved():  # warnings stand on lines of their own
-        importlib.import_module(module).run(CONFIG.value, WORKDIR.value)
-        if REPORT.value and CONFIG.value.task in REPORTED:
-            importlib.import_module('vididi_jax.report.page').renew(WORKDIR.value)
-
+flags.adopt_module_key_flags(main)  # so that --help shows them
 
 if __name__ == '__main__':
-    with one_sentence():
-        app.run(main, flags_parser=parse_flags)
+    main.run(sys.argv)

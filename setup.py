@@ -14,10 +14,17 @@ setup(
     long_description=(HERE / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    author='The vididi_jax developers',
+    keywords='self-supervised learning, video, representation learning, JAX, Flax',
+    classifiers=[
+        'Development Status :: 4 - Beta', 'Intended Audience :: Science/Research',
+        'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Artificial Intelligence'],
     python_requires='>=3.11,<3.15',  # 3.15 takes away what ml_collections loads config files with
-    packages=find_packages(include=['vididi_jax', 'vididi_jax.*', 'data_prep', 'data_prep.*']),
+    packages=find_packages(include=['vididi_jax', 'vididi_jax.*']),
+    package_dir={f'vididi_jax.{name}': name for name in ('configs', 'data_prep')},  # see their __init__.py there
     package_data={'vididi_jax.report': ['page.css', 'page.js'], 'vididi_jax.browse': ['page.js']},
     install_requires=(HERE / 'requirements.txt').read_text().split(),
+    entry_points={'console_scripts': ['vididi = vididi_jax.command:main']},
     extras_require={
         'test': TEST,
         'dev': [*TEST, 'ruff>=0.15,<0.18', 'import-linter>=2.6,<3'],

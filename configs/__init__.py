@@ -1,0 +1,1 @@
+"""The configs that come with the project: `--config=configs/NAME.py`, or `vididi train NAME`."""

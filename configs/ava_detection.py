@@ -13,7 +13,7 @@ of the ground truth, after this: --config.detection.boxes=annotations --config.e
 epoch, and computed from detections.csv, which is in the official form.
 """
 
-from configs import default
+from vididi_jax.configs import default
 
 
 def get_config(variant: str = ''):

@@ -8,7 +8,7 @@ Expected: OUT/index.html; with --config.query=FILE the ten nearest to that video
 Status:   measured by us
 """
 
-from configs import default
+from vididi_jax.configs import default
 
 
 def get_config(variant: str = ''):

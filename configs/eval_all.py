@@ -14,7 +14,7 @@ The variant :grouped is for videos with groups and no test list (see `data_prep 
 is left out in turn. It is retrieval and the linear probe: training by SGD for each of the folds would take too long.
 """
 
-from configs import default, finetune, linear, retrieval
+from vididi_jax.configs import default, finetune, linear, retrieval
 
 
 def parts(variant: str) -> dict:

@@ -9,7 +9,7 @@ Expected: DIR/eval/features/features.npz with V, dV, d2V, ids, labels, groups an
 Status:   run by us with the :smoke variant only
 """
 
-from configs import default
+from vididi_jax.configs import default
 
 
 def get_config(variant: str = ''):

@@ -12,7 +12,7 @@ averaged with that of V: --config.finetune.orders='(0, 1)'. The variant :linear 
 encoder as in evaluation: the linear probe by SGD with augmentation. The accuracy is that of the last epoch.
 """
 
-from configs import default
+from vididi_jax.configs import default
 
 
 def get_config(variant: str = ''):

@@ -12,7 +12,7 @@ Few videos want many epochs: aim at 10,000 steps or more. Batches below 32 video
 variant :paper is that of ucf101_vicreg.py: it drops videos of fewer than 48 frames.
 """
 
-from configs import default
+from vididi_jax.configs import default
 
 
 def get_config(variant: str = ''):

@@ -12,7 +12,7 @@ The variant :paper is what the authors' code did where we differ: it draws colou
 and drops videos of fewer than 48 frames. Their loss is the same.
 """
 
-from configs import default
+from vididi_jax.configs import default
 
 
 def get_config(variant: str = ''):

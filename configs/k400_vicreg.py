@@ -13,7 +13,7 @@ drops videos of fewer than 48 frames, and takes statistics and negatives of each
 is twice ours, which LARS cancels but for biases and norms.
 """
 
-from configs import default
+from vididi_jax.configs import default
 
 
 def get_config(variant: str = ''):

@@ -11,7 +11,7 @@ The strength is chosen on a held-out fifth of the training videos, by whole grou
 configs/finetune.py:linear trains the probe by SGD with augmentation instead.
 """
 
-from configs import default
+from vididi_jax.configs import default
 
 
 def get_config(variant: str = ''):

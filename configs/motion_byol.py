@@ -27,7 +27,7 @@ Weight decay keeps more directions alive. The third row with 1e-3, which is this
 with 1e-2: 56.8, 60.0, 60.5 and 12.0.
 """
 
-from configs import default, motion_vicreg
+from vididi_jax.configs import default, motion_vicreg
 
 
 def get_config(variant: str = ''):

@@ -14,7 +14,7 @@ scratch: --config.eval.untrained=True --config.eval.name=scratch. With the detec
 training again: --config.detection.boxes=boxes --config.eval.run=detection --config.eval.name=boxes.
 """
 
-from configs import ava_detection
+from vididi_jax.configs import ava_detection
 
 
 def get_config(variant: str = ''):

@@ -10,7 +10,7 @@ Expected: test-to-train retrieval R@1 of V 74.2, of dV 84.4, joined 83.8 % (seed
 Status:   measured by us
 """
 
-from configs import default, motion_vicreg
+from vididi_jax.configs import default, motion_vicreg
 
 
 def get_config(variant: str = ''):

@@ -11,7 +11,7 @@ Expected: test-to-train retrieval R@1, V and dV joined: 76.2, 88.3, 82.4 % (seed
 Status:   measured by us
 """
 
-from configs import default
+from vididi_jax.configs import default
 
 
 def adapt(config, projector: tuple[int, ...], predictor: tuple[int, ...] = ()):

@@ -8,7 +8,7 @@ Expected: R@1/5/10/20/50 for features of V, of dV, of d2V, of V and dV joined, a
 Status:   measured on the motion data set, see README; not run on the full UCF101
 """
 
-from configs import default
+from vididi_jax.configs import default
 
 
 def get_config(variant: str = ''):

@@ -12,7 +12,7 @@ Status:   measured by us on the motion triples
 Any labels with groups do, such as those of data_prep folder --group; --config.eval.split=train where that is the split.
 """
 
-from configs import default
+from vididi_jax.configs import default
 
 
 def get_config(variant: str = ''):

@@ -15,7 +15,7 @@ video has 59, at independent places. Clips of 16 frames, as on Weizmann, mostly 
 share hardly any motion with their neighbour: see docs/ut_interaction.md.
 """
 
-from configs import default, weizmann_vicreg
+from vididi_jax.configs import default, weizmann_vicreg
 
 
 def get_config(variant: str = ''):

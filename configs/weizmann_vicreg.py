@@ -12,7 +12,7 @@ Expected: leave one person out, R@1 of V, dV, d2V and joined 46.7, 62.2, 65.6, 6
 Status:   measured by us
 """
 
-from configs import default
+from vididi_jax.configs import default
 
 
 def adapt(config):

@@ -3,11 +3,12 @@
 import argparse
 import os
 
-from data_prep import ava, beam, folder, hmdb51, kinetics, motion, motion_boxes, motion_triples, ucf101, verify
-from data_prep.writer import write_dataset
 from vididi_jax.data.records import ENCODINGS
 from vididi_jax.data.storage import is_url
 from vididi_jax.errors import UserError, one_sentence
+
+from . import ava, beam, folder, hmdb51, kinetics, motion, motion_boxes, motion_triples, ucf101, verify
+from .writer import write_dataset
 
 VIDEO_FILES = {
     'folder': (folder, 'any folder of videos; sub-folders are labels if there are any'),
@@ -18,9 +19,9 @@ VIDEO_FILES = {
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = 'python -m data_prep') -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='python -m data_prep',
+        prog=prog,
         description='Decode videos once into TFRecord shards that training reads at random. A command that was stopped '
         'goes on where it was when it is given again.')
     commands = parser.add_subparsers(dest='dataset', required=True, metavar='DATASET')
@@ -87,9 +88,9 @@ def summary(rows: list[dict], out: str) -> None:
     print(f'written to {out}')
 
 
-def main() -> None:
+def main(words: list[str] | None = None, prog: str = 'python -m data_prep') -> None:
     with one_sentence(stopped=': the same command goes on from here'):
-        run(build_parser().parse_args())
+        run(build_parser(prog).parse_args(words))
 
 
 if __name__ == '__main__':

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.cut import cut_clip
-from data_prep.decode import Decoded, broken
-from data_prep.plan import Plan, Video
-from data_prep.tree import EXTENSIONS, check_folder, is_file, is_hidden
 from vididi_jax.detection import ava as formats
 from vididi_jax.errors import UserError
+
+from .cut import cut_clip
+from .decode import Decoded, broken
+from .plan import Plan, Video
+from .tree import EXTENSIONS, check_folder, is_file, is_hidden
 
 SPLITS = ('train', 'test')
 

@@ -18,11 +18,12 @@ from threading import Event, Thread
 
 from tqdm import tqdm
 
-from data_prep.decode import Decoded
-from data_prep.plan import Plan, Video, printable
-from data_prep.shards import count_parts, read_parts, write_shard
 from vididi_jax.data import records
 from vididi_jax.errors import UserError
+
+from .decode import Decoded
+from .plan import Plan, Video, printable
+from .shards import count_parts, read_parts, write_shard
 
 SHARED = '--videos and --out must lie on a file system that this machine and all workers see at the same paths'
 

@@ -10,10 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import folder
-from data_prep.__main__ import summary
-from data_prep.plan import Plan, Video, printable
-from data_prep.writer import write_dataset
 from vididi_jax.browse.neighbours import NEAREST
 from vididi_jax.browse.page import write_browser
 from vididi_jax.data.source import RecordSource
@@ -26,6 +22,11 @@ from vididi_jax.measures import unit
 from vididi_jax.train.encoder import Encoder, trained_encoder
 from vididi_jax.train.processes import by_first
 from vididi_jax.train.run import workdir_config
+
+from . import folder
+from .__main__ import summary
+from .plan import Plan, Video, printable
+from .writer import write_dataset
 
 SHORT_SIDE, ENCODING = 128, 'jpeg'
 

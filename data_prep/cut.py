@@ -10,7 +10,7 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
-from data_prep.decode import (
+from .decode import (
     ENOUGH,
     FAILURES,
     Decoded,
@@ -19,7 +19,7 @@ from data_prep.decode import (
     frame_rate,
     open_video,
 )
-from data_prep.picture import encode_upright, upright_size
+from .picture import encode_upright, upright_size
 
 ROUNDING = 0.0005  # seconds: mkv rounds time stamps to milliseconds, so a frame may seem to come that much too late
 EARLIER = 0, 10  # seconds before the clip where a key frame is looked for; MPEG-TS finds the one after

@@ -12,8 +12,8 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from data_prep.picture import encode_upright, upright_size
-from data_prep.whole import missing_bytes
+from .picture import encode_upright, upright_size
+from .whole import missing_bytes
 
 MOST_BYTES = 2**31 - 2**24  # of all frames: a tf.train.Example holds less than 2 GiB
 # Metadata that are not UTF-8 are no reason to refuse a file: PyAV 18 has to be told, 19 has no such option any more.

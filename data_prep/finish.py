@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.description import describe
-from data_prep.output import Output, write, writing
-from data_prep.plan import Plan
-from data_prep.shards import frames_part_name, row_of
 from vididi_jax.data import checksums, records
 from vididi_jax.data.source import STATUSES
 from vididi_jax.errors import UserError
+
+from .description import describe
+from .output import Output, write, writing
+from .plan import Plan
+from .shards import frames_part_name, row_of
 
 
 def manifest_lines(rows: Iterable[dict]) -> list[bytes]:

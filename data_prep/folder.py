@@ -10,10 +10,11 @@ import re
 from functools import partial
 from pathlib import Path
 
-from data_prep.decode import Decoded, decode_video
-from data_prep.plan import Plan, Video, printable
-from data_prep.tree import EXTENSIONS, check_folder, read_tree
 from vididi_jax.errors import UserError
+
+from .decode import Decoded, decode_video
+from .plan import Plan, Video, printable
+from .tree import EXTENSIONS, check_folder, read_tree
 
 COLUMNS = 'path', 'label', 'group', 'split'
 SPLIT = re.compile(r'[A-Za-z0-9_]+')

@@ -5,9 +5,10 @@ import re
 from functools import partial
 from pathlib import Path
 
-from data_prep import official
-from data_prep.plan import Plan, Video
 from vididi_jax.errors import UserError
+
+from . import official
+from .plan import Plan, Video
 
 SPLITS = {'1': 'train', '2': 'test'}  # '0': not used in this split
 NAME = r'(?P<title>.+)_{label}_[a-z]_[a-z]{{2}}_np\d+_[a-z]{{2}}_[a-z]{{3}}_\d+\.avi'

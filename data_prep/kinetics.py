@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.cut import cut_span
-from data_prep.decode import ENOUGH, Decoded, decode_video
-from data_prep.official import read_lines
-from data_prep.plan import Plan, Video, printable
-from data_prep.tree import check_folder, read_tree
 from vididi_jax.errors import UserError
+
+from .cut import cut_span
+from .decode import ENOUGH, Decoded, decode_video
+from .official import read_lines
+from .plan import Plan, Video, printable
+from .tree import check_folder, read_tree
 
 SPLITS = {'train': ('train',), 'val': ('val', 'validate'), 'test': ('test',)}  # and what the lists call them
 COLUMNS = 'label', 'youtube_id', 'time_start', 'time_end'

@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.decode import Decoded
-from data_prep.plan import Plan, Video
 from vididi_jax.data.records import encode_frame
 from vididi_jax.errors import UserError
+
+from .decode import Decoded
+from .plan import Plan, Video
 
 CLASSES = ('left', 'right', 'up', 'down', 'clockwise', 'counterclockwise', 'oscillating', 'pulsing')
 SHAPES = ('disc', 'square', 'diamond', 'ring', 'cross')

@@ -15,8 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.decode import Decoded
-from data_prep.motion import (
+from vididi_jax.data.records import encode_frame
+from vididi_jax.detection import ava
+
+from .decode import Decoded
+from .motion import (
     CLASSES,
     EXTENT,
     FPS,
@@ -29,9 +32,7 @@ from data_prep.motion import (
     smooth_noise,
     trajectory,
 )
-from data_prep.plan import Plan, Video
-from vididi_jax.data.records import encode_frame
-from vididi_jax.detection import ava
+from .plan import Plan, Video
 
 TIMESTAMP = 902  # of every keyframe, seconds: AVA's first one
 MOST = 3  # sprites

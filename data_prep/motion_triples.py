@@ -10,11 +10,12 @@ from functools import partial
 
 import numpy as np
 
-from data_prep.decode import Decoded
-from data_prep.motion import BACKGROUND, CLASSES, FPS, draw_background, draw_sprite, paint, resolve
-from data_prep.plan import Plan, Video
 from vididi_jax.data.records import encode_frame
 from vididi_jax.errors import UserError
+
+from .decode import Decoded
+from .motion import BACKGROUND, CLASSES, FPS, draw_background, draw_sprite, paint, resolve
+from .plan import Plan, Video
 
 ROLES = ('query', 'positive', 'negative')
 PLACE, SPRITE = 2, 3  # what random numbers are for; part of their seed, beside the splits of motion

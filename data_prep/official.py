@@ -5,11 +5,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from data_prep.folder import decode
-from data_prep.plan import Plan, Video, printable
-from data_prep.tree import check_folder, is_file, read_tree
 from vididi_jax.data.records import STORE_SPLIT
 from vididi_jax.errors import UserError
+
+from .folder import decode
+from .plan import Plan, Video, printable
+from .tree import check_folder, is_file, read_tree
 
 
 def add_arguments(parser: argparse.ArgumentParser, lists: str) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data_prep.decode import Decoded
-from data_prep.output import Output, write
-from data_prep.plan import Plan, Video
 from vididi_jax.data import checksums, records
+
+from .decode import Decoded
+from .output import Output, write
+from .plan import Plan, Video
 
 
 def row_of(video: Video, status: str, decoded: Decoded | None = None, reason: str = '') -> dict:

@@ -7,8 +7,9 @@ from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
-from data_prep.plan import printable
 from vididi_jax.errors import UserError
+
+from .plan import printable
 
 EXTENSIONS = frozenset(
     '.3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogv .ts .vob '

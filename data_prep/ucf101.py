@@ -5,9 +5,10 @@ import re
 from functools import partial
 from pathlib import Path
 
-from data_prep import official
-from data_prep.plan import Plan, Video
 from vididi_jax.errors import UserError
+
+from . import official
+from .plan import Plan, Video
 
 NAME = re.compile(r'v_(?P<name>.+)_(?P<group>g\d+)_c\d+$')
 

@@ -7,12 +7,13 @@ their splits an index and a manifest, and are opened as any other data set. OUT 
 import json
 from pathlib import Path
 
-from data_prep.finish import count, line_starts, manifest_lines, npy_of, write_last
-from data_prep.output import is_complete, write, writing
-from data_prep.plan import Plan, Video, digest
 from vididi_jax.data import records
 from vididi_jax.data.source import RecordSource, open_splits
 from vididi_jax.lock import locked
+
+from .finish import count, line_starts, manifest_lines, npy_of, write_last
+from .output import is_complete, write, writing
+from .plan import Plan, Video, digest
 
 
 def write_views(plan: Plan, out: Path) -> None:

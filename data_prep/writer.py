@@ -16,17 +16,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data_prep import beam
-from data_prep.decode import Decoded
-from data_prep.finish import finish
-from data_prep.output import clear, is_complete, write, writing
-from data_prep.plan import Plan, Video
-from data_prep.shards import read_parts, write_shard
-from data_prep.views import write_views
 from vididi_jax.data import records
 from vididi_jax.data.readers import end_with_parent
 from vididi_jax.errors import UserError
 from vididi_jax.lock import locked
+
+from . import beam
+from .decode import Decoded
+from .finish import finish
+from .output import clear, is_complete, write, writing
+from .plan import Plan, Video
+from .shards import read_parts, write_shard
+from .views import write_views
 
 
 def write_dataset(plan: Plan, decode: Callable[[Video], Decoded], out: str | Path, workers: int,

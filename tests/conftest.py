@@ -1,9 +1,12 @@
 """Fixtures and settings that all tests share."""
 
 import os
+import subprocess
+import sys
 from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -22,20 +25,29 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 
+def has_packages() -> bool:
+    """Whether pip reaches a package index."""
+    with TemporaryDirectory() as folder:
+        asked = (sys.executable, '-m', 'pip', 'download', '-q', '--no-deps', '--retries=0', '-d', folder, 'setuptools')
+        return subprocess.run(asked, capture_output=True).returncode == 0
+
+
 # marker -> (is there what its tests need, what they are, why they are left out)
 NEEDS = {
-    'realdata': ((DATA / 'manifest.csv').is_file(), 'on real videos', f'VIDIDI_DATA ({DATA}) has no manifest.csv'),
-    's3': (find_spec('moto') is not None, 'with an S3 server', 'moto is not installed here (make s3)'),
-    'beam': (find_spec('apache_beam') is not None, 'with Apache Beam', 'it is not installed here (make beam)'),
+    'realdata': (
+        lambda: (DATA / 'manifest.csv').is_file(), 'on real videos', f'VIDIDI_DATA ({DATA}) has no manifest.csv'),
+    's3': (lambda: find_spec('moto') is not None, 'with an S3 server', 'moto is not installed here (make s3)'),
+    'beam': (lambda: find_spec('apache_beam') is not None, 'with Apache Beam', 'it is not installed here (make beam)'),
+    'network': (has_packages, 'with packages from the network', 'pip reaches no index'),
 }
 
 
 def pytest_collection_modifyitems(config, items):
     """Tests that need what is not there are deselected, and their number is printed."""
     config.left_out = {}
-    for marker in (marker for marker, (there, *_) in NEEDS.items() if not there):
+    for marker, (is_there, *_) in NEEDS.items():
         lacking = [item for item in items if item.get_closest_marker(marker)]
-        if lacking:
+        if lacking and not is_there():
             config.hook.pytest_deselected(items=lacking)
             items[:] = [item for item in items if not item.get_closest_marker(marker)]
             config.left_out[marker] = len(lacking)

@@ -13,7 +13,6 @@ from absl import flags
 from ml_collections import config_flags
 
 from data_prep.__main__ import build_parser, run
-from main import TASKS
 from tests.data_prep.videos import ramp, write_video
 from tests.data_sets import edit_rows
 from tests.train.test_step import Flat
@@ -21,6 +20,7 @@ from vididi_jax import config as configs
 from vididi_jax.data.manifest import ROW
 from vididi_jax.errors import UserError
 from vididi_jax.flags import choose_task
+from vididi_jax.main import TASKS
 from vididi_jax.schedule import SCHEDULES, Schedule, resolve
 from vididi_jax.train import state
 from vididi_jax.train.loop import is_probed

@@ -42,10 +42,10 @@ def run(config, workdir):
         logging.getLogger('somewhere').warning('LOOK OUT')
 '''
 WITH_THAT_TASK = '''
-import main
-from absl import app
-main.TASKS['report'] = ('warning_task', 'configs/report.py')
-app.run(main.main, flags_parser=main.parse_flags)
+import sys
+from vididi_jax import main
+main.TASKS['report'] = ('warning_task', 'report')
+main.run(sys.argv)
 '''
 
 

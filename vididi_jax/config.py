@@ -8,7 +8,31 @@ from pathlib import Path
 
 import ml_collections
 
+from vididi_jax import configs
 from vididi_jax.errors import UserError
+
+CONFIGS = Path(next(iter(configs.__path__)))  # the folder of those that come with the project
+
+
+def own_config(name: str) -> str:
+    """The file, and the variant, of the shipped config NAME or NAME:VARIANT."""
+    stem, colon, variant = name.partition(':')
+    return f'{CONFIGS / stem}.py{colon}{variant}'
+
+
+def shipped(name: str) -> str:
+    """What `--config` takes, of NAME or NAME:VARIANT: a file that is there, else the shipped config of that name.
+
+    Raises:
+      UserError: neither of them.
+    """
+    path = name.partition(':')[0]
+    known = sorted(file.stem for file in CONFIGS.glob('*.py') if file.stem not in ('__init__', 'default'))
+    if Path(path).is_file():
+        return name
+    if path in known:
+        return own_config(name)
+    raise UserError(f'{path!r} is no file and no config that comes with the project: those are {", ".join(known)}.')
 
 
 def load_config(file: str) -> ml_collections.ConfigDict:
@@ -19,7 +43,8 @@ def load_config(file: str) -> ml_collections.ConfigDict:
     """
     path, _, variant = file.partition(':')
     if not Path(path).is_file():
-        raise UserError(f'there is no config file {path!r}: the ones that come with the project are in configs/.')
+        raise UserError(f'there is no config file {path!r} in {Path.cwd()}: the ones that come with the project are in '
+                        f'{CONFIGS}.')
     loader = SourceFileLoader('config_file', path)
     module = module_from_spec(spec_from_loader('config_file', loader))
     try:

@@ -10,11 +10,9 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from vididi_jax.config import field_names, load_config
+from vididi_jax.config import CONFIGS, field_names, load_config, own_config
 from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.fields import rule_of, short
-
-ROOT = Path(__file__).resolve().parents[1]
 
 flags.disclaim_key_flags()  # `--config` is a flag of whoever calls `define_config_flag`, so that their --help shows it
 
@@ -56,7 +54,7 @@ def config_file(argv: list[str]) -> str | None:
 
 
 def no_config() -> str:
-    names = sorted(path.name for path in ROOT.glob('configs/*.py') if path.stem not in ('__init__', 'default'))
+    names = sorted(path.name for path in CONFIGS.glob('*.py') if path.stem not in ('__init__', 'default'))
     return f'there is no --config: give --config=configs/NAME.py, where NAME.py is one of {", ".join(names)}.'
 
 
@@ -81,19 +79,19 @@ def explain(argv: list[str], file: str | None, config: ml_collections.ConfigDict
 def choose_task(config: ml_collections.ConfigDict, tasks: Mapping[str, tuple[str, str]]) -> str:
     """The module that runs `config.task`; raises `UserError` if there is none, or the config is not one for it.
 
-    `tasks` is task -> (module, FILE or FILE:VARIANT below the project's root: a config for it, whose fields and groups
-    of fields all others have too, and no other groups).
+    `tasks` is task -> (module, NAME or NAME:VARIANT of a shipped config for it, whose fields and groups of fields all
+    others have too, and no other groups).
     """
     task = config.get('task')
     if task not in tasks:
         raise UserError(f'config.task is {task!r}: choose one of {", ".join(tasks)}.')
     module, example = tasks[task]
-    own, needed = field_names(config), field_names(load_config(f'{ROOT / example}'))
+    own, needed = field_names(config), field_names(load_config(own_config(example)))
     absent = [name for name in needed if name.count('.') < 2 and name not in own]
     if absent:
         raise UserError(f'config.task is {task!r}, and this config is for another task, or not whole (it has no '
                         f'{absent[0]!r}): take one of the files in configs/ for {task!r}, or derive from '
-                        f'{example.partition(":")[0]}.')
+                        f'configs/{example.partition(":")[0]}.py.')
     unread = [name for name in own if '.' not in name and name not in needed]
     if unread:
         raise UserError(f'config.{unread[0]} is nothing that the task {task!r} reads: leave it out.')

@@ -185,16 +185,16 @@ def describe_phase(schedule: Schedule, phase: int) -> str:
 
 
 @one_sentence()
-def main() -> None:
+def main(words: list[str] | None = None, prog: str = 'python -m vididi_jax.schedule') -> None:
     parser = argparse.ArgumentParser(
-        prog='python -m vididi_jax.schedule',
+        prog=prog,
         description='Print the derivative orders of the two views, step by step, as a training run draws them.',
     )
     parser.add_argument('schedule', choices=SCHEDULES)
     parser.add_argument('--epochs', type=int, default=8)
     parser.add_argument('--steps', type=int, default=4, help='steps an epoch (default 4)')
     parser.add_argument('--seed', type=int, default=0, help='of the run, config.seed (default 0)')
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     jax.config.update('jax_platforms', 'cpu')  # no reason to take hold of an accelerator
     schedule = SCHEDULES[arguments.schedule]
     run = run_orders(schedule, arguments.seed, arguments.epochs, arguments.steps)

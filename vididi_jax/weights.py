@@ -224,9 +224,9 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f'{message} ({self.prog} --help says more).')
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = _Parser(
-        prog='python -m vididi_jax.weights',
+        prog=prog,
         description='Exchange encoder weights with torchvision.models.video. Files end in .npz (numpy alone), '
         '.safetensors (needs safetensors), .pth or .pt (need torch), and hold arrays under torchvision\'s keys.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='export|import')
@@ -250,8 +250,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 @one_sentence()
-def main() -> None:
-    arguments = build_parser().parse_args()
+def main(words: list[str] | None = None, prog: str = 'python -m vididi_jax.weights') -> None:
+    arguments = build_parser(prog).parse_args(words)
     if arguments.command == 'export':
         export_weights(arguments.workdir, arguments.out, arguments.checkpoint)
     else:
