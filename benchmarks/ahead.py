@@ -40,8 +40,9 @@ from jax.sharding import Mesh
 
 from benchmarks.pretrain_step import clips_shape
 from vididi_jax.errors import UserError, one_sentence
-from vididi_jax.flags import choose_task, define_config_flag, parse_flags
+from vididi_jax.flags import define_config_flag, parse_flags
 from vididi_jax.pixels.augment import Augmentation
+from vididi_jax.tasks import choose_task
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.state import build_networks, make_init

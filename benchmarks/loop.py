@@ -20,7 +20,8 @@ import numpy as np
 from absl import app, flags
 
 from vididi_jax.errors import one_sentence
-from vididi_jax.flags import check_workdir, define_config_flag, parse_flags
+from vididi_jax.flags import define_config_flag, parse_flags
+from vididi_jax.tasks import check_workdir
 from vididi_jax.train import loop, pretrain
 from vididi_jax.train.metric_writer import read_metrics
 

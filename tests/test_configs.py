@@ -19,9 +19,8 @@ from tests.train.test_step import Flat
 from vididi_jax import config as configs
 from vididi_jax.data.manifest import ROW
 from vididi_jax.errors import UserError
-from vididi_jax.flags import choose_task
-from vididi_jax.main import TASKS
 from vididi_jax.schedule import SCHEDULES, Schedule, resolve
+from vididi_jax.tasks import TASKS, choose_task
 from vididi_jax.train import state
 from vididi_jax.train.loop import is_probed
 from vididi_jax.train.metric_writer import read_metrics

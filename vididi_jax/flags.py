@@ -1,16 +1,13 @@
 """The command line of main.py: the flag `--config`, and one sentence for whatever is wrong with it."""
 
 import difflib
-import os
 import re
-from collections.abc import Mapping
-from pathlib import Path
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from vididi_jax.config import CONFIGS, field_names, load_config, own_config
+from vididi_jax.config import CONFIGS, field_names, load_config
 from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.fields import rule_of, short
 
@@ -74,44 +71,3 @@ def explain(argv: list[str], file: str | None, config: ml_collections.ConfigDict
         return f'config.{refused[1]} is {short(refused[2])}: it must be {rule(None)}.'
     told = ' '.join(str(error).split()).rstrip('.')
     return f'the command line cannot be read ({told:.200}): --help has all flags.'
-
-
-def choose_task(config: ml_collections.ConfigDict, tasks: Mapping[str, tuple[str, str]]) -> str:
-    """The module that runs `config.task`; raises `UserError` if there is none, or the config is not one for it.
-
-    `tasks` is task -> (module, NAME or NAME:VARIANT of a shipped config for it, whose fields and groups of fields all
-    others have too, and no other groups).
-    """
-    task = config.get('task')
-    if task not in tasks:
-        raise UserError(f'config.task is {task!r}: choose one of {", ".join(tasks)}.')
-    module, example = tasks[task]
-    own, needed = field_names(config), field_names(load_config(own_config(example)))
-    absent = [name for name in needed if name.count('.') < 2 and name not in own]
-    if absent:
-        raise UserError(f'config.task is {task!r}, and this config is for another task, or not whole (it has no '
-                        f'{absent[0]!r}): take one of the files in configs/ for {task!r}, or derive from '
-                        f'configs/{example.partition(":")[0]}.py.')
-    unread = [name for name in own if '.' not in name and name not in needed]
-    if unread:
-        raise UserError(f'config.{unread[0]} is nothing that the task {task!r} reads: leave it out.')
-    return module
-
-
-def check_workdir(workdir: str | None, task: str) -> None:
-    """Raises `UserError` if a task that needs a `--workdir` has none, or one that cannot be written to."""
-    if not workdir:
-        if task == 'inspect':
-            return
-        raise UserError(f'there is no --workdir: {task} needs one, the folder of the run.')
-    if '://' in workdir:
-        raise UserError(f'--workdir is {short(workdir)}, and a run writes to a file system: give a folder, and copy it '
-                        'to the URL afterwards, or mount that.')
-    try:
-        path = Path(workdir).absolute()
-        found = next(folder for folder in (path, *path.parents) if folder.exists())
-    except (OSError, ValueError) as error:
-        raise UserError(f'--workdir is {short(workdir)}, which cannot be a folder ({error}).') from error
-    if not found.is_dir() or not os.access(found, os.W_OK):
-        raise UserError(f'--workdir is {workdir}, and {found} is {"not writable" if found.is_dir() else "a file"}: '
-                        'give another folder.')

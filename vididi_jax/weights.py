@@ -25,6 +25,8 @@ from vididi_jax.train.run import workdir_config
 
 FORMATS = {'.npz': 'numpy', '.safetensors': 'safetensors.numpy', '.pth': 'torch', '.pt': 'torch'}
 
+DEFAULT = 'r3d_18'  # encoder of a file, if nothing else is said
+
 Channels = tuple[float, float, float]
 
 
@@ -47,10 +49,7 @@ def load_encoder(
       checkpoint: of a workdir, the one to take: 'latest', 'best' (of the lowest loss of a cycle), or a step.
 
     Returns:
-      `encode(clips, order=0)`. `clips` is (N, T, H, W, 3), N and T of any size: uint8 RGB, which is centre-cropped,
-      resized and normalised as in evaluation, or floating point, which must be normalised already. `order` is the
-      temporal derivative to encode, T must be larger. It gives float32 features (N, D), and raises `UserError` for
-      clips or orders of another kind.
+      `encode(clips, order=0)`, see `help(encode)`: (N, T, H, W, 3) -> float32 features (N, D).
 
     Raises:
       UserError: no such workdir, checkpoint or file, weights that do not fit, or options of a file with a workdir.
@@ -69,16 +68,17 @@ def load_encoder(
         if given:
             raise UserError(f'{source} is a workdir, which knows the {" and ".join(given)} of its encoder: leave '
                             f'{"it" if len(given) == 1 else "them"} out, they are for files of weights.')
-        encoder = trained_encoder(workdir_config(source), str(source), checkpoint)
-    elif source.is_file():
-        encoder = _from_file(source, **given)
-    else:
-        raise UserError(f'{source} is neither a workdir nor a file of weights: give one of them.')
-    return _Encode(encoder, batch_size)
+        training = workdir_config(source)
+        encoder = trained_encoder(training, str(source), checkpoint)
+        return _Encode(encoder, batch_size, f'{training.model.name} of {source}, step {encoder.step}',
+                       training.clip.frames, training.clip.stride)
+    if source.is_file():
+        return _Encode(_from_file(source, **given), batch_size, f'{name or DEFAULT} of {source}')
+    raise UserError(f'{source} is neither a workdir nor a file of weights: give one of them.')
 
 
 def _from_file(
-    file: Path, name: str = 'r3d_18', size: int | None = None, mean: Channels = MEAN, std: Channels = STD,
+    file: Path, name: str = DEFAULT, size: int | None = None, mean: Channels = MEAN, std: Channels = STD,
 ) -> Encoder:
     state_dict = read_weights(file)
     variables = from_state_dict(name, state_dict)
@@ -88,14 +88,35 @@ def _from_file(
 
 
 class _Encode:
-    """The function that `load_encoder` returns."""
+    """`encode(clips, order=0)`: features of clips, float32 (N, D), by the encoder that `load_encoder` was given.
 
-    def __init__(self, encoder: Encoder, batch_size: int):
+    Args:
+      clips: (N, T, H, W, 3), N and T of any size: uint8 RGB, which is centre-cropped, resized and normalised as in
+        evaluation, or floating point, which must be normalised already.
+      order: the temporal derivative to encode; T must be larger.
+
+    Raises:
+      UserError: clips or orders of another kind.
+
+    Attributes:
+      frames, stride: of the clips that it was trained on; None where a file does not say.
+    """
+
+    def __init__(
+        self, encoder: Encoder, batch_size: int, about: str, frames: int | None = None, stride: int | None = None,
+    ):
         if batch_size < 1:
             raise UserError(f'batch_size is {batch_size}: it must be at least 1.')
-        self.encoder, self.batch_size = encoder, batch_size
+        self.encoder, self.batch_size, self.frames, self.stride = encoder, batch_size, frames, stride
+        self._about = about
         self.variables = jax.device_put(encoder.variables)
         self._apply = jax.jit(self._features, static_argnames='order')
+
+    def __repr__(self) -> str:
+        size = self.encoder.augment.size
+        trained = f', trained on clips of {self.frames} frames at stride {self.stride}' if self.frames else ''
+        return (f'encode(clips, order=0): (N, T, H, W, 3) -> (N, {self.encoder.module.feature_dim}) by {self._about}, '
+                f'{size} x {size} pixels{trained}')
 
     def _features(self, variables, clips: jax.Array, order: int) -> jax.Array:
         if clips.dtype == jnp.uint8:
@@ -105,6 +126,8 @@ class _Encode:
         return self.encoder.module.apply(variables, views, train=False).astype(jnp.float32)
 
     def __call__(self, clips: np.ndarray, order: int = 0) -> np.ndarray:
+        if isinstance(clips, str | Path):
+            raise UserError(f'{clips} is a name: vididi_jax.encode_video(path, encode) takes a video file.')
         clips = np.asarray(clips)
         known = clips.dtype == np.uint8 or jnp.issubdtype(clips.dtype, jnp.floating)
         if clips.ndim != 5 or clips.shape[-1] != 3 or not known:

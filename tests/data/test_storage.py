@@ -15,7 +15,7 @@ from tests.data_prep.videos import ramp, write_video
 from vididi_jax.data import pipeline, storage
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
-from vididi_jax.flags import check_workdir
+from vididi_jax.tasks import check_workdir
 
 WAYS = '5xx', 'timeout', 'cut', 'other bytes'
 

@@ -10,7 +10,7 @@ from configs import finetune, linear, retrieval, ucf101_vicreg
 from data_prep import ucf101
 from data_prep.writer import write_dataset
 from vididi_jax.errors import UserError
-from vididi_jax.main import TASKS
+from vididi_jax.tasks import TASKS
 from vididi_jax.train.run import write_config
 
 pytestmark = pytest.mark.realdata

@@ -23,8 +23,8 @@ from absl import flags
 from vididi_jax.config import flatten, load_config
 from vididi_jax.errors import UserError
 from vididi_jax.fields import RULES, check_fields
-from vididi_jax.flags import check_workdir, choose_task, define_config_flag, parse_flags
-from vididi_jax.main import TASKS
+from vididi_jax.flags import define_config_flag, parse_flags
+from vididi_jax.tasks import TASKS, check_workdir, choose_task
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ('motion_vicreg', 'motion_byol', 'ucf101_simclr', 'retrieval', 'linear', 'finetune', 'features', 'eval_all',
