@@ -38,7 +38,7 @@ demo: $(VENV)/installed
 	$(MAIN) --config=configs/tug.py:motion --workdir=$(DEMO)/seed$(SEED) --config.data.dir=$(DEMO)/triples --noreport
 	@$(MAIN) --config=configs/report.py --workdir=$(DEMO)/seed$(SEED)
 
-# Every framework with and without derivatives, three seeds, with tables and plots: make claim [CLAIM='--seeds=1'].
+# Every framework with and without derivatives, three seeds, with tables and plots; with one seed a quick look: make claim [CLAIM='--seeds=1'].
 claim: $(VENV)/installed
 	VIDIDI_DATA="$(VIDIDI_DATA)" $(BIN)/python benchmarks/claim.py $(CLAIM)
 
