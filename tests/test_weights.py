@@ -17,6 +17,7 @@ import pytest
 
 from tests.models.test_torchvision import small_state_dict
 from vididi_jax import load_encoder, weights
+from vididi_jax.config import load_config, to_dict
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError
 from vididi_jax.models import create_encoder
@@ -220,15 +221,31 @@ def test_imported_weights_are_what_init_from_takes(tmp_path, monkeypatch, capsys
 def test_export_writes_the_encoder_of_a_workdir(tmp_path, monkeypatch, capsys):
     state_dict = small_state_dict('mc3_18')
     variables = from_state_dict('mc3_18', state_dict)
-    (tmp_path / 'config.json').write_text('{"model": {"name": "mc3_18", "width": 3}}')
+    config = load_config('configs/motion_vicreg.py')
+    config.model.update(name='mc3_18', width=3)
+    (tmp_path / 'config.json').write_text(json.dumps(to_dict(config)))
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(7, {part: {'encoder': tree, 'projector': {'w': np.ones(2)}} for part, tree in
                              variables.items()}, {}, 0.0)
     code, printed = command(monkeypatch, capsys, 'export', f'--workdir={tmp_path}', f'--out={tmp_path / "out.npz"}')
-    assert code == 0 and 'mc3_18 of width 3 after step 7' in printed.out
+    assert code == 0 and 'mc3_18 of width 3 after step 7' in printed.out and 'docs/pytorch.md' in printed.out
     exported = read_weights(tmp_path / 'out.npz')
     assert exported.keys() == state_dict.keys()
     jax.tree.map(np.testing.assert_array_equal, exported, state_dict)
+
+
+@pytest.mark.parametrize('ending', ['.npz', '.safetensors'])
+def test_a_file_that_was_exported_is_encoded_as_its_workdir(finished, clips, ending, tmp_path):
+    file = tmp_path / f'weights{ending}'
+    weights.export_weights(finished[0], file)
+    encode = load_encoder(file)
+    np.testing.assert_array_equal(encode(clips, order=1), load_encoder(finished[0])(clips, order=1))
+    config = workdir_config(finished[0])
+    assert weights.read_about(file) == {
+        'name': 'r3d_18', 'width': 2, 'size': 16, 'centre_fraction': 1.0, 'mean': list(config.augment.mean),
+        'std': list(config.augment.std), 'frames': 8, 'stride': 1, 'orders': [0, 1, 2], 'step': 24}
+    assert (encode.frames, encode.stride) == (8, 1) and str(file) in repr(encode)
+    assert load_encoder(file, size=32).encoder.augment.size == 32  # what is said counts more
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [

@@ -5,6 +5,7 @@ Files hold state dicts under torchvision's names, see `vididi_jax.models.torchvi
 
 import argparse
 import importlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vididi_jax import schedule as schedules
 from vididi_jax.compilation import keep_programs
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError, one_sentence
@@ -23,8 +25,10 @@ from vididi_jax.train.checkpoint import Checkpoints, load_encoder_variables
 from vididi_jax.train.encoder import Encoder, trained_encoder
 from vididi_jax.train.run import workdir_config
 
+ABOUT = 'vididi_jax'  # under this key a file says, as JSON, how its encoder was trained, see `export_weights`
 FORMATS = {'.npz': 'numpy', '.safetensors': 'safetensors.numpy', '.pth': 'torch', '.pt': 'torch'}
 
+WIDTH = 64  # of torchvision's models
 DEFAULT = 'r3d_18'  # encoder of a file, if nothing else is said
 
 Channels = tuple[float, float, float]
@@ -40,11 +44,12 @@ def load_encoder(
 
     Args:
       source: a workdir, or a .pth, .safetensors or .npz file.
-      name: of a file's encoder, r3d_18 if None. A workdir knows its own, and also what follows.
-      size: height and width of the clips that a file's encoder gets; None is what torchvision's own weights were
-        trained on, 112 pixels, 224 for s3d.
-      mean, std: of the channels of RGB in [0, 1], by which a file's encoder wants its pixels normalised; None is those
-        of torchvision's own video weights, which are not ImageNet's. Weights that a run exported want the run's.
+      name: of a file's encoder. A workdir knows its own, and also what follows, and so do files that `export_weights`
+        wrote, but for .pth. None is what those say, and r3d_18 of any other.
+      size: height and width of the clips that a file's encoder gets; None as above, and of any other file what
+        torchvision's own weights were trained on, 112 pixels, 224 for s3d.
+      mean, std: of the channels of RGB in [0, 1], by which a file's encoder wants its pixels normalised; None as above,
+        and of any other file those of torchvision's own video weights, which are not ImageNet's.
       batch_size: most clips that are encoded at a time.
       checkpoint: of a workdir, the one to take: 'latest', 'best' (of the lowest loss of a cycle), or a step.
 
@@ -73,18 +78,22 @@ def load_encoder(
         return _Encode(encoder, batch_size, f'{training.model.name} of {source}, step {encoder.step}',
                        training.clip.frames, training.clip.stride)
     if source.is_file():
-        return _Encode(_from_file(source, **given), batch_size, f'{name or DEFAULT} of {source}')
+        about = read_about(source) | given
+        encoder = _from_file(source, about)
+        return _Encode(encoder, batch_size, f'{about.get("name", DEFAULT)} of {source}', about.get('frames'),
+                       about.get('stride'))
     raise UserError(f'{source} is neither a workdir nor a file of weights: give one of them.')
 
 
-def _from_file(
-    file: Path, name: str = DEFAULT, size: int | None = None, mean: Channels = MEAN, std: Channels = STD,
-) -> Encoder:
-    state_dict = read_weights(file)
+def _from_file(file: Path, about: dict) -> Encoder:
+    """The encoder of a file, of which `about` is known."""
+    name, state_dict = about.get('name', DEFAULT), read_weights(file)
     variables = from_state_dict(name, state_dict)
     module = create_encoder(name, width=width_of(name, state_dict))
-    pixels = Augmentation(size=SIZES[name] if size is None else size, mean=tuple(mean), std=tuple(std))
-    return Encoder(module, variables, pixels, step=0)
+    known = {'size': SIZES[name], 'mean': MEAN, 'std': STD}
+    pixels = known | {field: about[field] for field in (*known, 'centre_fraction') if field in about}
+    pixels |= {field: tuple(pixels[field]) for field in ('mean', 'std')}
+    return Encoder(module, variables, Augmentation(**pixels), step=about.get('step', 0))
 
 
 class _Encode:
@@ -166,7 +175,7 @@ def _first_sentence(error: Exception) -> str:
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """The state dict of a file: .npz with numpy alone, .safetensors with safetensors, .pth and .pt with torch.
+    """The state dict of a file, .npz, .safetensors, or, where torch is installed, .pth and .pt.
 
     float16 and bfloat16 become float32, because parameters have at least that.
 
@@ -180,7 +189,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     try:
         if library is np:
             with np.load(path) as file:
-                state_dict = dict(file)
+                state_dict = {key: file[key] for key in file.files if key != ABOUT}
         elif library.__name__ == 'torch':
             loaded = library.load(path, map_location='cpu', weights_only=True)
             odd = [str(key) for key, value in loaded.items() if not isinstance(value, library.Tensor)]
@@ -196,8 +205,28 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     return {key: value.astype(np.float32) if str(value.dtype) in half else value for key, value in state_dict.items()}
 
 
-def write_weights(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> None:
+def read_about(path: str | Path) -> dict:
+    """What a file says of its encoder, see `export_weights`; {} if that is nothing. Raises as `read_weights`."""
+    path = Path(path)
+    library = _library(path)
+    try:
+        if library is np:
+            with np.load(path) as file:
+                text = str(file[ABOUT]) if ABOUT in file.files else '{}'
+        elif path.suffix == '.safetensors':
+            with importlib.import_module('safetensors').safe_open(path, framework='numpy') as file:
+                text = (file.metadata() or {}).get(ABOUT, '{}')
+        else:
+            text = '{}'
+        return json.loads(text)
+    except Exception as error:  # whatever another file makes its reader raise
+        raise UserError(f'{path} cannot be read as a state dict ({_first_sentence(error)}).') from error
+
+
+def write_weights(path: str | Path, state_dict: Mapping[str, np.ndarray], about: dict | None = None) -> None:
     """Write a state dict in the format that the name ends in, see `read_weights`; the file appears when it is whole.
+
+    `about` goes into .npz and .safetensors, see `read_about`; a .pth has arrays alone, as `load_state_dict` takes them.
 
     Raises:
       UserError: an unknown format, a library that is not installed, or a folder that cannot be written to.
@@ -208,11 +237,11 @@ def write_weights(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> Non
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if library is np:
-            np.savez(part, **state_dict)
+            np.savez(part, **state_dict, **({ABOUT: json.dumps(about)} if about else {}))
         elif library.__name__ == 'torch':
             library.save({key: library.from_numpy(np.array(value)) for key, value in state_dict.items()}, part)
         else:
-            library.save_file(dict(state_dict), part)
+            library.save_file(dict(state_dict), part, {ABOUT: json.dumps(about)} if about else None)
         part.replace(path)
     except (OSError, RuntimeError) as error:
         part.unlink(missing_ok=True)
@@ -220,11 +249,22 @@ def write_weights(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> Non
 
 
 def export_weights(workdir: str, out: str, checkpoint: str | int = 'latest') -> None:
-    """Write the encoder of a checkpoint of a workdir to a file that torchvision's model loads."""
-    model = workdir_config(workdir).model
+    """Write the encoder of a checkpoint of a workdir to a file that torchvision's model loads.
+
+    Beside the arrays stands what `load_encoder` must know: `name` and `width`; `size`, `centre_fraction`, `mean` and
+    `std` of the pixels; `frames` and `stride` of the clips; the derivative `orders` that it was trained on; `step`.
+    """
+    config = workdir_config(workdir)
+    model, pixels, clip = config.model, config.augment, config.clip
     variables, meta = load_encoder_variables(workdir, checkpoint)
-    write_weights(out, to_state_dict(model.name, variables))
-    print(f'{model.name} of width {model.width} after step {meta["step"]} written to {out}')
+    shares = schedules.resolve(config.schedule).shares
+    write_weights(out, to_state_dict(model.name, variables), {
+        'name': model.name, 'width': model.width, 'size': pixels.size, 'centre_fraction': pixels.centre_fraction,
+        'mean': list(pixels.mean), 'std': list(pixels.std), 'frames': clip.frames, 'stride': clip.stride,
+        'orders': [order for order, share in enumerate(shares) if share], 'step': meta['step']})
+    narrow = '' if model.width == WIDTH else (
+        f'; torchvision\'s own models are of width {WIDTH}: docs/pytorch.md has one that takes this file')
+    print(f'{model.name} of width {model.width} after step {meta["step"]} written to {out}{narrow}')
 
 
 def import_weights(weights: str, name: str, out: str) -> None:
@@ -251,7 +291,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=prog,
         description='Exchange encoder weights with torchvision.models.video. Files end in .npz (numpy alone), '
-        '.safetensors (needs safetensors), .pth or .pt (need torch), and hold arrays under torchvision\'s keys.')
+        '.safetensors, .pth or .pt (need torch), and hold arrays under torchvision\'s keys.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='export|import')
     command = commands.add_parser(
         'export', help='the encoder of a workdir into a file',
