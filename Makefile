@@ -74,7 +74,7 @@ lint: $(VENV)/installed-test
 # By hand, whenever vididi_jax/models changes: torch alone takes several gigabytes.
 $(PARITY)/installed: requirements.txt
 	test -x $(PARITY)/bin/python || $(PYTHON) -m venv $(PARITY)
-	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.14.1 torchvision==0.29.1 safetensors -r requirements.txt
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.14.1 torchvision==0.29.1 onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.32.0 -r requirements.txt
 	touch $@
 
 parity: $(PARITY)/installed

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import onnxruntime
 import torch
 import torchvision
 
@@ -135,22 +137,28 @@ def full_differences(name: str) -> dict[str, float]:
 
 
 def documented_difference(name: str) -> dict[str, float]:
-    """Between a narrow encoder here and the module of docs/pytorch.md, made of the file that is exported; float32."""
+    """Between a narrow encoder here and what docs/pytorch.md makes of an exported file, in PyTorch and in ONNX."""
     page = Path(__file__).parents[2] / 'docs' / 'pytorch.md'
     scope: dict = {}
-    exec(page.read_text().split('```python')[1].split('```')[0], scope)
-    encoder, x = create_encoder(name, width=8), reference.clips(name).astype(np.float32)
+    module, onnx = (block.split('```')[0] for block in page.read_text().split('```python')[1:])
+    exec(module, scope)
+    x = np.random.RandomState(0).standard_normal((3, 9, 48, 48, 3)).astype(np.float32)
+    encoder = create_encoder(name, width=8)
     empty = jax.tree.map(lambda leaf: np.empty(leaf.shape), jax.eval_shape(encoder.init, jax.random.key(0), x))
     shapes = {key: value.shape for key, value in to_state_dict(name, empty).items()}
     state_dict = {key: value.astype(np.float32) for key, value in reference.random_state_dict(shapes).items()}
     expected = jax.jit(partial(encoder.apply, train=False))(from_state_dict(name, state_dict), x)
-    with tempfile.TemporaryDirectory() as folder:
-        write_weights(file := Path(folder, 'narrow.safetensors'), state_dict, {'name': name})
-        model, about = scope['video_encoder'](str(file))
-    assert about == {'name': name}
+    about = {'name': name, 'frames': x.shape[1], 'size': x.shape[2]}
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        write_weights('mine.safetensors', state_dict, about)
+        exec(onnx, scope)
+        session = onnxruntime.InferenceSession('mine.onnx', providers=['CPUExecutionProvider'])
+    assert scope['about'] == about
+    inputs = torch.from_numpy(x).permute(0, 4, 1, 2, 3).contiguous()
     with torch.no_grad():
-        found = model(pixels(name).float()).numpy()
-    return {'docs/pytorch.md float32': float(np.abs(found - expected).max() / np.abs(expected).max())}
+        found = {'PyTorch': scope['model'](inputs).numpy(), 'ONNX': session.run(None, {'clips': inputs.numpy()})[0]}
+    return {f'docs/pytorch.md, {what}, float32': float(np.abs(value - expected).max() / np.abs(expected).max())
+            for what, value in found.items()}
 
 
 def main() -> None:
