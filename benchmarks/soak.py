@@ -36,7 +36,7 @@ def run_main() -> None:
     from vididi_jax.train import pretrain
 
     workdir = next(word.partition('=')[2] for word in sys.argv if word.startswith('--workdir='))
-    make_task, seen = pretrain.make_task, []
+    make_task, seen, launched = pretrain.make_task, [], []
 
     def make_noted(config, mesh):
         task = make_task(config, mesh)
@@ -46,8 +46,11 @@ def run_main() -> None:
             return task.complete(batch)
 
         def step(state, *arguments):
+            if not launched:
+                launched.append(int(state.step))  # later ones are counted: to ask would be to wait for the step before
+            launched[0] += 1
             with Path(workdir, 'batches.jsonl').open('a') as file:
-                file.write(json.dumps([int(state.step) + 1, seen[-1]]) + '\n')
+                file.write(json.dumps([launched[0], seen[-1]]) + '\n')
             return task.step(state, *arguments)
 
         return task._replace(complete=complete, step=step)

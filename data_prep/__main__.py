@@ -94,4 +94,6 @@ def main(words: list[str] | None = None, prog: str = 'python -m data_prep') -> N
 
 
 if __name__ == '__main__':
+    from vididi_jax.data_prep.__main__ import main  # functions that workers of a pipeline find where it is installed
+
     main()

@@ -43,8 +43,8 @@ def run(config, workdir):
 '''
 WITH_THAT_TASK = '''
 import sys
-from vididi_jax import main
-main.TASKS['report'] = ('warning_task', 'report')
+from vididi_jax import main, tasks
+tasks.TASKS['report'] = ('warning_task', 'report')
 main.run(sys.argv)
 '''
 

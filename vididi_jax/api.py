@@ -14,11 +14,9 @@ from vididi_jax.config import load_config, shipped
 from vididi_jax.data.clips import even_clips
 from vididi_jax.data.records import decode_frame
 from vididi_jax.errors import UserError
-from vididi_jax.tasks import run_task
+from vididi_jax.tasks import EVALUATIONS, TRAINING, run_task
 from vididi_jax.weights import load_encoder
 
-TRAINING = ('pretrain',)
-EVALUATIONS = ('retrieval', 'tug', 'linear', 'finetune', 'detection', 'eval_all', 'features')
 ENCODING = 'jpeg'  # of data_prep's frames, if nothing else is said
 
 
@@ -40,6 +38,8 @@ def get_config(name: str) -> ml_collections.ConfigDict:
 def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, report: bool = True) -> Callable:
     """Train an encoder without labels, or go on training it, in `workdir`; what `vididi train` does.
 
+    In a script, call it below `if __name__ == '__main__':`: its reading processes import the script again.
+
     Args:
       config: of a pretraining, see `get_config`; `config.data.dir` says on what.
       workdir: folder of the run.
@@ -56,7 +56,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, report: 
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str | Path, *, report: bool = True) -> Any:
-    """Evaluate the encoder of `workdir`; what `vididi evaluate` does.
+    """Evaluate the encoder of `workdir`; what `vididi evaluate` does. In a script as `pretrain`.
 
     Args:
       config: of an evaluation, see `get_config`, such as 'retrieval', 'linear:grouped' or 'features'.

@@ -5,8 +5,9 @@ import sys
 import textwrap
 from collections.abc import Callable
 
-from vididi_jax.config import CONFIGS, shipped
+from vididi_jax.config import CONFIGS, load_config, shipped
 from vididi_jax.errors import UserError, one_sentence
+from vididi_jax.tasks import EVALUATIONS, TRAINING
 
 TRAIN = ('folder_vicreg', 'ucf101_vicreg', 'ucf101_byol', 'ucf101_simclr', 'k400_vicreg', 'k400_byol', 'k400_simclr',
          'motion_vicreg', 'motion_byol', 'motion_simclr', 'weizmann_vicreg', 'ut_interaction_vicreg')
@@ -70,7 +71,11 @@ def flag_words(command: str, words: list[str]) -> list[str]:
     if not words or words[0].startswith('-'):
         known = ', '.join(TRAIN if command == 'train' else EVALUATE)
         raise UserError(f'vididi {command} needs a config first: one of {known}, or a file of your own.')
-    return [f'--config={shipped(words[0])}', *words[1:]]
+    config, tasks = shipped(words[0]), TRAINING if command == 'train' else EVALUATIONS
+    if (task := load_config(config).task) not in tasks:
+        raise UserError(f'{words[0]} is a config of the task {task!r}, which vididi {command} does not do: '
+                        'vididi --help has the command that does.')
+    return [f'--config={config}', *words[1:]]
 
 
 def program(command: str) -> Callable[[list[str]], None]:
@@ -97,7 +102,7 @@ def main() -> None:
     command, *words = sys.argv[1:] or ['--help']
     if command in ('--help', '-h', 'help'):
         print(HELP, end='')
-    elif command in EXAMPLES and words[:1] in (['--help'], ['-h']):
+    elif command in EXAMPLES and {'--help', '-h'} & {*words}:
         print(usage(command))
     elif command in (*EXAMPLES, 'prep', 'export', 'import', 'schedule'):
         program(command)(words)

@@ -94,7 +94,7 @@ WEIGHT = number(0, 1_000_000)
 CHECKPOINT = text(r'latest|best|\d+', "latest, best, or a step such as '1200'")
 
 RULES: dict[str, Rule] = {  # by the field's full name, without the `parts.NAME.` of configs/eval_all.py
-    'task': PATH,  # one of TASKS in main.py, which knows them
+    'task': PATH,  # one of TASKS in tasks.py, which knows them
     'seed': whole(0, 2**32 - 1),
     'epochs': whole(1, 1_000_000),
     'batch_size': whole(2, 65_536),

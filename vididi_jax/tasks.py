@@ -27,6 +27,8 @@ TASKS = {  # task -> the module with its `run(config, workdir)`, and a shipped c
     'report': ('vididi_jax.report.page', 'report'),
 }
 
+TRAINING = ('pretrain',)
+EVALUATIONS = ('retrieval', 'tug', 'linear', 'finetune', 'detection', 'eval_all', 'features')
 REPORTED = ('pretrain', 'retrieval', 'tug', 'linear', 'finetune', 'detection', 'eval_all')  # each writes the report
 
 
@@ -58,12 +60,15 @@ def run_task(
     from vididi_jax.train.processes import bereaved
 
     keep_programs()
-    if config.get('model', {}).get('dtype') == 'float64':
-        jax.config.update('jax_enable_x64', True)
-    with bereaved():
-        result = importlib.import_module(module).run(config, workdir)
-        if report and config.task in REPORTED:
-            importlib.import_module('vididi_jax.report.page').renew(workdir)
+    before = jax.config.jax_enable_x64
+    jax.config.update('jax_enable_x64', before or config.get('model', {}).get('dtype') == 'float64')
+    try:
+        with bereaved():
+            result = importlib.import_module(module).run(config, workdir)
+            if report and config.task in REPORTED:
+                importlib.import_module('vididi_jax.report.page').renew(workdir)
+    finally:
+        jax.config.update('jax_enable_x64', before)
     return result
 
 

@@ -263,7 +263,7 @@ def export_weights(workdir: str, out: str, checkpoint: str | int = 'latest') -> 
         'mean': list(pixels.mean), 'std': list(pixels.std), 'frames': clip.frames, 'stride': clip.stride,
         'orders': [order for order, share in enumerate(shares) if share], 'step': meta['step']})
     narrow = '' if model.width == WIDTH else (
-        f'; torchvision\'s own models are of width {WIDTH}: docs/pytorch.md has one that takes this file')
+        f'; torchvision\'s own models are of width {WIDTH}: docs/pytorch.md has one that takes .safetensors files')
     print(f'{model.name} of width {model.width} after step {meta["step"]} written to {out}{narrow}')
 
 
@@ -291,7 +291,8 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=prog,
         description='Exchange encoder weights with torchvision.models.video. Files end in .npz (numpy alone), '
-        '.safetensors, .pth or .pt (need torch), and hold arrays under torchvision\'s keys.')
+        '.safetensors, .pth or .pt (need torch), and hold arrays under torchvision\'s keys; '
+        f'the first two also say how the encoder was trained, under {ABOUT!r}.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='export|import')
     command = commands.add_parser(
         'export', help='the encoder of a workdir into a file',

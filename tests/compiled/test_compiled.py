@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from main import TASKS
 from tests.compiled.kinds import KINDS
 from tests.compiled.programs import FILES_ONLY, every_config, every_program, programs_of, share, structure
+from vididi_jax.tasks import TASKS
 
 
 def test_the_programs_of_every_config_are_among_those_checked():

@@ -11,7 +11,6 @@ import pytest
 from configs import ava_detection, finetune, motion_detection
 from configs import report as report_config
 from data_prep.__main__ import build_parser
-from main import TASKS
 from tests.data_sets import seal
 from vididi_jax.data.clips import centre_frames_needed
 from vididi_jax.data.source import RecordSource
@@ -24,6 +23,7 @@ from vididi_jax.models import create_encoder
 from vididi_jax.models.roi_align import roi_align
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.report import page
+from vididi_jax.tasks import TASKS
 from vididi_jax.train.checkpoint import load_encoder_variables
 from vididi_jax.train.metric_writer import read_metrics, without_times
 from vididi_jax.train.optimizer import sgd

@@ -41,7 +41,7 @@ def read_sums(directory: Path) -> dict[str, str]:
     path = directory / NAME
     if not directory.is_dir():
         raise UserError(f'the data directory {str(directory)!r} does not exist: '
-                        'prepare one with `python -m data_prep`, and set --config.data.dir to it.')
+                        'prepare one with `python -m data_prep` (or `vididi prep`), and set --config.data.dir to it.')
     if not path.is_file():
         if (directory / records.STORE / NAME).is_file():
             found = ', '.join(sorted(path.parent.name for path in directory.glob(f'*/{NAME}')))
@@ -50,7 +50,7 @@ def read_sums(directory: Path) -> dict[str, str]:
             raise UserError(f'{directory} has no {NAME}: it is a data set of an older version, or the file was '
                             'deleted: delete the data set and prepare it again.')
         raise UserError(f'{str(directory)!r} is not a prepared data set (it has no {NAME}): '
-                        'run or finish `python -m data_prep` first.')
+                        'run or finish `python -m data_prep` (or `vididi prep`) first.')
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -263,4 +263,5 @@ def _received(batches: Iterator[dict[str, np.ndarray | memory.Place]]) -> Iterat
             raise
         code = str(error).partition('exit code ')[2].split('.')[0]
         raise UserError(f'a reading process died (exit code {code}), most often because memory ran out: run the '
-                        'same command again with fewer --config.data.workers.') from error
+                        'same command again with fewer --config.data.workers. (A script of your own must train below '
+                        "`if __name__ == '__main__':`, as reading processes import it again.)") from error

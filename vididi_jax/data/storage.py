@@ -243,5 +243,5 @@ def _unreadable(url: str, error: Exception, tries: int = 1) -> UserError:
 def wrong(part: Part, error: Exception) -> UserError:
     """What is said of a part of a file that is not what was written."""
     advice = 'copy the data set there again' if is_url(part.place) else (
-        f'run `python -m data_prep verify {part.place.parent}`')
+        f'run `python -m data_prep verify {part.place.parent}` (or `vididi prep verify`)')
     return UserError(f'{part.place}, offset {part.offset}: {error}; {advice}.')

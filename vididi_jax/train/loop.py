@@ -197,6 +197,7 @@ def train(
             begin = time.perf_counter()
             local, placed = coming.result()
             ready = time.perf_counter()
+            waited = ready - begin if not flying or has_landed(flying[-1]) else 0.0  # else the devices were at work
             state, metrics = task.step(state, placed, key, orders, sound)
             sound = metrics['finite']
             if step + 1 < total:
@@ -209,7 +210,7 @@ def train(
             launched = time.perf_counter()
             jax.block_until_ready([flight.metrics for flight in landing])
             landed = time.perf_counter()
-            progress.launched(step + 1, Times(ready - begin, landed - launched, landed - mark))
+            progress.launched(step + 1, Times(waited, landed - launched, landed - mark))
             mark = landed
             for flight in landing:
                 if not flight.metrics['finite']:
@@ -232,6 +233,11 @@ def train(
             if signal:
                 break
     return state, step + 1
+
+
+def has_landed(flight: Flight) -> bool:
+    """Whether the devices are through with a step."""
+    return all(value.is_ready() for value in flight.metrics.values() if hasattr(value, 'is_ready'))
 
 
 def is_probed(epoch: int, phases: int, every: int) -> bool:

@@ -17,7 +17,7 @@ TOLERATED_WAIT = 0.05  # share of its steps that an epoch may wait for data with
 
 
 class Times(NamedTuple):
-    """Of a turn of the loop, in seconds: waiting for a batch, waiting for the devices, and all of it."""
+    """Of a turn of the loop, in seconds: devices idle for want of a batch, waiting for the devices, and all of it."""
 
     data: float
     devices: float
@@ -25,7 +25,7 @@ class Times(NamedTuple):
 
 
 def data_wait(times: Iterable[Times]) -> float:
-    """Share of the time that went into waiting for batches.
+    """Share of the time that the devices waited for batches.
 
     Example:
       >>> data_wait([Times(0.1, 0.5, 1.0), Times(0.3, 0.5, 1.0)])
@@ -83,7 +83,8 @@ class Progress:
 
     def launched(self, step: int, times: Times) -> None:
         """Step number `step` is under way."""
-        self._times.append((step, times))
+        if self._writer:
+            self._times.append((step, times))
         if step > self._first + 1:  # whose batch was asked for only then
             self._epoch_times.append(times)
 

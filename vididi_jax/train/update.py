@@ -74,6 +74,8 @@ def keep_if_finite(
 class Update:
     """`update(state, *inputs, sound=True) -> (state, metrics)`, see `keep_if_finite`; `state` is donated.
 
+    Whoever launches a step before it has heard of the one before passes that one's 'finite' as `sound`.
+
     Attributes:
       step: the jitted update itself, without the guard, which leaves the state that it gets intact.
     """
