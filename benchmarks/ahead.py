@@ -42,7 +42,7 @@ from benchmarks.pretrain_step import clips_shape
 from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.flags import define_config_flag, parse_flags
 from vididi_jax.pixels.augment import Augmentation
-from vididi_jax.tasks import choose_task
+from vididi_jax.tasks import TASKS, choose_task
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.state import build_networks, make_init
@@ -178,7 +178,7 @@ def report(name: str, lowered, sharding, options: dict) -> None:
 @one_sentence()
 def main(_) -> None:
     config = CONFIG.value
-    choose_task(config, {'pretrain': ('', 'configs/default.py')})
+    choose_task(config, {'pretrain': TASKS['pretrain']})
     mesh = target_mesh(TARGET.value)
     meshes.check_batch_size(config.batch_size, mesh)
     lowered = lower_step(config, mesh, tuple(map(int, ORDERS.value)))
