@@ -32,7 +32,8 @@ from vididi_jax.data.clips import sample_clip_pair
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import one_sentence
 
-BATCHES = 6  # of a measurement, after two that are thrown away
+BATCHES = 6  # of a measurement
+BUFFERED = 6  # at most, by each process, while others were measured: thrown away first
 
 
 def encoded_frames(source: RecordSource, count: int) -> list[bytes]:
@@ -61,11 +62,11 @@ def timed(function: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def steady(batches: Iterator, count: int = BATCHES) -> float:
-    """Seconds a batch of an endless iterator, from a steady state."""
-    for _ in range(2):
+def steady(batches: Iterator, workers: int) -> float:
+    """Seconds a batch of an endless iterator that so many processes read ahead for, from a steady state."""
+    for _ in range(BUFFERED * workers):
         next(batches)
-    return timed(lambda: [next(batches) for _ in range(count)]) / count
+    return timed(lambda: [next(batches) for _ in range(BATCHES)]) / BATCHES
 
 
 class Folders:
@@ -150,13 +151,14 @@ def measure(arguments: argparse.Namespace) -> None:
             'codec': lambda: timed(codec), 'batches': lambda: make(False), 'batches, cold': lambda: make(True)}
         for workers in arguments.workers:
             reader = held.enter_context(pipeline.iterate(stream, workers=workers))
-            ways[f'{workers} workers'] = lambda reader=reader: steady(reader)
+            ways[f'{workers} workers'] = lambda reader=reader, workers=workers: steady(reader, workers)
         if has_torch():
             root = Path(held.enter_context(tempfile.TemporaryDirectory()))
             folders = Folders(root, source, 4 * videos, arguments.frames, arguments.stride)
             for workers in arguments.workers:
                 batches = loader_batches(folders, min(videos, len(folders)), workers)
-                ways[f'DataLoader, {workers} workers'] = lambda batches=batches: steady(batches)
+                ways[f'DataLoader, {workers} workers'] = (
+                    lambda batches=batches, workers=workers: steady(batches, workers))
         for _ in tqdm(range(arguments.rounds), unit='round', leave=False):
             for name, way in ways.items():
                 seconds.setdefault(name, []).append(way())

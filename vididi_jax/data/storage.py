@@ -132,7 +132,7 @@ def _read_here(parts: Sequence[Part], check: Callable) -> list[bytes]:
     found, opened, file = [], None, None
     try:
         for number, part in enumerate(parts):
-            if part.place != opened:  # opened anew for each video: a large set has more shards than may be open
+            if part.place is not opened:  # opened anew for each video: a large set has more shards than may be open
                 if file is not None:
                     os.close(file)
                 file, opened = None, None
