@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from vididi_jax.errors import one_sentence
 from vididi_jax.flags import define_config_flag, parse_flags
@@ -73,6 +73,7 @@ class Device:
 
 
 def main(_) -> None:
+    logging.set_verbosity(logging.FATAL)  # what the checkpointing library logs
     config, workdir = CONFIG.value, WORKDIR.value
     check_workdir(workdir, config.task)
     device = Device(STEP_MS.value / 1000)
