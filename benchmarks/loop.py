@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
-from vididi_jax.errors import one_sentence
+from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.flags import define_config_flag, parse_flags
 from vididi_jax.tasks import check_workdir
 from vididi_jax.train import loop, pretrain
@@ -76,6 +76,8 @@ def main(_) -> None:
     logging.set_verbosity(logging.FATAL)  # what the checkpointing library logs
     config, workdir = CONFIG.value, WORKDIR.value
     check_workdir(workdir, config.task)
+    if (Path(workdir) / 'config.json').exists():
+        raise UserError(f'{workdir} has a run already: give --workdir a new folder.')
     device = Device(STEP_MS.value / 1000)
     config.health.every_cycles = 0
     found = {}

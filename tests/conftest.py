@@ -34,8 +34,8 @@ def pytest_configure(config):
 def has_packages() -> bool:
     """Whether pip reaches a package index."""
     with TemporaryDirectory() as folder:
-        asked = (sys.executable, '-m', 'pip', 'download', '-q', '--no-deps', '--retries=0', '-d', folder, 'setuptools')
-        return subprocess.run(asked, capture_output=True).returncode == 0
+        words = ('download', '-q', '--no-deps', '--retries=0', '--timeout=10', '-d', folder, 'setuptools')
+        return subprocess.run((sys.executable, '-m', 'pip', *words), capture_output=True).returncode == 0
 
 
 # marker -> (is there what its tests need, what they are, why they are left out)

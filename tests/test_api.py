@@ -69,6 +69,8 @@ def test_what_does_not_fit_is_a_sentence(finished, tiny_config, tmp_path):
             (lambda: vididi_jax.read_clips('none.mp4'), 'there is no file none.mp4'),
             (lambda: vididi_jax.read_clips(tmp_path / 'text.mp4'), 'text.mp4 cannot be read as a video'),
             (lambda: vididi_jax.read_clips('none.mp4', frames=0), 'must be at least 1'),
+            (lambda: vididi_jax.encode_video('my.mp4', str(finished[0])), 'give what load_encoder or pretrain gives'),
+            (lambda: vididi_jax.encode_video('my.mp4', encode, frames=0), 'must be at least 1'),
             (lambda: encode('my.mp4'), r'my.mp4 is a name: vididi_jax.encode_video\(path, encode\) takes')):
         with pytest.raises(UserError, match=message):
             call()

@@ -18,7 +18,7 @@ STRAY = 'import importlib.util as u; print([n for n in ("configs", "data_prep", 
 
 
 def test_every_config_has_a_command(root):
-    tasks = {**dict.fromkeys(command.TRAIN, {'pretrain'}), **{name: {name} for name in command.ALONE.values()},
+    tasks = {**dict.fromkeys(command.TRAIN, {'pretrain'}), **{name: {name} for name in command.ALONE},
              **dict.fromkeys(command.EVALUATE, {'retrieval', 'tug', 'linear', 'finetune', 'detection', 'eval_all',
                                                 'features'})}
     assert set(tasks) == {path.stem for path in (root / 'configs').glob('*.py')} - {'__init__', 'default'}
@@ -40,6 +40,7 @@ def test_help_fits_a_screen_and_its_examples_can_be_run(monkeypatch, capsys, roo
     (['fly'], "vididi has no command 'fly': vididi --help has them all."),
     (['train'], 'vididi train needs a config first: one of folder_vicreg, '),
     (['train', 'ucf102_vicreg', '--workdir=x'], "'ucf102_vicreg' is no file and no config that comes with the project"),
+    (['train', 'retrieval', '--workdir=x'], "retrieval is a config of the task 'retrieval', which vididi train"),
     (['evaluate', '--workdir=x'], 'vididi evaluate needs a config first: one of retrieval, '),
 ])
 def test_wrong_commands_are_one_sentence(words, message, monkeypatch, capsys):

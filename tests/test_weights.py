@@ -223,7 +223,8 @@ def test_export_writes_the_encoder_of_a_workdir(tmp_path, monkeypatch, capsys):
     variables = from_state_dict('mc3_18', state_dict)
     config = load_config('configs/motion_vicreg.py')
     config.model.update(name='mc3_18', width=3)
-    (tmp_path / 'config.json').write_text(json.dumps(to_dict(config)))
+    known = {name: to_dict(config)[name] for name in ('model', 'augment', 'clip')}  # as of a run of fine-tuning
+    (tmp_path / 'config.json').write_text(json.dumps(known))
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(7, {part: {'encoder': tree, 'projector': {'w': np.ones(2)}} for part, tree in
                              variables.items()}, {}, 0.0)
@@ -246,6 +247,9 @@ def test_a_file_that_was_exported_is_encoded_as_its_workdir(finished, clips, end
         'std': list(config.augment.std), 'frames': 8, 'stride': 1, 'orders': [0, 1, 2], 'step': 24}
     assert (encode.frames, encode.stride) == (8, 1) and str(file) in repr(encode)
     assert load_encoder(file, size=32).encoder.augment.size == 32  # what is said counts more
+    write_weights(file, read_weights(file), ['not', 'ours'])
+    with pytest.raises(UserError, match='cannot be read as a state dict .*no JSON object'):
+        load_encoder(file)
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [

@@ -139,8 +139,11 @@ def encode_video(
       encode = load_encoder('runs/mine')
       features = encode_video('my.mp4', encode)
     """
-    wanted = {'frames': frames or encode.frames, 'stride': stride or encode.stride}
-    unknown = [name for name, value in wanted.items() if not value]
+    if not hasattr(encode, 'frames'):
+        raise UserError(f'encode is {encode!r:.80}: give what load_encoder or pretrain gives.')
+    wanted = {'frames': encode.frames if frames is None else frames,
+              'stride': encode.stride if stride is None else stride}
+    unknown = [name for name, value in wanted.items() if value is None]
     if unknown:
         raise UserError(f'this encoder is from a file of weights, which does not say on which clips it was trained: '
                         f'give {" and ".join(unknown)}.')

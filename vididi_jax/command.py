@@ -5,14 +5,14 @@ import sys
 import textwrap
 from collections.abc import Callable
 
-from vididi_jax.config import CONFIGS, load_config, shipped
+from vididi_jax.config import CONFIGS, load_config, own_config, shipped
 from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.tasks import EVALUATIONS, TRAINING
 
 TRAIN = ('folder_vicreg', 'ucf101_vicreg', 'ucf101_byol', 'ucf101_simclr', 'k400_vicreg', 'k400_byol', 'k400_simclr',
          'motion_vicreg', 'motion_byol', 'motion_simclr', 'weizmann_vicreg', 'ut_interaction_vicreg')
 EVALUATE = ('retrieval', 'linear', 'finetune', 'tug', 'eval_all', 'ava_detection', 'motion_detection', 'features')
-ALONE = {'report': 'report', 'browse': 'browse', 'compare': 'compare'}  # command -> the one config it has
+ALONE = ('report', 'browse', 'compare')  # each has one config, of its name
 EXAMPLES = {
     'train': ('vididi train motion_vicreg --workdir=runs/mine --config.data.dir=data/motion',
               'vididi train ucf101_vicreg:smoke --workdir=runs/try'),
@@ -56,8 +56,8 @@ def usage(command: str) -> str:
     if names:
         lines += [f'  {name:<22}{textwrap.shorten(summary(name), 75, placeholder=" ...")}' for name in names]
     else:
-        lines.append(summary(ALONE[command]))
-    about = 'CONFIG' if names else ALONE[command]
+        lines.append(summary(command))
+    about = 'CONFIG' if names else command
     lines += ['', 'for example', *(f'  {example}' for example in EXAMPLES[command]), '',
               f'What {about} is for, its variants and fields: its file in {CONFIGS}.',
               'Several processes: --multihost, or --coordinator, --num_processes and --process_id.']
@@ -67,7 +67,7 @@ def usage(command: str) -> str:
 def flag_words(command: str, words: list[str]) -> list[str]:
     """The command line of main.py for a command with a config; raises `UserError` if it names none."""
     if command in ALONE:
-        return [f'--config={shipped(ALONE[command])}', *words]
+        return [f'--config={own_config(command)}', *words]
     if not words or words[0].startswith('-'):
         known = ', '.join(TRAIN if command == 'train' else EVALUATE)
         raise UserError(f'vididi {command} needs a config first: one of {known}, or a file of your own.')

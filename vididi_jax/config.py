@@ -20,6 +20,11 @@ def own_config(name: str) -> str:
     return f'{CONFIGS / stem}.py{colon}{variant}'
 
 
+def shipped_names() -> list[str]:
+    """Of the configs that come with the project, without `default`, which others derive from."""
+    return sorted(file.stem for file in CONFIGS.glob('*.py') if file.stem not in ('__init__', 'default'))
+
+
 def shipped(name: str) -> str:
     """What `--config` takes, of NAME or NAME:VARIANT: a file that is there, else the shipped config of that name.
 
@@ -27,12 +32,12 @@ def shipped(name: str) -> str:
       UserError: neither of them.
     """
     path = name.partition(':')[0]
-    known = sorted(file.stem for file in CONFIGS.glob('*.py') if file.stem not in ('__init__', 'default'))
     if Path(path).is_file():
         return name
-    if path in known:
+    if path in shipped_names():
         return own_config(name)
-    raise UserError(f'{path!r} is no file and no config that comes with the project: those are {", ".join(known)}.')
+    raise UserError(f'{path!r} is no file and no config that comes with the project: those are '
+                    f'{", ".join(shipped_names())}.')
 
 
 def load_config(file: str) -> ml_collections.ConfigDict:

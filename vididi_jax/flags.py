@@ -7,7 +7,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from vididi_jax.config import CONFIGS, field_names, load_config
+from vididi_jax.config import field_names, load_config, shipped_names
 from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.fields import rule_of, short
 
@@ -51,7 +51,7 @@ def config_file(argv: list[str]) -> str | None:
 
 
 def no_config() -> str:
-    names = sorted(path.name for path in CONFIGS.glob('*.py') if path.stem not in ('__init__', 'default'))
+    names = (f'{name}.py' for name in shipped_names())
     return f'there is no --config: give --config=configs/NAME.py, where NAME.py is one of {", ".join(names)}.'
 
 

@@ -218,7 +218,10 @@ def read_about(path: str | Path) -> dict:
                 text = (file.metadata() or {}).get(ABOUT, '{}')
         else:
             text = '{}'
-        return json.loads(text)
+        about = json.loads(text)
+        if not isinstance(about, dict):
+            raise ValueError(f'{ABOUT} is no JSON object')
+        return about
     except Exception as error:  # whatever another file makes its reader raise
         raise UserError(f'{path} cannot be read as a state dict ({_first_sentence(error)}).') from error
 
@@ -252,16 +255,19 @@ def export_weights(workdir: str, out: str, checkpoint: str | int = 'latest') -> 
     """Write the encoder of a checkpoint of a workdir to a file that torchvision's model loads.
 
     Beside the arrays stands what `load_encoder` must know: `name` and `width`; `size`, `centre_fraction`, `mean` and
-    `std` of the pixels; `frames` and `stride` of the clips; the derivative `orders` that it was trained on; `step`.
+    `std` of the pixels; `frames` and `stride` of the clips; the derivative `orders` that it was pretrained on; `step`.
     """
     config = workdir_config(workdir)
     model, pixels, clip = config.model, config.augment, config.clip
     variables, meta = load_encoder_variables(workdir, checkpoint)
-    shares = schedules.resolve(config.schedule).shares
-    write_weights(out, to_state_dict(model.name, variables), {
+    about = {
         'name': model.name, 'width': model.width, 'size': pixels.size, 'centre_fraction': pixels.centre_fraction,
         'mean': list(pixels.mean), 'std': list(pixels.std), 'frames': clip.frames, 'stride': clip.stride,
-        'orders': [order for order, share in enumerate(shares) if share], 'step': meta['step']})
+        'step': meta['step']}
+    if 'schedule' in config:  # a run of fine-tuning or detection has none
+        shares = schedules.resolve(config.schedule).shares
+        about['orders'] = [order for order, share in enumerate(shares) if share]
+    write_weights(out, to_state_dict(model.name, variables), about)
     narrow = '' if model.width == WIDTH else (
         f'; torchvision\'s own models are of width {WIDTH}: docs/pytorch.md has one that takes .safetensors files')
     print(f'{model.name} of width {model.width} after step {meta["step"]} written to {out}{narrow}')

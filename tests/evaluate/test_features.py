@@ -79,6 +79,13 @@ def test_other_weights_data_or_views_are_computed_anew(encoder, tiny_motion, tmp
     assert len(extractions) == 1 + len(variants)
 
 
+def test_features_that_are_not_finite_are_refused_and_not_kept(encoder, tiny_motion, tmp_path):
+    broken = encoder._replace(variables=jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), encoder.variables))
+    with pytest.raises(UserError, match=r'features of \d+ of \d+ videos \(the first: .*\) are not finite'):
+        extract_features(broken, tiny_motion, tmp_path)
+    assert not list(tmp_path.rglob('*.npz'))
+
+
 def test_other_code_computes_anew(encoder, tiny_motion, tmp_path, extractions, monkeypatch):
     extract_features(encoder, tiny_motion, tmp_path, (0,))
     monkeypatch.setattr(features, 'CODE', 'other')

@@ -34,7 +34,8 @@ def after_step() -> Iterator[Callable[[int], int | None]]:
         received.append(number)
         for each in mine:
             signal.signal(each, signal.SIG_DFL)
-        os.write(2, f'\n{signal.Signals(number).name}: saving after this step; once more ends at once\n'.encode())
+        told = f'\n{signal.Signals(number).name}: saving after the steps under way; once more ends at once\n'
+        os.write(2, told.encode())
         if joined:
             os.kill(os.getpid(), signal.SIGTERM)
 
