@@ -1,7 +1,9 @@
 """From records to batches: order, shares of processes, resumption, workers."""
 
+import multiprocessing
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -75,6 +77,22 @@ def test_evaluation_reads_every_video_once_in_order(source):
     records = np.concatenate([batch['record'] for batch in batches])
     np.testing.assert_array_equal(records, [*range(48), 47, 47])  # the last batch is filled up
     np.testing.assert_array_equal(batches[0]['clips'][1, 1], source[1].frames([10, 11, 12, 13]))
+
+
+def test_batches_outlive_the_process_that_made_them(source):
+    """A reader that takes its time, such as one that compiles first: the workers have ended before the last batches."""
+    batches = pipeline.evaluation_batches(
+        source, clips_per_video=1, length=4, stride=1, batch_size=24, records=np.arange(48))
+    with pipeline.iterate(batches, workers=2) as read:
+        found = [next(read)]
+        end = time.monotonic() + 60
+        while multiprocessing.active_children() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not multiprocessing.active_children()
+        found += read
+    assert len(found) == 2
+    for got, expected in zip(found, (batches[0], batches[1]), strict=True):
+        same(got, expected)
 
 
 def test_videos_of_several_sizes_stand_in_the_corner_of_one_canvas(source):

@@ -34,11 +34,26 @@ class Segment:
 
 @dataclass(frozen=True)  # and no tuple, which grain would take for a structure
 class Place:
-    """Where an array lies: in the memory behind `file`, a descriptor of process `process`."""
+    """Where an array lies: in the memory behind `file`, a descriptor of process `process`; `Arrived` where it is sent.
+    """
 
     process: int
     file: int
     shape: tuple[int, ...]
+
+    def __reduce__(self) -> tuple:
+        return Arrived, (self.process, self.file, self.shape)
+
+
+class Arrived:
+    """A `Place` in the process that it was sent to, which opens it at once: who sent it may end before it is used."""
+
+    def __init__(self, process: int, file: int, shape: tuple[int, ...]):
+        self.place, self.shape = (process, file), shape
+        try:
+            self.opened = open(f'/proc/{process}/fd/{file}', 'r+b', buffering=0)
+        except FileNotFoundError:  # it was killed, or told to end, and then nobody asks for the batch
+            self.opened = None
 
 
 _segments: list[Segment] = []
@@ -70,14 +85,20 @@ def take(shape: tuple[int, ...]) -> tuple[np.ndarray | Place, np.ndarray]:
     return array, array
 
 
-def receive(sent: np.ndarray | Place, known: dict[Place, mmap.mmap]) -> np.ndarray:
-    """The array of what another process handed on; `known` is kept as long as that process works."""
+def receive(sent: np.ndarray | Arrived, known: dict[tuple[int, int], mmap.mmap]) -> np.ndarray:
+    """The array of what another process handed on; `known` is kept as long as that process works.
+
+    Raises:
+      RuntimeError: that process ended before this came.
+    """
     if isinstance(sent, np.ndarray):
         return sent
-    if sent not in known:
-        with open(f'/proc/{sent.process}/fd/{sent.file}', 'r+b', buffering=0) as file:
-            known[sent] = mmap.mmap(file.fileno(), 0)
-    return _array(known[sent], sent.shape, give_back=True)
+    if sent.opened is None:
+        raise RuntimeError(f'process {sent.place[0]} ended before its batch came: exit code unknown.')
+    with sent.opened as file:
+        if sent.place not in known:
+            known[sent.place] = mmap.mmap(file.fileno(), 0)
+    return _array(known[sent.place], sent.shape, give_back=True)
 
 
 def _array(memory: mmap.mmap, shape: tuple[int, ...], give_back: bool = False) -> np.ndarray:

@@ -252,7 +252,7 @@ def iterate(dataset: grain.MapDataset, *, workers: int) -> Iterator[Iterator[dic
         yield _received(iterator)
 
 
-def _received(batches: Iterator[dict[str, np.ndarray | memory.Place]]) -> Iterator[dict[str, np.ndarray]]:
+def _received(batches: Iterator[dict[str, np.ndarray | memory.Arrived]]) -> Iterator[dict[str, np.ndarray]]:
     """`batches` with their clips; the death of a worker is a `UserError`."""
     known = {}
     try:
