@@ -1,4 +1,4 @@
-# make demo | claim | weizmann | ut_interaction | test | next | lint | parity | beam | s3.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
+# make demo | claim | weizmann | ut_interaction | test | next | lint | docs | parity | beam | s3.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ MAIN := $(BIN)/python main.py
 CONSTRAINTS = $(wildcard constraints/$(shell $(BIN)/python -c 'import sys; print("python%d.%d" % sys.version_info[:2])').txt)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS:%=-c %)
 
-.PHONY: demo claim weizmann ut_interaction test next lint parity beam s3
+.PHONY: demo claim weizmann ut_interaction test next lint docs parity beam s3
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -70,6 +70,15 @@ next:
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+
+# The pages of docs/ as a site, in build/docs; a warning is an error.
+$(VENV)/installed-docs: setup.py | $(VENV)/installed
+	$(INSTALL) -e '.[docs]'
+	touch $@
+
+docs: $(VENV)/installed-docs
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
 
 # By hand, whenever vididi_jax/models changes: torch alone takes several gigabytes.
 $(PARITY)/installed: requirements.txt
