@@ -71,13 +71,14 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 
-# The pages of docs/ as a site, in build/docs; a warning is an error.
+# The pages of docs/ as a site, in build/docs, where a warning is an error; and what they say to type, carried out.
 $(VENV)/installed-docs: setup.py | $(VENV)/installed
 	$(INSTALL) -e '.[docs]'
 	touch $@
 
-docs: $(VENV)/installed-docs
+docs: $(VENV)/installed-test $(VENV)/installed-docs
 	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	RUN_PAGES=1 $(BIN)/python -m pytest -m pages tests/test_pages.py --durations=0
 	@echo "build/docs/index.html"
 
 # By hand, whenever vididi_jax/models changes: torch alone takes several gigabytes.

@@ -28,6 +28,9 @@ setup(
     extras_require={
         'test': TEST,
         'dev': [*TEST, 'ruff>=0.15,<0.18', 'import-linter>=2.6,<3'],
+        'tensorboard': ['tensorboard>=2.20,<3'],  # the viewer; its files are written without it
+        'wandb': ['wandb>=0.20,<1'],
+        'notebooks': ['jupytext>=1.17,<2', 'nbclient>=0.10,<0.12', 'nbconvert>=7.16,<8', 'ipykernel>=6.29,<8'],
         'docs': ['sphinx>=9,<10', 'furo>=2025.12', 'myst-parser>=5,<6', 'sphinx-copybutton>=0.5,<0.6'],
         'beam': ['apache-beam>=2.77,<3'],  # holds protobuf and pyarrow back: an environment of its own, `make beam`
         's3': ['s3fs>=2026.1,<2027'],

@@ -76,6 +76,7 @@ def get_config(framework: str = 'vicreg') -> ConfigDict:
     config.checkpoint.keep = 4  # latest ones; the best stays too; from 1 to 1,000,000
     config.checkpoint.every_steps = 0  # besides the end of each phase; 0: never; from 0 to 1,000,000,000
     config.log = ConfigDict()
+    config.log.to = ('jsonl', 'tensorboard')  # and 'wandb'; metrics.jsonl is always written
     config.log.every_steps = 10  # besides the end of each phase; 0: never; from 0 to 1,000,000,000
     config.health = ConfigDict()  # what a collapse shows in, see vididi_jax/train/health.py
     config.health.every_cycles = 5  # ends of phases, in the first cycle and every fifth; 0: never; from 0 to 1,000,000
@@ -178,5 +179,6 @@ def supervised(config: ConfigDict, task: str, **changes) -> ConfigDict:
     config.checkpoint.keep = 1  # latest ones; the best stays too; from 1 to 1,000,000
     config.checkpoint.every_steps = 0  # besides the end of each epoch; 0: never; from 0 to 1,000,000,000
     config.log = ConfigDict()
+    config.log.to = ('jsonl', 'tensorboard')
     config.log.every_steps = 10  # besides the end of each epoch; 0: never; from 0 to 1,000,000,000
     return config

@@ -1,6 +1,7 @@
 """Fixtures and settings that all tests share."""
 
 import os
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
@@ -46,6 +47,7 @@ NEEDS = {
     'beam': (lambda: find_spec('apache_beam') is not None, 'with Apache Beam', 'it is not installed here (make beam)'),
     'network': (
         lambda: os.environ['PIP_REACHES_AN_INDEX'] == '1', 'with packages from the network', 'pip reaches no index'),
+    'pages': (lambda: os.environ.get('RUN_PAGES') == '1', "that carry out the pages' commands", 'make docs does that'),
 }
 
 
@@ -128,3 +130,29 @@ def finished(tmp_path_factory, tiny_motion):
 
     workdir = tmp_path_factory.mktemp('run') / 'work'
     return workdir, pretrain.run(tiny(tiny_motion), str(workdir))
+
+
+@pytest.fixture(scope='session')
+def extended(root, tmp_path_factory):
+    """A copy of the checkout with all that docs/extend.md adds."""
+    import numpy as np
+
+    from tests.pages import blocks
+
+    copy = tmp_path_factory.mktemp('extended')
+    for name in ('vididi_jax', 'configs', 'data_prep', 'main.py'):
+        source = root / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+    page = root / 'docs' / 'extend.md'
+    for block in blocks(page, 'python'):
+        path, _, text = block.text.removeprefix('# ').partition('\n')
+        assert not (copy / path).exists() and len(text.splitlines()) < 60, block
+        (copy / path).write_text(text)
+    for block in blocks(page, 'diff'):
+        subprocess.run(['git', 'apply', '-'], input=block.text, text=True, cwd=copy, check=True)
+    rng = np.random.default_rng(0)
+    for number in range(16):
+        path = copy / 'MY_ARRAYS' / 'ab'[number % 2] / f'{number}.npy'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, rng.integers(0, 256, (24, 32, 40, 3), np.uint8))
+    return copy

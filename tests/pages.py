@@ -39,8 +39,12 @@ def blocks(page: Path, language: str) -> list[Block]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The commands for a shell, as words, those in a `--command=` too: without comments, redirections, and what only leads to a program."""
-    text = re.sub(r'(^|\s)#.*$', '', text.replace('\\\n', ' ').replace('<this repository>', 'REPOSITORY'), flags=re.MULTILINE)
+    """The commands for a shell, as words, those in a `--command=` too.
+
+    Without comments, redirections, environment variables, and what only leads to a program.
+    """
+    text = text.replace('\\\n', ' ').replace('<this repository>', 'REPOSITORY')
+    text = re.sub(r'(^|\s)#.*$', '', text, flags=re.MULTILINE)
     lexer = shlex.shlex(text, posix=True, punctuation_chars='&;|>\n')
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = ' \t', True, ''
     found, words = [], []

@@ -23,6 +23,7 @@ from vididi_jax.train import mesh as meshes
 from vididi_jax.train.checkpoint import Checkpoints
 from vididi_jax.train.debug import save_bundle
 from vididi_jax.train.encoder import load_fitting_variables
+from vididi_jax.train.metric_writer import check_logs
 from vididi_jax.train.processes import bereaved, everywhere, is_first
 from vididi_jax.train.progress import Progress, Times, falls_on
 from vididi_jax.train.run import check_same_run, write_config
@@ -109,6 +110,7 @@ def run(
     @everywhere
     def checked() -> tuple[Task, int]:
         check_same_run(config, workdir)
+        check_logs(config.log.to)
         task = make_task(config, mesh)
         return task, pipeline.number_of_workers(task.batches, config.data.workers)
 

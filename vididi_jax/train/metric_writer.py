@@ -1,41 +1,116 @@
-"""metrics.jsonl and tensorboard: one row a logged step, cut back when a run resumes."""
+"""metrics.jsonl, tensorboard and Weights & Biases: one row a logged step, cut back when a run resumes."""
 
 import json
 import os
+import uuid
 from pathlib import Path
+
+from vididi_jax.config import to_dict
+from vididi_jax.errors import UserError
 
 TIMES = {'data_wait', 'host_ms'}  # what a run that resumes need not repeat
 
 
-class MetricsWriter:
-    """Appends rows to `WORKDIR/metrics.jsonl` and their numbers to `WORKDIR/tensorboard`."""
+class Jsonl:
+    """Rows as lines of `WORKDIR/metrics.jsonl`, which goes on after `first_step`."""
 
-    def __init__(self, workdir: str | Path, first_step: int):
-        """Rows of steps after `first_step`, written by a run that was stopped, are removed first."""
-        from tensorboardX import SummaryWriter
-
-        self.path = Path(workdir) / 'metrics.jsonl'
+    def __init__(self, workdir: Path, first_step: int, config: dict):
+        self.path = workdir / 'metrics.jsonl'
         rows = [row for row in read_metrics(workdir) if row['step'] <= first_step]
         temporary = self.path.with_suffix('.tmp')
         temporary.write_text(''.join(json.dumps(row) + '\n' for row in rows))
         os.replace(temporary, self.path)
         self._file = self.path.open('a')
-        self._tensorboard = SummaryWriter(str(Path(workdir) / 'tensorboard'), purge_step=first_step + 1)
+
+    def write(self, row: dict) -> None:
+        self._file.write(json.dumps(row) + '\n')
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Tensorboard:
+    """The numbers of rows in `WORKDIR/tensorboard`, under their own names."""
+
+    def __init__(self, workdir: Path, first_step: int, config: dict):
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(workdir / 'tensorboard'), purge_step=first_step + 1)
+
+    def write(self, row: dict) -> None:
+        for name, value in numbers(row).items():
+            self._writer.add_scalar(name, value, row['step'])
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Wandb:
+    """The numbers of rows in a run of Weights & Biases, one a workdir, with its config.
+
+    Where, and whether online, say its own environment variables: WANDB_MODE=offline, WANDB_PROJECT, WANDB_ENTITY. A run
+    that resumes gives steps again that it gave before it was stopped: the same numbers, which are not taken twice.
+    """
+
+    def __init__(self, workdir: Path, first_step: int, config: dict):
+        import wandb
+
+        name = workdir / 'wandb_run.txt'
+        if not name.exists():
+            name.write_text(uuid.uuid4().hex)
+        self._run = wandb.init(
+            project=os.environ.get('WANDB_PROJECT', 'vididi_jax'), id=name.read_text(), name=workdir.name,
+            resume='allow', dir=str(workdir), config=config)
+
+    def write(self, row: dict) -> None:
+        self._run.log(numbers(row), step=row['step'])
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+LOGS = {'jsonl': Jsonl, 'tensorboard': Tensorboard, 'wandb': Wandb}
+
+
+def check_logs(to: tuple[str, ...]) -> None:
+    """Raises `UserError` for one of `LOGS` whose library is not installed."""
+    if 'wandb' in to:
+        try:
+            import wandb  # noqa: F401
+        except ImportError as error:
+            raise UserError("config.log.to has 'wandb', which is not installed: pip install wandb, or leave it out."
+                            ) from error
+
+
+def numbers(row: dict) -> dict[str, float]:
+    """What can be drawn against the step.
+
+    Example:
+      >>> numbers({'step': 1, 'orders': [0, 1], 'loss': 0.5})
+      {'loss': 0.5}
+    """
+    return {name: value for name, value in row.items() if name != 'step' and isinstance(value, int | float)}
+
+
+class MetricsWriter:
+    """Writes each row wherever `config.log.to` says."""
+
+    def __init__(self, workdir: str | Path, first_step: int, config):
+        """Rows of steps after `first_step`, written by a run that was stopped, are removed first."""
+        self._logs = [LOGS[name](Path(workdir), first_step, to_dict(config)) for name in config.log.to]
 
     def __enter__(self) -> 'MetricsWriter':
         return self
 
     def __exit__(self, *_) -> None:
-        self._file.close()
-        self._tensorboard.close()
+        for log in self._logs:
+            log.close()
 
     def write(self, row: dict) -> None:
-        """`row` has `step`; every other number goes to tensorboard under its own name."""
-        self._file.write(json.dumps(row) + '\n')
-        self._file.flush()
-        for name, value in row.items():
-            if name != 'step' and isinstance(value, (int, float)):
-                self._tensorboard.add_scalar(name, value, row['step'])
+        """`row` has `step`."""
+        for log in self._logs:
+            log.write(row)
 
 
 def read_metrics(workdir: str | Path) -> list[dict]:

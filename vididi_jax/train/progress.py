@@ -63,7 +63,7 @@ class Progress:
         self._times: deque[tuple[int, Times]] = deque()  # of the steps since the last row
         self._epoch_times: list[Times] = []
         self._held, self._bar = ExitStack(), None
-        self._writer = self._held.enter_context(MetricsWriter(workdir, meta['step'])) if is_first() else None
+        self._writer = self._held.enter_context(MetricsWriter(workdir, meta['step'], config)) if is_first() else None
 
     def __enter__(self) -> 'Progress':
         return self
@@ -80,6 +80,8 @@ class Progress:
         self._bar = self._held.enter_context(tqdm(
             total=self.task.steps_per_epoch, initial=done, unit='step', leave=False, disable=not is_first(),
             dynamic_ncols=True))
+        if step - self._first < len(self.task.phases) * self.task.steps_per_epoch:  # each phase has its programs
+            self._bar.set_postfix_str('compiling')
 
     def launched(self, step: int, times: Times) -> None:
         """Step number `step` is under way."""

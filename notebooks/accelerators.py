@@ -1,0 +1,105 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # GPU and TPU: what JAX sees, how a batch is split, what a step needs
+#
+# Runs on any machine: without an accelerator it shows the same on eight virtual devices. Takes a minute and under 2 GB of memory.
+# On Colab choose *Runtime*, *Change runtime type* first.
+
+# %%
+REPOSITORY = ''  # such as https://github.com/OWNER/vididi_jax; not needed where the project is installed
+
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec('vididi_jax') is None:
+    subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', f'git+{REPOSITORY}'], check=True)
+
+# %% [markdown]
+# ## Devices
+#
+# An NVIDIA GPU wants `pip install "jax[cuda12]"`, a TPU `pip install "jax[tpu]"`; Colab's runtimes have theirs. The flag below splits a CPU into eight
+# devices, and does nothing elsewhere; it must stand before the first use of JAX.
+
+# %%
+import os
+
+os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+
+import jax
+
+for device in jax.devices():
+    stats = device.memory_stats() or {}
+    print(device, device.device_kind, f'{stats["bytes_limit"] / 2**30:.1f} GiB' if 'bytes_limit' in stats else '')
+
+# %% [markdown]
+# ## A batch over all of them
+#
+# Nothing needs to be set: `batch_size` is that of all devices together and a multiple of their number. Statistics, covariances and negatives
+# are those of the global batch, so the loss does not depend on how many devices there are.
+
+# %%
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from vididi_jax.losses import vicreg_loss
+from vididi_jax.train.mesh import make_mesh
+
+mesh = make_mesh()
+z = np.random.default_rng(0).normal(size=(2, 64, 32)).astype(np.float32)
+split = jax.device_put(z, NamedSharding(mesh, PartitionSpec(None, 'data')))
+jax.debug.visualize_array_sharding(split[0])
+loss = jax.jit(lambda z: vicreg_loss(z[0], z[1])[0])
+print('split over', len(jax.devices()), 'devices', float(loss(split)), 'on one', float(loss(jnp.asarray(z))))
+assert np.isclose(float(loss(split)), float(loss(jnp.asarray(z))), rtol=1e-5)
+
+# %% [markdown]
+# ## What a step computes, before it runs
+#
+# `--config.task=inspect` prints config, parameters, shapes and arithmetic. The recipe of the paper, and a narrow one for a CPU:
+
+# %%
+# !vididi prep motion --train=64 --test=8 --out=data/few
+# !vididi train motion_vicreg --config.task=inspect --config.data.dir=data/few | tail -20
+
+# %% [markdown]
+# ## What to set
+#
+# | where | what |
+# |---|---|
+# | one GPU | nothing; `config.model.remat = True` where memory is short: activations are computed again in the backward pass |
+# | several GPUs or TPU chips | `config.batch_size` a multiple of their number |
+# | TPU pod, SLURM | the same command in every process, with `--multihost` |
+# | a CPU | `config.model.width = 8`, small frames |
+#
+# What was measured on an H100, and what the compilers say of others, is in `docs/performance.md` and `benchmarks/RESULTS.md`. Videos a second of
+# the machine that this notebook runs on:
+
+# %%
+import time
+
+import vididi_jax
+from vididi_jax.models import create_encoder
+
+width = 64 if jax.default_backend() in ('gpu', 'tpu') else 8
+clips = jnp.zeros((8, 8, 112, 112, 3), jnp.bfloat16 if width == 64 else jnp.float32)
+encoder = create_encoder('r3d_18', width=width, dtype=clips.dtype)
+variables = jax.jit(encoder.init)(jax.random.key(0), clips[:1])
+forward = jax.jit(lambda clips: encoder.apply(variables, clips, train=False))
+jax.block_until_ready(forward(clips))  # compiled
+start = time.perf_counter()
+for _ in range(3):
+    features = jax.block_until_ready(forward(clips))
+print(f'R3D-18 of width {width}: {3 * len(clips) / (time.perf_counter() - start):.1f} clips of 8x112x112 a second, forward, on one device')

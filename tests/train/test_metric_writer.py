@@ -1,0 +1,61 @@
+"""Where the rows of a run go."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from ml_collections import ConfigDict
+
+from vididi_jax.errors import UserError
+from vididi_jax.train import pretrain
+from vididi_jax.train.metric_writer import MetricsWriter, check_logs, read_metrics
+
+ROWS = [{'step': step, 'orders': [0, 1], 'loss': 1 / step} for step in (1, 2, 3)]
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    """Weights & Biases as far as it is used, which keeps what it is given; the real one is tried by hand."""
+    given = SimpleNamespace(inits=[], rows=[], finished=0)
+
+    def init(**options):
+        given.inits.append(options)
+        finish = lambda: setattr(given, 'finished', given.finished + 1)  # noqa: E731
+        return SimpleNamespace(log=lambda row, step: given.rows.append((step, row)), finish=finish)
+
+    monkeypatch.setitem(sys.modules, 'wandb', SimpleNamespace(init=init))
+    return given
+
+
+def config(*to):
+    return ConfigDict({'seed': 3, 'log': {'to': to}})
+
+
+def test_rows_go_where_the_config_says(tmp_path, wandb):
+    with MetricsWriter(tmp_path, 0, config('jsonl')) as writer:
+        for row in ROWS:
+            writer.write(row)
+    assert read_metrics(tmp_path) == ROWS and not (tmp_path / 'tensorboard').exists() and not wandb.inits
+    with MetricsWriter(tmp_path, 2, config('jsonl', 'tensorboard', 'wandb')) as writer:
+        assert read_metrics(tmp_path) == ROWS[:2]
+        writer.write(ROWS[2])
+    assert read_metrics(tmp_path) == ROWS and list((tmp_path / 'tensorboard').glob('events*'))
+    assert wandb.rows == [(3, {'loss': 1 / 3})] and wandb.finished == 1
+
+
+def test_a_run_that_resumes_is_the_same_run_of_wandb(tmp_path, wandb, monkeypatch):
+    monkeypatch.setenv('WANDB_PROJECT', 'mine')
+    for first in (0, 2):
+        MetricsWriter(tmp_path, first, config('jsonl', 'wandb')).__exit__()
+    first, second = wandb.inits
+    assert first == second and len(first['id']) == 32 and first['resume'] == 'allow'
+    assert (first['project'], first['name'], first['config']['seed']) == ('mine', tmp_path.name, 3)
+
+
+def test_a_log_that_is_not_installed_is_refused_first(tmp_path, tiny_config, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'wandb', None)
+    tiny_config.log.to = ('jsonl', 'wandb')
+    with pytest.raises(UserError, match="config.log.to has 'wandb', which is not installed: pip install wandb"):
+        pretrain.run(tiny_config, str(tmp_path / 'work'))
+    assert not (tmp_path / 'work').exists()
+    check_logs(('jsonl', 'tensorboard'))
