@@ -1,4 +1,4 @@
-# make demo | claim | weizmann | ut_interaction | test | next | lint | docs | parity | beam | s3.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
+# make demo | claim | weizmann | ut_interaction | test | next | lint | docs | notebooks | parity | beam | s3.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ MAIN := $(BIN)/python main.py
 CONSTRAINTS = $(wildcard constraints/$(shell $(BIN)/python -c 'import sys; print("python%d.%d" % sys.version_info[:2])').txt)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS:%=-c %)
 
-.PHONY: demo claim weizmann ut_interaction test next lint docs parity beam s3
+.PHONY: demo claim weizmann ut_interaction test next lint docs notebooks parity beam s3
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -89,6 +89,18 @@ $(PARITY)/installed: requirements.txt
 
 parity: $(PARITY)/installed
 	JAX_PLATFORMS=cpu $(PARITY)/bin/python -m tests.parity
+
+# Each notebook from its script, run, with its outputs: in the environment that has PyTorch.
+$(PARITY)/installed-notebooks: $(PARITY)/installed setup.py
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks]'
+	touch $@
+
+notebooks: $(PARITY)/installed-notebooks
+	rm -rf build/notebooks && mkdir -p build/notebooks
+	for script in notebooks/*.py; do start=$$(date +%s); \
+	  PATH=$(abspath $(PARITY)/bin):$$PATH JAX_PLATFORMS=cpu $(PARITY)/bin/jupytext --quiet --to ipynb --execute \
+	    --run-path build/notebooks $$script || exit 1; \
+	  echo "$$script: $$(($$(date +%s) - start)) s"; done
 
 # data_prep by Apache Beam, which wants older releases of some packages than constraints/ has.
 $(BEAM)/installed: requirements.txt setup.py

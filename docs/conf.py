@@ -12,9 +12,9 @@ author = copyright = 'The vididi_jax developers'
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.mathjax', 'sphinx_copybutton']
 html_theme = 'furo'
 html_title = 'vididi_jax'
-exclude_patterns = []
 myst_heading_anchors = 3
-nitpicky = False
+default_role = 'code'  # what stands in single backticks in a docstring
+add_module_names = False
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'signature'
 autodoc_preserve_defaults = True

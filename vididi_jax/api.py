@@ -64,7 +64,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path, *, report: 
       report: whether to write `WORKDIR/report` anew.
 
     Returns:
-      {kind of features: {metric: value}}; of 'features' the path of the file, of 'eval_all' one such dict a part.
+      A dict of the metrics of each kind of features, by name; of 'features' the path of the file, of 'eval_all' one such
+      dict a part.
 
     Raises:
       UserError: whatever does not fit, before anything is computed.
