@@ -5,7 +5,7 @@ Variants: :motion, :smoke
 Data:     python -m data_prep folder --videos=MY_VIDEOS --out=DATA
 Hardware: any
 Time:     about that of decoding the videos
-Expected: DIR/eval/features/features.npz with V, dV, d2V, ids, labels, groups and counts
+Expected: DIR/eval/features/features.npz with V, dV, d2V, ids, labels, groups, and about (counts, split, commit)
 Status:   run by us with the :smoke variant only
 """
 

@@ -17,6 +17,6 @@ from vididi_jax.configs import default
 
 def get_config(variant: str = ''):
     config = default.get_config()
-    config.data.dir = 'data/folder'
+    config.data.dir = 'data/mine'
     config.batch_size = 32
     return default.finish(config, variant)

@@ -23,7 +23,8 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec('vididi_jax') is None:
+if importlib.util.find_spec('vididi_jax') is None:  # if pip replaces what was imported before, restart the runtime
+    assert REPOSITORY, 'give the address of the repository above'
     subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', f'git+{REPOSITORY}'], check=True)
 
 # %% [markdown]
@@ -71,8 +72,9 @@ assert np.isclose(float(loss(split)), float(loss(jnp.asarray(z))), rtol=1e-5)
 # `--config.task=inspect` prints config, parameters, shapes and arithmetic. The recipe of the paper, and a narrow one for a CPU:
 
 # %%
-# !vididi prep motion --train=64 --test=8 --out=data/few
-# !vididi train motion_vicreg --config.task=inspect --config.data.dir=data/few | tail -20
+# !JAX_PLATFORMS=cpu vididi prep motion --train=64 --test=8 --out=data/few
+# !JAX_PLATFORMS=cpu vididi train ucf101_vicreg --config.task=inspect --config.data.dir=data/few | tail -3
+# !JAX_PLATFORMS=cpu vididi train motion_vicreg --config.task=inspect --config.data.dir=data/few | tail -3
 
 # %% [markdown]
 # ## What to set
@@ -90,7 +92,6 @@ assert np.isclose(float(loss(split)), float(loss(jnp.asarray(z))), rtol=1e-5)
 # %%
 import time
 
-import vididi_jax
 from vididi_jax.models import create_encoder
 
 width = 64 if jax.default_backend() in ('gpu', 'tpu') else 8

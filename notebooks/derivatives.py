@@ -23,7 +23,8 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec('vididi_jax') is None:
+if importlib.util.find_spec('vididi_jax') is None:  # if pip replaces what was imported before, restart the runtime
+    assert REPOSITORY, 'give the address of the repository above'
     subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', f'git+{REPOSITORY}'], check=True)
 
 # %% [markdown]

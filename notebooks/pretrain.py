@@ -14,7 +14,8 @@
 # # Pretrain an encoder, and ask what it has learned
 #
 # Eight kinds of motion, no labels in training, and the two questions of the README. A short version of `make demo`: some minutes on two
-# cores and under 2 GB of memory. The figures are lower than those of the README, which trains ten times as long.
+# cores and under 2 GB of memory. 128 steps: the figures are lower than those of the README, whose runs have six times as many, and of the
+# demo, which has sixteen times.
 
 # %%
 REPOSITORY = ''  # such as https://github.com/OWNER/vididi_jax; not needed where the project is installed
@@ -23,7 +24,8 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec('vididi_jax') is None:
+if importlib.util.find_spec('vididi_jax') is None:  # if pip replaces what was imported before, restart the runtime
+    assert REPOSITORY, 'give the address of the repository above'
     subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', f'git+{REPOSITORY}'], check=True)
 
 # %% [markdown]
@@ -74,7 +76,8 @@ for name in ('untrained', 'trained'):
         question.eval.untrained = name == 'untrained'
         if task == 'tug':
             question.data.dir = 'data/triples'
-        results[task, name] = vididi_jax.evaluate(question, 'runs/notebook', report=False)
+        last = (name, task) == ('trained', 'tug')
+        results[task, name] = vididi_jax.evaluate(question, 'runs/notebook', report=last)
 
 # %%
 for (task, name), found in results.items():
@@ -83,15 +86,19 @@ for (task, name), found in results.items():
 # %% [markdown]
 # ## The report
 #
-# One page, without anything beside it: test videos with their nearest neighbours, moving; a map of the features; where the encoder looks; curves.
+# The last evaluation wrote it. One page, without anything beside it: test videos with their nearest neighbours, moving; a map of the features; where the encoder looks; curves.
 
 # %%
-# !vididi report --workdir=runs/notebook
+import sys
 
-# %%
-from IPython.display import IFrame
+if 'google.colab' in sys.modules:  # which shows no files of its machine: look at the one that is downloaded
+    from google.colab import files
 
-IFrame('runs/notebook/report/index.html', width=1000, height=700)
+    files.download('runs/notebook/report/index.html')
+else:
+    from IPython.display import IFrame, display
+
+    display(IFrame('runs/notebook/report/index.html', width=1000, height=700))
 
 # %% [markdown]
 # ## Without derivatives

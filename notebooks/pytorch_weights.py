@@ -24,7 +24,8 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec('vididi_jax') is None:
+if importlib.util.find_spec('vididi_jax') is None:  # if pip replaces what was imported before, restart the runtime
+    assert REPOSITORY, 'give the address of the repository above'
     subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', f'git+{REPOSITORY}'], check=True)
 
 # %% [markdown]
@@ -50,8 +51,11 @@ expected.shape
 # ## The same here
 
 # %%
+import jax
+
 import vididi_jax
 
+jax.config.update('jax_default_matmul_precision', 'highest')  # else GPUs and TPUs round float32 to less
 encode = vididi_jax.load_encoder('r3d_18.pth', name='r3d_18')
 found = encode(clips)
 difference = float(np.abs(found - expected).max() / np.abs(expected).max())
@@ -65,14 +69,18 @@ assert difference < 1e-4
 # that it works.
 
 # %%
-# !vididi import --weights=r3d_18.pth --name=r3d_18 --out=runs/torchvision
-# !vididi prep motion --train=16 --test=8 --out=data/sixteen
+# !JAX_PLATFORMS=cpu vididi import --weights=r3d_18.pth --name=r3d_18 --out=runs/torchvision
+# !JAX_PLATFORMS=cpu vididi prep motion --train=16 --test=8 --out=data/sixteen
 
 # %%
+from vididi_jax.models.torchvision import MEAN, STD
+
 config = vididi_jax.get_config('motion_vicreg')
 config.data.dir = 'data/sixteen'
 config.init_from = 'runs/torchvision'
+config.augment.mean, config.augment.std = MEAN, STD  # what torchvision's weights expect
 config.model.width = 64
+config.model.dtype = 'float32'
 config.schedule = 'base'
 config.batch_size = 8
 config.epochs = 1
@@ -87,7 +95,7 @@ encode
 # `docs/pytorch.md`.
 
 # %%
-# !vididi export --workdir=runs/continued --out=continued.pth
+# !JAX_PLATFORMS=cpu vididi export --workdir=runs/continued --out=continued.pth
 
 # %%
 model.load_state_dict(torch.load('continued.pth'), strict=False)

@@ -23,7 +23,8 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec('vididi_jax') is None:
+if importlib.util.find_spec('vididi_jax') is None:  # if pip replaces what was imported before, restart the runtime
+    assert REPOSITORY, 'give the address of the repository above'
     subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', f'git+{REPOSITORY}'], check=True)
 
 # %% [markdown]
@@ -63,18 +64,18 @@ len(list(Path(FOLDER).rglob('*')))
 # Frames go into shards that training reads at random; what cannot be read is listed with its reason, and nothing is lost in silence.
 
 # %%
-# !vididi prep folder --videos={FOLDER} --short_side=32 --out=data/folder
+# !vididi prep folder "--videos={FOLDER}" --short_side=32 --out=data/folder
 
 # %% [markdown]
 # ## Train on them
 #
-# The encoder is narrow and the training short, so that it suits a laptop. With a GPU: leave out `model.width`, `augment.size` and `epochs`, and
-# prepare with the usual `--short_side`.
+# A narrow encoder, small frames and few epochs, so that it suits a laptop. With a GPU and videos of your own leave out all lines but the first two,
+# and prepare without `--short_side`.
 
 # %%
 config = vididi_jax.get_config('folder_vicreg')
 config.data.dir = 'data/folder'
-config.data.workers = 0
+config.data.workers = 0  # frames this small are decoded by threads
 config.model.width = 8
 config.framework.projector = (256, 256, 64)
 config.augment.size = 24
@@ -87,7 +88,8 @@ encode
 # %% [markdown]
 # ## Features of every video
 #
-# One file with the features of V, dV and d2V, and the ids. `encode_video` does the same for one file that is in no data set.
+# One file with the features of V, dV and d2V, and the ids. The variant `:motion` suits videos of 24 frames; leave it out for longer ones.
+# `encode_video` gives the features of a file that is in no data set.
 
 # %%
 question = vididi_jax.get_config('features:motion')
@@ -97,7 +99,7 @@ found = np.load(path)
 {name: found[name].shape for name in found.files if found[name].ndim}
 
 # %%
-one = vididi_jax.encode_video(next(Path(FOLDER).rglob('*.mp4')), encode, order=1)
+one = vididi_jax.encode_video(Path(FOLDER, str(found['ids'][0])), encode, order=1)
 one.shape
 
 # %% [markdown]
@@ -124,12 +126,19 @@ for number in range(clusters.max() + 1):
 # %% [markdown]
 # ## The page
 #
-# The same to look at: click a video, and see its neighbours move.
+# A page to look at: click a video, and see its neighbours move. It prepares the folder itself, with larger frames.
 
 # %%
-# !vididi browse --workdir=runs/search --config.checkpoint=runs/folder --config.videos={FOLDER}
+# !JAX_PLATFORMS=cpu vididi browse --workdir=runs/search --config.checkpoint=runs/folder "--config.videos={FOLDER}" --config.eval.stride=1
 
 # %%
-from IPython.display import IFrame
+import sys
 
-IFrame('runs/search/index.html', width=1000, height=700)
+if 'google.colab' in sys.modules:  # which shows no files of its machine: look at the one that is downloaded
+    from google.colab import files
+
+    files.download('runs/search/index.html')
+else:
+    from IPython.display import IFrame, display
+
+    display(IFrame('runs/search/index.html', width=1000, height=700))

@@ -64,8 +64,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path, *, report: 
       report: whether to write `WORKDIR/report` anew.
 
     Returns:
-      A dict of the metrics of each kind of features, by name; of 'features' the path of the file, of 'eval_all' one such
-      dict a part.
+      A dict of the metrics of each kind of features; of 'features' the path of the file, of 'eval_all' such a dict for
+      each part.
 
     Raises:
       UserError: whatever does not fit, before anything is computed.
