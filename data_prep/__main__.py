@@ -17,6 +17,15 @@ VIDEO_FILES = {
     'kinetics': (kinetics, 'Kinetics by its official lists; files cut already, or whole videos'),
     'ava': (ava, 'AVA: a clip around each annotated keyframe, with its boxes'),
 }
+USAGE = {
+    'folder': '--videos=MY_VIDEOS --out=data/mine',
+    'ucf101': '--videos=UCF-101 --splits=ucfTrainTestlist --split=1 --out=data/ucf101',
+    'hmdb51': '--videos=hmdb51 --splits=testTrainMulti_7030_splits --split=1 --out=data/hmdb51',
+    'kinetics': '--videos=k400 --train=train.csv --val=val.csv --out=data/k400',
+    'ava': '--videos=ava --train=TRAIN.csv --test=VAL.csv --label_map=FILE --out=data/ava',
+    'motion': '--out=data/motion',
+    'verify': 'data/mine',
+}
 
 
 def build_parser(prog: str = 'python -m data_prep') -> argparse.ArgumentParser:
@@ -25,17 +34,19 @@ def build_parser(prog: str = 'python -m data_prep') -> argparse.ArgumentParser:
         description='Decode videos once into TFRecord shards that training reads at random. A command that was stopped '
         'goes on where it was when it is given again.')
     commands = parser.add_subparsers(dest='dataset', required=True, metavar='DATASET')
+    usage = {name: f'{prog} {name} {words} [OPTION ...]' for name, words in USAGE.items()}
     for name, (module, text) in VIDEO_FILES.items():
-        command = commands.add_parser(name, help=text, description=module.__doc__)
+        command = commands.add_parser(name, help=text, description=module.__doc__, usage=usage[name])
         module.add_arguments(command)
         command.add_argument('--short_side', type=int, default=128, help='shorter side of the stored frames (128)')
         command.add_argument('--encoding', choices=ENCODINGS, default='jpeg', help='of the stored frames (jpeg)')
         _add_output(command)
     command = commands.add_parser('motion', help='synthetic videos that only motion tells apart',
-                                  description=motion.__doc__)
+                                  description=motion.__doc__, usage=usage['motion'])
     motion.add_arguments(command)
     _add_output(command)
-    command = commands.add_parser('verify', help='check every record of a data set', description=verify.__doc__)
+    command = commands.add_parser('verify', help='check every record of a data set', description=verify.__doc__,
+                                  usage=usage['verify'])
     verify.add_arguments(command)
     return parser
 
