@@ -61,7 +61,8 @@ from vididi_jax.train.mesh import make_mesh
 mesh = make_mesh()
 z = np.random.default_rng(0).normal(size=(2, 64, 32)).astype(np.float32)
 split = jax.device_put(z, NamedSharding(mesh, PartitionSpec(None, 'data')))
-jax.debug.visualize_array_sharding(split[0])
+for shard in split.addressable_shards[:3]:
+    print(shard.device, 'has', shard.data.shape, 'of', split.shape)
 loss = jax.jit(lambda z: vicreg_loss(z[0], z[1])[0])
 print('split over', len(jax.devices()), 'devices', float(loss(split)), 'on one', float(loss(jnp.asarray(z))))
 assert np.isclose(float(loss(split)), float(loss(jnp.asarray(z))), rtol=1e-5)
