@@ -20,7 +20,7 @@ from vididi_jax.evaluate.views import Views, read_views
 from vididi_jax.fields import check_fields
 from vididi_jax.measures import unit
 from vididi_jax.train.encoder import Encoder, trained_encoder
-from vididi_jax.train.processes import by_first
+from vididi_jax.train.processes import by_first, check_alone
 from vididi_jax.train.run import workdir_config
 
 from . import folder
@@ -71,6 +71,7 @@ def print_nearest(query: np.ndarray, features: np.ndarray, source: RecordSource,
 def run(config, workdir: str) -> None:
     """Embed the videos of `config.videos` and write `WORKDIR/index.html`; print the nearest to `config.query`."""
     check_fields(config)
+    check_alone('a page')
     if not config.checkpoint or not config.videos:
         raise UserError('give --config.checkpoint=W, the workdir of a training run, and --config.videos=DIR, a folder '
                         'of videos.')

@@ -59,6 +59,7 @@ ORDERS = {  # of the entries of a tuple, as messages have them
     '': lambda values: True,
     ' (each once)': lambda values: len(set(values)) == len(values),
     ' (ascending)': lambda values: list(values) == sorted(set(values)),
+    ' (ascending from 1)': lambda values: list(values) == sorted(set(values)) and values[0] == 1,
     ' (low, high)': lambda values: values[0] <= values[1],
 }
 
@@ -208,7 +209,7 @@ RULES: dict[str, Rule] = {  # by the field's full name, without the `parts.NAME.
     'against': text(r'([\w.]+=[^\0\n]{0,200})?', 'empty, or FIELD=VALUE'),
     'samples': whole(100, 1_000_000),
 
-    'retrieval.ks': several(whole(1, 1_000_000), 1, 100, ' (ascending)'),
+    'retrieval.ks': several(whole(1, 1_000_000), 1, 100, ' (ascending from 1)'),  # chance and tests are of R@1
     'linear.strengths': several(number(1e-9, 1_000_000_000), 1, 100, ' (each once)'),
     'finetune.orders': DERIVATIVES,
     'finetune.dropout': below(0, 1),

@@ -61,7 +61,7 @@ def run_task(
 
     keep_programs()
     before = jax.config.jax_enable_x64
-    jax.config.update('jax_enable_x64', before or config.get('model', {}).get('dtype') == 'float64')
+    jax.config.update('jax_enable_x64', before or in_float64(config, workdir))
     try:
         with bereaved():
             result = importlib.import_module(module).run(config, workdir)
@@ -70,6 +70,15 @@ def run_task(
     finally:
         jax.config.update('jax_enable_x64', before)
     return result
+
+
+def in_float64(config: ml_collections.ConfigDict, workdir: str | None) -> bool:
+    """Whether the encoder computes in float64: that of the config, or of the run that is evaluated."""
+    from vididi_jax.train.run import workdir_config
+
+    if 'model' not in config and workdir and Path(workdir, 'config.json').is_file():
+        config = workdir_config(workdir)
+    return config.get('model', {}).get('dtype') == 'float64'
 
 
 def choose_task(config: ml_collections.ConfigDict, tasks: Mapping[str, tuple[str, str]]) -> str:

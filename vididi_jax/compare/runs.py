@@ -14,6 +14,8 @@ from vididi_jax.train.run import MAY_DIFFER, workdir_config
 
 FIRST = ('framework.loss', 'schedule', 'model.name')  # what a table of runs is about, if these differ
 SAME = ('task', 'protocol', 'clips_x_crops', 'encoder', 'counts')  # what one evaluation of all runs has in common
+# Fields of an evaluation's config that may differ: they decide nothing of what is measured, or are drawn.
+FREE = ('allow_missing', 'checkpoint', 'data', 'eval.name', 'log', 'seed')
 
 
 class Run(NamedTuple):
@@ -152,7 +154,18 @@ def common_evaluations(runs: list[Run], asked: str) -> tuple[list[str], list[str
                 if here != there:
                     raise UserError(f'evaluation {name!r} of {runs[0].workdir} and of {run.workdir} do not compare: '
                                     f'their {key} differ ({here!r:.100} and {there!r:.100}).')
+            check_settings(name, runs[0], run)
     return names, [] if asked else [name for name in every if name not in names]
+
+
+def check_settings(name: str, first: Run, run: Run) -> None:
+    """Raises `UserError` if an evaluation of two runs had other settings, such as another number of epochs."""
+    here, there = (flatten(other.results[name].get('config', {})) for other in (first, run))
+    for field in sorted(here.keys() | there.keys()):
+        free = any(f'{field}.'.startswith(f'{other}.') for other in FREE)
+        if not free and here.get(field) != there.get(field):
+            raise UserError(f'evaluation {name!r} of {first.workdir} and of {run.workdir} do not compare: their '
+                            f'config.{field} differ ({here.get(field)!r:.100} and {there.get(field)!r:.100}).')
 
 
 def read_scores(run: Run, evaluation: str) -> dict[str, dict[tuple[str, str], float]]:

@@ -108,7 +108,8 @@ def figures_of(group: Group, evaluation: str, other: Group | None, samples: int,
     results = [run.results[evaluation] for run in group.runs]
     for kind, metrics in results[0]['metrics'].items():
         for number, metric in enumerate(metrics):
-            values = tuple(result['metrics'][kind][metric] for result in results)
+            scale = 100 if metric == 'frame_mAP' else 1  # which results have from 0 to 1, all else in percent
+            values = tuple(scale * result['metrics'][kind][metric] for result in results)
             test = test_of(group, other, evaluation, kind, samples, seed) if other and number == 0 else None
             yield Figure(group, evaluation, kind, metric, values, float(np.mean(values)),
                          float(np.std(values, ddof=1)) if len(values) > 1 else None,
@@ -117,7 +118,7 @@ def figures_of(group: Group, evaluation: str, other: Group | None, samples: int,
 
 def test_of(group: Group, other: Group, evaluation: str, kind: str, samples: int, seed: int) -> Bootstrap | None:
     mine, theirs = (mean_scores(which, evaluation, kind) for which in (group, other))
-    if mine is None or theirs is None:
+    if mine is None or theirs is None or len(mine) < 2:
         return None
     if mine.keys() != theirs.keys():
         raise UserError(f'{group.runs[0].workdir} and {other.runs[0].workdir} were not evaluated on the same videos '

@@ -52,7 +52,8 @@ def caption(figures: list[Figure], against: str) -> str:
     if videos:
         other = f'the group with {against}' if against else 'the first group'
         text += (f' * differs from {other}, p < {SIGNIFICANT} of a two-sided paired bootstrap over the '
-                 f'test videos ({", ".join(videos)}); the runs are taken as given.')
+                 f'test videos ({", ".join(videos)}), each counted once, where a mean is over folds, too; the runs are '
+                 'taken as given.')
     return text
 
 

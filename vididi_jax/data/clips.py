@@ -54,6 +54,8 @@ def usable_videos(num_frames: np.ndarray, needed: int, policy: str) -> np.ndarra
             f'{short.sum()} of {len(short)} videos have fewer than the {needed} frames that clips need '
             f'(the shortest has {num_frames.min()}): shorten the clips, or set short_video to loop or drop.'
         )
+    if not len(num_frames):
+        raise UserError('there is no video to use: all that are listed are missing or broken.')
     kept = np.flatnonzero(~short) if policy == 'drop' else np.arange(len(num_frames))
     if not len(kept):
         raise UserError(f'all {len(short)} videos have fewer than {needed} frames and short_video is drop: '

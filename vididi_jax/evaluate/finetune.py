@@ -56,7 +56,8 @@ def fold_config(evaluation: Evaluation, fold: Fold) -> ml_collections.ConfigDict
     """The config of the training run of a fold."""
     return run_config(
         evaluation, 'finetune', protocol=evaluation.protocol.name, fold=fold.name,
-        data={'dir': str(fold.train.source.place), 'workers': evaluation.config.data.workers},
+        data={'dir': str(fold.train.source.place), 'workers': evaluation.config.data.workers,
+              'split': fold.train.source.split},
         clip={name: evaluation.config.eval[name] for name in ('frames', 'stride', 'short_video')})
 
 

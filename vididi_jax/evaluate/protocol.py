@@ -167,13 +167,19 @@ def _split(settings, directories: list[str], allow_missing: bool) -> Protocol:
     folds = []
     for directory in directories:
         train, test = (open_complete(directory, split, allow_missing) for split in (settings.train, settings.test))
-        number = train.official_split
-        name = f'{train.name}/split{number}' if number else f'{train.name}/{settings.train}-{settings.test}'
+        number, usual = train.official_split, (settings.train, settings.test) == ('train', 'test')
+        name = f'{train.name}/split{number}' if number and usual else f'{train.name}/{settings.train}-{settings.test}'
         folds.append(Fold(name, usable(train, settings), usable(test, settings)))
         check_apart(folds[-1])
     repeated = [name for name, times in Counter(fold.name for fold in folds).items() if times > 1]
     if repeated:
         raise UserError(f'two of the data sets of data.dir are {repeated[0]}: give each split once.')
+    for fold, directory in zip(folds, directories, strict=True):
+        here, first = fold.train.source, folds[0].train.source
+        if (here.name, here.label_names) != (first.name, first.label_names):
+            raise UserError(f'{directory} is of {here.name} with {len(here.label_names)} classes and {directories[0]} '
+                            f'of {first.name} with {len(first.label_names)}: data.dir takes several splits of one data '
+                            'set.')
     sides = {side: tuple(getattr(fold, side) for fold in folds) for side in ('train', 'test')}
     return Protocol('+'.join(fold.name for fold in folds), tuple(folds), sides)
 

@@ -5,6 +5,7 @@ import json
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -14,14 +15,20 @@ from vididi_jax.config import to_dict
 PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 
+@cache
 def commit() -> str:
-    """Commit of the code that runs, with '+changes' if the tree differs from it; 'unknown' outside of git."""
+    """Commit of the code that runs, with '+changes' if the tree differs from it; 'unknown' outside of its own git.
+
+    Asked once, at the start: the code that runs is that of then, whatever is checked out meanwhile.
+    """
     folder = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
         return subprocess.run(('git', '-C', folder, *arguments), capture_output=True, text=True, check=True).stdout
 
     try:
+        if Path(git('rev-parse', '--show-toplevel').strip()) != folder:  # installed somewhere inside of another one
+            return 'unknown'
         return git('rev-parse', 'HEAD').strip() + ('+changes' if git('status', '--porcelain', '-uno').strip() else '')
     except (OSError, subprocess.CalledProcessError):
         return 'unknown'
@@ -58,3 +65,6 @@ def write_results(workdir: str | Path, name: str, *, task: str, metrics: dict, c
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + '\n')
     return path
+
+
+commit()

@@ -48,6 +48,7 @@ def take_up(workdir: str | Path, result: dict, directory: str) -> Evidence:
     config = from_dict(result['config'])
     with config.unlocked():
         config.task, config.data.dir = 'retrieval', directory or result['data']
+        config.eval.checkpoint = str(result['checkpoint_step'])  # whatever is the latest by now
         if 'retrieval' not in config:  # a part of eval_all has it
             raise UserError('the result has no config of a retrieval: evaluate again.')
     evaluation = retrieval.prepare(config, str(workdir))

@@ -1,5 +1,6 @@
 """Where encoders look: the saliency of some test clips, and the share of it that lies on moving pixels."""
 
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import numpy as np
 from vididi_jax import pictures
 from vididi_jax.data import clips as clip_indices
 from vididi_jax.data import pipeline
+from vididi_jax.errors import UserError
 from vididi_jax.pixels.crops import centre_crop
 from vididi_jax.report.evidence import Evidence, evenly_by_class
 from vididi_jax.report.html import picture, table
 from vididi_jax.saliency import MOVES, moving, saliency, share_on
 from vididi_jax.train.encoder import Encoder, trained_encoder, untrained_encoder
 from vididi_jax.train.run import workdir_config
+
+logger = logging.getLogger(__name__)
 
 MEASURED, SHOWN = 64, 6
 
@@ -25,22 +29,29 @@ def _saliency(module, variables, pixels):
     return saliency(partial(module.apply, variables, train=False), pixels)
 
 
-def _clips(evidence: Evidence, chosen: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """The middle clips of test videos, normalised, and the same in [0, 1]."""
-    evaluation, test = evidence.evaluation, evidence.fold.test
-    clip, augment = evaluation.training.clip, evaluation.encoder.augment
+def _clips(evidence: Evidence, chosen: np.ndarray) -> dict:
+    """The middle clips of test videos, as they are read."""
+    test, clip = evidence.fold.test, evidence.evaluation.training.clip
     videos = test.videos[chosen]
-    batch = pipeline.load_whole(test.source, videos, np.stack([clip_indices.even_clips(
+    return pipeline.load_whole(test.source, videos, np.stack([clip_indices.even_clips(
         int(frames), clips=1, length=max(2, clip.frames), stride=clip.stride)
         for frames in test.source.num_frames[videos]]))
+
+
+def _pixels(batch: dict, augment) -> tuple[jax.Array, jax.Array]:
+    """Clips as an encoder takes them, normalised, and the same in [0, 1]."""
     pixels = centre_crop(jnp.asarray(batch['clips'][:, 0]), jnp.asarray(batch['size']), augment)
     return pixels, jnp.clip(pixels * jnp.array(augment.std) + jnp.array(augment.mean), 0, 1)
 
 
 def encoders_of(evidence: Evidence, workdir: Path, beside: str) -> dict[str, Encoder]:
-    """{name: encoder}: this run's, that before its training, and that of another run."""
+    """{name: encoder}: this run's, that before its training if it can still be had, and that of another run."""
     training = evidence.evaluation.training
-    found = {f'{training.schedule}, trained': evidence.evaluation.encoder, 'untrained': untrained_encoder(training)}
+    found = {f'{training.schedule}, trained': evidence.evaluation.encoder}
+    try:
+        found['untrained'] = untrained_encoder(training)
+    except UserError as error:  # what it started from is gone
+        logger.warning('the report shows no untrained encoder: %s', error)
     if beside:
         other = workdir_config(beside)
         found[f'{Path(beside).name} ({other.schedule})'] = trained_encoder(other, beside)
@@ -50,12 +61,14 @@ def encoders_of(evidence: Evidence, workdir: Path, beside: str) -> dict[str, Enc
 def looks_section(evidence: Evidence, workdir: Path, beside: str) -> str:
     """The section `saliency`."""
     chosen = evenly_by_class(evidence.fold.test.labels, MEASURED)
-    pixels, seen = _clips(evidence, chosen)
+    batch, maps, rows = _clips(evidence, chosen), {}, []
+    seen = _pixels(batch, evidence.evaluation.encoder.augment)[1]
+    for name, encoder in encoders_of(evidence, workdir, beside).items():  # each sees the pixels that it was trained on
+        pixels, plain = _pixels(batch, encoder.augment)
+        found = _saliency(encoder.module, encoder.variables, pixels)
+        maps[name] = np.asarray(jax.image.resize(found, seen.shape[:-1], 'linear'))
+        rows.append((name, f'{100 * float(np.nanmean(share_on(moving(plain), found))):.1f}'))
     where = moving(seen)
-    maps = {name: np.asarray(_saliency(encoder.module, encoder.variables, pixels))
-            for name, encoder in encoders_of(evidence, workdir, beside).items()}
-    rows = [(name, f'{100 * float(np.nanmean(share_on(where, jnp.asarray(found)))):.1f}')
-            for name, found in maps.items()]
     rows.append(('moving pixels themselves, the share of an even saliency', f'{100 * float(where.mean()):.1f}'))
     shown = evenly_by_class(evidence.fold.test.labels[chosen], min(SHOWN, len(chosen)))
     image = pictures.saliency(np.asarray(seen)[shown], {name: found[shown] for name, found in maps.items()})

@@ -18,10 +18,10 @@ from vididi_jax.report.html import paragraph, picture, table, write_page
 from vididi_jax.report.looks import looks_section
 from vididi_jax.report.results import result_sections
 from vididi_jax.report.scatter import map_section
-from vididi_jax.report.summary import Headline, headlines
+from vididi_jax.report.summary import Headline, alike, headlines, newest_first
 from vididi_jax.report.views import views_section
 from vididi_jax.train.metric_writer import read_metrics
-from vididi_jax.train.processes import by_first
+from vididi_jax.train.processes import by_first, check_alone, is_first
 from vididi_jax.train.run import workdir_config
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ def read_results(workdir: Path) -> dict[str, dict]:
 def top(training, found: list[Headline], rows: list[dict], results: dict[str, dict]) -> list[str]:
     """What this run is, and its figures."""
     framework = FRAMEWORKS.get(training.framework.loss, training.framework.loss)
-    data = next((result['protocol'].split('/')[0] for result in results.values()), Path(training.data.dir).name)
+    data = next((result['protocol'].split('/')[0] for result in results.values()
+                 if result.get('data') == training.data.dir), Path(training.data.dir).name)
     title = f'{framework}, schedule {training.schedule}, on {data}'
     date = max((result['date'] for result in results.values()), default='')
     about = [f'{training.model.name} of width {training.model.width}', f'seed {training.seed}',
@@ -52,7 +53,9 @@ def top(training, found: list[Headline], rows: list[dict], results: dict[str, di
 
 
 def recall_section(results: dict[str, dict]) -> list[str]:
-    retrieval = {name: result for name, result in results.items() if result['task'] == 'retrieval'}
+    newest = newest_first(results, 'retrieval')
+    retrieval = {name: result for name, result in results.items() if newest and alike(result, newest[0])
+                 and result['metrics']['V'].keys() == newest[0]['metrics']['V'].keys()}
     if not retrieval:
         return []
     kinds = {result['encoder'] for result in retrieval.values()}
@@ -72,7 +75,8 @@ def data_sections(workdir: Path, training, results: dict[str, dict], directory: 
             evidence = take_up(workdir, result, directory)
             parts += [gallery_section(evidence, clips), map_section(evidence, clips),
                       looks_section(evidence, workdir, beside)]
-        parts.append(views_section(training, directory or training.data.dir, clips))
+        moved = directory and (result is None or result.get('data') == training.data.dir)
+        parts.append(views_section(training, directory if moved else training.data.dir, clips))
     except UserError as error:
         logger.warning('the report has no videos: %s', error)
         parts.append(paragraph(f'Without videos: {error}'))
@@ -91,6 +95,9 @@ def write(workdir: str, directory: str = '', beside: str = '') -> tuple[Path, li
       The path, and the figures before and after training that there are.
     """
     folder, clips = Path(workdir), Clips()
+    if 'framework' not in workdir_config(workdir):
+        raise UserError(f'{workdir} is a run of fine-tuning or detection, and reports are of pretraining: its results '
+                        'are on the page of the run that it started from.')
     training, rows, results = workdir_config(workdir), read_metrics(workdir), read_results(Path(workdir))
     found = headlines(results)
     parts = [*top(training, found, rows, results),
@@ -108,6 +115,8 @@ def write(workdir: str, directory: str = '', beside: str = '') -> tuple[Path, li
 def renew(workdir: str) -> None:
     """Write the page after training or an evaluation, whose results stand whatever becomes of it."""
     if jax.process_count() > 1:  # features that are not in the cache would need all of them
+        if is_first():
+            print('no report is written by several processes: main.py --config=configs/report.py does, in one.')
         return
     try:
         print(f'report written to {write(workdir)[0]}')
@@ -119,6 +128,7 @@ def renew(workdir: str) -> None:
 def run(config, workdir: str) -> None:
     """Write the page, and print the lines that sum up a run that was evaluated before and after training."""
     check_fields(config)
+    check_alone('a report')
     path, found = write(workdir, config.data.dir, config.beside)
     print(f'report written to {path}')
     for line in found:

@@ -19,16 +19,31 @@ class Headline(NamedTuple):
 FIGURES = (('tug', 'V', 'motion over background', 'motion over background'), ('retrieval', 'joined', 'R@1', 'R@1'))
 
 
+ALIKE = ('task', 'protocol', 'clips_x_crops', 'counts')  # of results that may stand side by side
+
+
+def alike(one: dict, other: dict) -> bool:
+    """Whether two results are of the same question, asked of the same videos."""
+    return all(one.get(name) == other.get(name) for name in ALIKE)
+
+
+def newest_first(results: dict[str, dict], task: str) -> list[dict]:
+    found = [result for result in results.values() if result['task'] == task]
+    return sorted(found, key=lambda result: result['date'], reverse=True)
+
+
 def headlines(results: dict[str, dict]) -> list[Headline]:
-    """One for each of `FIGURES` (task, kind of feature, metric, name) that has a result of both encoders.
+    """One for each of `FIGURES` (task, kind of feature, metric, name) that has results of both encoders, and alike.
 
     Args:
-      results: every results.json of a workdir, by the name of its folder.
+      results: every results.json of a workdir, by the name of its folder. Of several pairs the newest counts.
     """
     found = []
     for task, kind, metric, name in FIGURES:
-        of = {result['encoder']: result for result in results.values() if result['task'] == task}
-        if of.keys() == {'untrained', 'trained'}:
-            figure = {encoder: result['metrics'][kind][metric] for encoder, result in of.items()}
-            found.append(Headline(name, figure['untrained'], figure['trained'], of['trained']['chance']))
+        of_task = newest_first(results, task)
+        pairs = [(before, after) for after in of_task if after['encoder'] == 'trained'
+                 for before in of_task if before['encoder'] == 'untrained' and alike(before, after)]
+        if pairs:
+            before, after = (result['metrics'][kind][metric] for result in pairs[0])
+            found.append(Headline(name, before, after, pairs[0][1]['chance']))
     return found

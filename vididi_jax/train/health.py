@@ -58,7 +58,8 @@ class Probe:
         for batch in self.batches:
             placed = meshes.to_devices(self._mesh, {name: batch[name] for name in ('clips', 'size', 'label')})
             found.append(jax.device_get(self._embed(variables, placed)))
-            seen.append(jax.device_get(self._look(variables['encoder'], placed)))
+            if self.max_order:  # one frame has no motion
+                seen.append(jax.device_get(self._look(variables['encoder'], placed)))
         features, z = (np.concatenate([part[i] for part in found], axis=1) for i in (0, 1))
         labels = np.concatenate([part[2] for part in found])
         smallest, mean = measures.embedding_std(z[0, :, 0])
@@ -66,10 +67,13 @@ class Probe:
             'embedding_std_min': smallest, 'embedding_std_mean': mean,
             'effective_rank': measures.effective_rank(z[0, :, 0]),
             'alignment': measures.alignment(z[0, :, 0], z[0, :, 1]), 'uniformity': measures.uniformity(z[0, :, 0]),
-            'order_agreement': measures.order_agreement(z.reshape(z.shape[0], -1, z.shape[-1])),
-            'saliency_on_motion': float(np.mean([share for share, _ in seen])),
-            'moving_pixels': float(np.mean([share for _, share in seen])),
         }
+        if self.max_order:
+            shares, moving_shares = (np.concatenate([part[i] for part in seen]) for i in (0, 1))
+            found['order_agreement'] = measures.order_agreement(z.reshape(z.shape[0], -1, z.shape[-1]))
+            if np.isfinite(shares).any():  # none is, where all clips have the same features: a collapse, which is told
+                found['saliency_on_motion'] = float(np.nanmean(shares))
+            found['moving_pixels'] = float(np.mean(moving_shares))
         if self.has_labels:
             per_video = features.mean(2)  # of both clips
             joined = np.concatenate([measures.unit(x) for x in per_video[:2]], axis=1)

@@ -230,7 +230,8 @@ def train(
                 losses = progress.epoch_losses
                 checkpoints.save(step + 1, state, {
                     'data': meta['data'], 'epoch_losses': losses, 'losses': progress.losses, 'next_batch': step + 1,
-                    'config': config.to_json_best_effort()}, float(np.mean(losses)) if len(losses) == cycle else np.inf)
+                    'config': config.to_json_best_effort()},
+                    float(np.mean(losses)) if ends_epoch and len(losses) == cycle else np.inf)
                 mark = time.perf_counter()
             if signal:
                 break

@@ -124,6 +124,13 @@ def bereaved() -> Iterator[None]:
         os._exit(1)
 
 
+def check_alone(what: str) -> None:
+    """Raises `UserError` if there are other processes, whom `what` does not ask."""
+    if jax.process_count() > 1:
+        raise UserError(f'{what} is made by one process: give the same command once, without --multihost or '
+                        '--coordinator.')
+
+
 def is_first() -> bool:
     """Whether this is the process that prints and writes."""
     return jax.process_index() == 0

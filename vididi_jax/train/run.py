@@ -15,7 +15,7 @@ MAY_RISE = ('epochs',)  # fields that may be greater than they were
 MAY_DIFFER = ('allow_missing', 'checkpoint', 'data.dir', 'data.workers', 'health', 'log')
 # What runs did before a field came: an older config.json does not have it.
 BEFORE = {'init_checkpoint': 'latest', 'statistics': 'plain', 'framework.ema_base': 0.99, 'framework.predictor': [],
-          'model.conv_impl': 'auto', 'model.remat': False, 'optimizer.predictor_rate': 1.0}
+          'data.split': 'train', 'model.conv_impl': 'auto', 'model.remat': False, 'optimizer.predictor_rate': 1.0}
 
 
 def write_config(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
@@ -57,6 +57,8 @@ def check_same_run(config: ml_collections.ConfigDict, workdir: str | Path) -> No
     before, now = BEFORE | flatten(_read(path)), BEFORE | flatten(to_dict(config))
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
                      and not any(f'{name}.'.startswith(f'{free}.') for free in MAY_DIFFER))
+    if 'encoder' in now and before.get('encoder') == now['encoder']:  # its fingerprint: wherever it was read from
+        changed = [name for name in changed if name not in ('init_from', 'init_checkpoint')]
     refused = [name for name in changed if name not in MAY_RISE or now[name] < before[name]]
     if refused:
         name = min(refused, key=MAY_RISE.count)  # first one that may not change at all

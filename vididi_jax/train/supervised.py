@@ -34,7 +34,7 @@ def run_config(evaluation, recipe: str, **values) -> ml_collections.ConfigDict:
                                            'log')},
         **{name: training[name] for name in ('model', 'augment')},
         'init_from': '' if untrained else str(evaluation.workdir),
-        'init_checkpoint': evaluation.config.eval.checkpoint,
+        'init_checkpoint': 'latest' if untrained else str(evaluation.encoder.step),  # the one that was looked at
         'encoder': 'untrained' if untrained else evaluation.encoder.fingerprint(), **values}).lock()
 
 
