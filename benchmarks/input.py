@@ -30,7 +30,7 @@ from tqdm import tqdm
 from vididi_jax.data import pipeline, records
 from vididi_jax.data.clips import sample_clip_pair
 from vididi_jax.data.source import RecordSource
-from vididi_jax.errors import one_sentence
+from vididi_jax.errors import UserError, one_sentence
 
 BATCHES = 6  # of a measurement
 BUFFERED = 6  # at most, by each process, while others were measured: thrown away first
@@ -126,8 +126,8 @@ def measure(arguments: argparse.Namespace) -> None:
     print(f'{source.directory}, {len(source):,} videos, {source.encoding}: batches of {videos} videos x 2 clips x '
           f'{arguments.frames} frames of {batch.shape[3]} x {batch.shape[4]}, {batch.nbytes / 2**20:.0f} MB')
     encoded = encoded_frames(source, frames)
-    out = np.zeros((*batch.shape[3:5], 3), np.uint8)
     height, width = source.sizes.T
+    out = np.zeros((height.max(), width.max(), 3), np.uint8)
 
     def codec() -> None:
         if source.encoding == 'raw':
@@ -155,8 +155,10 @@ def measure(arguments: argparse.Namespace) -> None:
         if has_torch():
             root = Path(held.enter_context(tempfile.TemporaryDirectory()))
             folders = Folders(root, source, 4 * videos, arguments.frames, arguments.stride)
+            if len(folders) < videos:
+                raise UserError(f'{source.directory} has {len(folders)} videos: lower --batch_size.')
             for workers in arguments.workers:
-                batches = loader_batches(folders, min(videos, len(folders)), workers)
+                batches = loader_batches(folders, videos, workers)
                 ways[f'DataLoader, {workers} workers'] = (
                     lambda batches=batches, workers=workers: steady(batches, workers))
         for _ in tqdm(range(arguments.rounds), unit='round', leave=False):

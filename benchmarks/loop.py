@@ -39,6 +39,9 @@ class Result:
     def block_until_ready(self):
         self.future.result()
 
+    def is_ready(self):
+        return self.future.done()
+
     def __array__(self, *_, **__):
         self.future.result()
         return np.asarray(self.value)
@@ -93,7 +96,7 @@ def main(_) -> None:
     first = np.arange(1, len(begin)) % steps == 0
     rows = read_metrics(workdir)
     print(f'{len(begin)} steps of {STEP_MS.value:g} ms on batches of {config.batch_size} videos, {steps} an epoch; '
-          f'{config.data.workers} reading processes')
+          f'config.data.workers {config.data.workers}')
     for name, values in (('between steps of an epoch', idle[~first]), ('before the first of an epoch', idle[first])):
         if len(values):
             print(f'idle {name}: median {np.median(values):.2f} ms, mean {np.mean(values):.2f} ms, '

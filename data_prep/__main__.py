@@ -1,8 +1,8 @@
 """`python -m data_prep DATASET --help`: prepare a data set once, before training."""
 
 import argparse
-import os
 
+from vididi_jax.data.readers import usable_cpus
 from vididi_jax.data.records import ENCODINGS
 from vididi_jax.data.storage import is_url
 from vididi_jax.errors import UserError, one_sentence
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dataset == 'verify':
         verify.verify(arguments.directory)
         return
-    workers = os.cpu_count() if arguments.workers is None else arguments.workers
+    workers = usable_cpus() if arguments.workers is None else arguments.workers
     if workers < 1 or getattr(arguments, 'short_side', 8) < 8:
         raise UserError('--workers must be at least 1 and --short_side at least 8.')
     if arguments.runner and arguments.workers:

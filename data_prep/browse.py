@@ -1,6 +1,5 @@
 """The task 'browse': a folder of videos, prepared, embedded, and searched for what moves alike."""
 
-import os
 import tempfile
 from argparse import Namespace
 from functools import partial
@@ -12,6 +11,7 @@ import numpy as np
 
 from vididi_jax.browse.neighbours import NEAREST
 from vididi_jax.browse.page import write_browser
+from vididi_jax.data.readers import usable_cpus
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.features import ORDERS, video_features
@@ -32,11 +32,13 @@ SHORT_SIDE, ENCODING = 128, 'jpeg'
 
 
 def prepare_folder(videos: str, out: Path) -> tuple[Path, list[dict]]:
-    """Decode a folder of videos into `out`, in a data set named after what the folder holds; its manifest's rows."""
+    """Decode a folder of videos into `out`, in a data set named after the files that it holds; its manifest's rows."""
     plan, decode = folder.plan(Namespace(videos=videos, group='', split_by_dir=False, list=None,
                                          short_side=SHORT_SIDE, encoding=ENCODING))
-    place = out / f'data_{sha256(dumps(plan.described()).encode()).hexdigest()[:8]}'
-    rows = write_dataset(plan, decode, place, os.cpu_count())
+    files = [(Path(videos, video.path).stat().st_size, Path(videos, video.path).stat().st_mtime_ns)
+             for video in plan.videos]
+    place = out / f'data_{sha256(dumps([plan.described(), files]).encode()).hexdigest()[:8]}'
+    rows = write_dataset(plan, decode, place, usable_cpus())
     summary(rows, str(place))
     return place, rows
 
@@ -64,7 +66,7 @@ def print_nearest(query: np.ndarray, features: np.ndarray, source: RecordSource,
     scores = unit(features[order]) @ unit(query)[0]
     print(f'the nearest {len(order)} of {len(source):,} videos, by the cosine of features of {kind}:')
     for rank, (number, score) in enumerate(zip(order, scores, strict=True), 1):
-        print(f'{rank:3}  {score:6.3f}  {source.rows[number]["path"]}')
+        print(f'{rank:3}  {score:6.3f}  {source.rows[number]["id"]}')
 
 
 @by_first

@@ -74,7 +74,7 @@ def cut_span(path: str | Path, begin: float, end: float, short_side: int, encodi
       it needs cannot be decoded.
     """
     def encode(decoded: Iterable[av.VideoFrame], start: int, stream: VideoStream) -> tuple:
-        frames, stamps, height, width, earlier = [], [], 0, 0, begin <= 0
+        frames, stamps, height, width, earlier, base = [], [], 0, 0, begin <= 0, 0
         for now, frame in _timed(decoded):
             moment = float((now - start) * frame.time_base)
             tolerance = min(float(frame.time_base) / 2, ROUNDING)
@@ -89,15 +89,19 @@ def cut_span(path: str | Path, begin: float, end: float, short_side: int, encodi
                 height, width = upright_size(frame, short_side)
             frames.append(encode_upright(_undamaged(frame), height, width, encoding))
             stamps.append(now)
-        return frames, stamps, height, width, frame_rate(stream, stamps) if stamps else 0.0
+            base = frame.time_base
+        if not frames and not earlier:  # the search led past the clip
+            raise ValueError('the frames before cannot be decoded')
+        lasted = float((stamps[-1] - stamps[0]) * base) if stamps else 0.0
+        return frames, lasted, height, width, frame_rate(stream, stamps) if stamps else 0.0
 
     try:
-        frames, stamps, height, width, fps, remark = _decoded_from(path, begin, encode)
+        frames, lasted, height, width, fps, remark = _decoded_from(path, begin, encode)
     except FAILURES as error:
         return failure(error, f'from {begin:.2f} to {end:.2f} s')
     if not frames:
         return broken(f'the clip from {begin:.2f} to {end:.2f} s is after the end of its video')
-    seconds = len(frames) / fps if fps else end - begin
+    seconds = max(lasted, len(frames) / fps) if fps else end - begin  # a rate may vary
     short = '' if seconds >= ENOUGH * (end - begin) else f'{seconds:.1f} s of the listed {end - begin:.0f} s'
     return Decoded(frames, height, width, fps, '; '.join(filter(None, (remark, short))))
 

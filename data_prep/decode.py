@@ -19,6 +19,8 @@ MOST_BYTES = 2**31 - 2**24  # of all frames: a tf.train.Example holds less than 
 # Metadata that are not UTF-8 are no reason to refuse a file: PyAV 18 has to be told, 19 has no such option any more.
 LENIENT = {'metadata_errors': 'ignore'} if int(av.__version__.partition('.')[0]) < 19 else {}
 ENOUGH = 0.9  # of the frames or seconds that the header promises; headers of sound files are off by up to 3 frames
+ROUNDED = 1  # pixel by which stored frames of one aspect may differ
+SQUEEZED = 'the shape of its frames changes: all have that of the first, squeezed'
 FAILURES = av.FFmpegError, OSError, ValueError  # what a file that cannot be decoded raises
 
 
@@ -79,7 +81,7 @@ def decode_video(path: str | Path, short_side: int, encoding: str) -> Decoded:
     averages areas, upscaling is bicubic. A file that fails anywhere is broken as a whole, also where the decoder only
     marks a frame as damaged, or the file is shorter than it says of itself: half a video would pass for a short one.
     """
-    frames, height, width, size = [], 0, 0, 0
+    frames, height, width, size, turned = [], 0, 0, 0, False
     stamps, end = [], 0.0  # of the video's frames; and where the last packet of any stream ends, in seconds
     try:
         with open_video(path) as (container, stream, remark):
@@ -89,8 +91,10 @@ def decode_video(path: str | Path, short_side: int, encoding: str) -> Decoded:
                 for frame in packet.decode() if packet.stream is stream else ():
                     if frame.is_corrupt:
                         return broken(f'frame {len(frames)} is damaged, or the file was cut there')
+                    shape = upright_size(frame, short_side)
                     if not frames:
-                        height, width = upright_size(frame, short_side)
+                        height, width = shape
+                    turned = turned or max(abs(shape[0] - height), abs(shape[1] - width)) > ROUNDED
                     frames.append(encode_upright(frame, height, width, encoding))
                     stamps.append(frame.pts)
                     size += len(frames[-1])
@@ -100,7 +104,7 @@ def decode_video(path: str | Path, short_side: int, encoding: str) -> Decoded:
                 return broken('the file has no decodable frame')
             if len(frames) < (stream.frames or float('inf')) and (lack := missing_bytes(path, container.format.name)):
                 return broken(f'the file was cut after {len(frames)} frames: {lack:,} bytes are missing at its end')
-            odd = _promise(container, stream, len(frames), end)
+            odd = '; '.join(filter(None, (_promise(container, stream, len(frames), end), turned and SQUEEZED)))
             fps = frame_rate(stream, stamps)
     except FAILURES as error:
         return failure(error, f'after {len(frames)} frames')

@@ -78,12 +78,15 @@ def read_list(path: Path) -> list[Video]:
     try:
         with path.open(newline='', encoding='utf-8-sig') as file:
             reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
+            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
+            rows = list(reader)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f'the list {path} cannot be read ({error}): give a CSV file.') from error
     if 'path' not in columns or not rows:
         raise UserError(f'{path} must have a line a video below a first line {",".join(COLUMNS)}, of which all but '
                         'path may be left out.')
+    if unknown := [name for name in columns if name not in COLUMNS]:
+        raise UserError(f'{path} has a column {unknown[0]!r}, which nothing reads: columns are {", ".join(COLUMNS)}.')
     videos = {}
     for number, row in enumerate(rows, 2):
         file, label, group, split = ((row.get(name) or '').strip() for name in COLUMNS)
@@ -116,8 +119,8 @@ def _video(path: Path, *, group: str, split_by_dir: bool) -> Video:
 def _label(path: Path) -> str:
     label = '' if path.parent == Path('.') else printable(path.parent.as_posix())
     if label != label.strip() or not label.isprintable():
-        raise UserError(f'the folder {label!r} starts or ends with a space or holds a line end, and its name is to be '
-                        'a label: rename it.')
+        raise UserError(f'the folder {label!r} starts or ends with a space, or holds a line end or an unusual space, '
+                        'and its name is to be a label: rename it.')
     return label
 
 

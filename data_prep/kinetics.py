@@ -18,13 +18,14 @@ import numpy as np
 from vididi_jax.errors import UserError
 
 from .cut import cut_span
-from .decode import ENOUGH, Decoded, decode_video
+from .decode import ENOUGH, Decoded, broken, decode_video
 from .official import read_lines
 from .plan import Plan, Video, printable
 from .tree import check_folder, read_tree
 
 SPLITS = {'train': ('train',), 'val': ('val', 'validate'), 'test': ('test',)}  # and what the lists call them
 COLUMNS = 'label', 'youtube_id', 'time_start', 'time_end'
+LONGEST = 2  # times what is listed: a file of more is no clip
 PAPER = {'number_of_classes': 200, 'train_videos': 40_000}
 
 
@@ -68,6 +69,8 @@ def decode(video: Video, *, root: str, whole: bool, short_side: int, encoding: s
         return cut_span(path, start, end, short_side, encoding)
     decoded = decode_video(path, short_side, encoding)
     seconds = len(decoded.frames) / decoded.fps if decoded.fps else end - start
+    if decoded.frames and seconds > LONGEST * (end - start):
+        return broken(f'it has {seconds:.1f} s, and {end - start} s are listed: whole videos want --whole')
     if decoded.frames and seconds < ENOUGH * (end - start):
         short = f'{seconds:.1f} s of the listed {end - start} s'
         return decoded._replace(reason='; '.join(filter(None, (decoded.reason, short))))
@@ -129,6 +132,7 @@ def draw(listed: list[Video], arguments: argparse.Namespace) -> list[Video]:
             by_class[video.label].append(video)
         chosen = [video for videos in by_class.values()
                   for video in videos[:max(1, round(arguments.fraction * len(videos)))]]
+        chosen.sort(key=lambda video: place[video.id])  # not class by class: what comes next takes the first ones
     if wanted['train_videos'] is not None:
         _check(1 <= wanted['train_videos'] <= len(chosen), 'train_videos', f'from 1 to {len(chosen):,}')
         chosen = chosen[:wanted['train_videos']]
@@ -179,6 +183,11 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
         path = find_file(video, files, arguments.whole)
         text = (path or Path(f'{video.id}.mp4')).as_posix()
         (found if path else missing).append(Video(video.id, text, video.label, video.group, video.split))
+    clips = {}
+    for video in found:
+        if not arguments.whole and clips.setdefault(video.path, video.id) != video.id:
+            raise UserError(f'{printable(video.path)} would be {clips[video.path]} and {video.id}: whole videos, of '
+                            'which clips are listed, want --whole.')
     for split in lists:
         there, absent = (sum(video.split == split for video in videos) for videos in (found, missing))
         whole = sum(video.split == split for video in listed)

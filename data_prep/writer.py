@@ -104,7 +104,7 @@ class _decoded:
             while True:
                 for video in videos:
                     waiting.append(self.pool.submit(self.decode, video))
-                    if len(waiting) >= 4 * self.workers:
+                    if len(waiting) >= 2 * self.workers:  # whole videos, in memory
                         break
                 if not waiting:
                     return

@@ -101,6 +101,25 @@ def test_p_is_that_of_plain_resampling_and_of_a_t_test():
     assert paired_bootstrap(np.zeros(20), 100, 0).p == 1
 
 
+def test_other_settings_do_not_compare_and_one_video_is_no_sample(root, tmp_path):
+    config = configs.load_config(f'{root}/configs/motion_vicreg.py')
+    path = {}
+    for name, schedule, epochs in (('a', 'base', 20), ('b', 'vididi', 120)):
+        config.schedule = schedule
+        write(tmp_path / 'runs' / name, config, np.ones(1))
+        path[name] = tmp_path / 'runs' / name / 'eval' / 'retrieval' / 'results.json'
+        path[name].write_text(json.dumps(json.loads(path[name].read_text()) | {
+            'config': {'seed': epochs, 'finetune': {'epochs': epochs}}}))
+    with pytest.raises(UserError, match='do not compare: their config.finetune.epochs differ .20 and 120'):
+        compare(root, tmp_path)
+    for name, share in (('a', 0.171), ('b', 0.203)):
+        path[name].write_text(json.dumps(json.loads(path[name].read_text()) | {
+            'config': {}, 'metrics': {'V': {'frame_mAP': share}}}))
+    rows = compare(root, tmp_path)
+    assert [row['p'] for row in rows] == ['', ''] and [float(row['mean']) for row in rows] == [17.1, 20.3]
+    assert '17.1' in (tmp_path / 'out' / 'compare.md').read_text()
+
+
 def test_without_a_baseline_groups_are_compared_with_the_first(root, runs, tmp_path):
     rows = compare(root, tmp_path)
     assert {row['against'] for row in rows if row['metric'] == 'R@1'} == {'', 'framework.loss=byol, schedule=base'}

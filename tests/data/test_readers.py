@@ -30,6 +30,16 @@ def test_as_many_as_there_is_room_for(wanted, cpus, memory, number, monkeypatch)
     assert readers.decide(wanted, 10 * MB) == number
 
 
+def test_what_files_take_in_memory_can_be_had(monkeypatch):
+    group = '/sys/fs/cgroup/memory'
+    texts = {'/proc/meminfo': 'MemAvailable: 1000000 kB\n', f'{group}.max': '900\n', f'{group}.current': '800\n',
+             f'{group}.stat': 'anon 100\ninactive_file 650\n'}
+    monkeypatch.setattr(readers, '_text', lambda path: texts.get(path, ''))
+    assert readers.free_memory() == 750
+    texts[f'{group}.max'] = 'max\n'
+    assert readers.free_memory() == 1_024_000_000
+
+
 def stream(data):
     source = RecordSource(data, 'train')
     return pipeline.training_stream(

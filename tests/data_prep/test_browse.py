@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import re
 
 import numpy as np
@@ -65,8 +66,9 @@ def test_a_folder_is_embedded_searched_and_kept(root, finished, videos, tmp_path
     tiles = [html.unescape(name) for name in re.findall(r'data-video="\d+" tabindex="0" title="(.*?)"', text)]
     assert sorted(tiles) == data['names']
     assert 'complete already' in run(kind='V')
-    write_video(videos / 'new.avi', ramp(12, 32, 24))
-    assert '6 videos embedded' in run()
+    write_video(videos / 'a<0>.avi', ramp(12, 32, 24))  # another one of that name
+    write_video(videos / os.fsdecode(b'caf\xe9.avi'), ramp(12, 32, 24))
+    assert '6 videos embedded' in run() and 'caf\\\\xe9.avi' in (tmp_path / 'out' / 'index.html').read_text()
 
 
 def test_what_cannot_be_browsed_is_one_sentence(root, finished, videos, tmp_path):

@@ -40,7 +40,7 @@ def test_each_frame_is_the_one_shown_at_its_time_in_every_container(tmp_path, na
         assert numbers(clip) == np.clip(np.arange(middle - 3, middle + 3), 0, FRAMES - 1).tolist(), middle
         assert bool(clip.reason) == (middle < 3)
     assert 'outside its video, which has 2.40 s' in cut_clip(path, 2.41, RATE, 4, 32, 'raw').reason
-    for begin, end in ((0, 12), (7, 13), (12, 24), (26, 60)):
+    for begin, end in ((0, 12), (7, 13), (12, 24), (13, 20), (26, 60), (55, 60)):
         span = cut_span(path, begin / RATE, end / RATE, 32, 'raw')
         assert numbers(span) == list(range(begin, end)) and not span.reason and span.fps == RATE, begin
     assert cut_span(path, 1, 11, 32, 'raw').reason == '1.4 s of the listed 10 s'

@@ -53,6 +53,8 @@ def test_a_list_says_label_group_and_split(plan, tmp_path, capsys):
     assert [(video.path, video.split) for video in found.missing] == [('none.mp4', 'val')]
     assert found.label_names == ('jump, high', 'run')
     assert '3 listed, 1 of them missing; 3 are not listed' in capsys.readouterr().out
+    path.write_text(f'path, split\n{FILES[1]}, test\n')
+    assert plan(f'--list={path}').videos[0].split == 'test'
     path.write_text(f'path\n{FILES[1]}\n')
     (video,) = plan(f'--list={path}').videos
     assert (video.label, video.group, video.split) == ('', '', 'train')
@@ -63,6 +65,7 @@ def test_a_list_says_label_group_and_split(plan, tmp_path, capsys):
     (f'path\n{FILES[0]}\n{FILES[0]}\n', 'line 3: .* is listed twice'), ('path,label\n,x\n', 'line 2: there is no path'),
     (f'path,split\n{FILES[0]},a/b\n', "line 2: 'a/b' is no name of a split"),
     (f'path,label\n{FILES[0]},"a\nb"\n', 'line 2: the label .* holds a line end'),
+    (f'path,Label\n{FILES[0]},x\n', "a column 'Label', which nothing reads"),
     ('path\nx.mp4\n', 'none of the 1 videos')])
 def test_a_list_that_does_not_fit_is_refused(plan, tmp_path, text, match):
     (tmp_path / 'list.csv').write_text(text)

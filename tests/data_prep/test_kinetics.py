@@ -85,6 +85,8 @@ def test_what_is_drawn_depends_on_the_lists_and_the_seed_alone(tmp_path):
     three = draw('--number_of_classes=3', '--train_videos=17')
     assert len({video.label for video in three if video.split == 'train'}) == 3
     assert sum(video.split == 'train' for video in three) == 17
+    part = [video.label for video in draw('--fraction=0.8', '--train_videos=40') if video.split == 'train']
+    assert len(part) == 40 and all(4 <= part.count(f'class {c}') <= 12 for c in range(5))
     (tmp_path / 'classes.txt').write_text('class 3\nclass 1\n')
     named = draw(f'--classes={tmp_path / "classes.txt"}')
     assert {video.label for video in named} == {'class 1', 'class 3'} and len(named) == 41
@@ -136,6 +138,15 @@ def test_clips_are_cut_out_of_whole_videos(tmp_path, capsys):
     plan, decode = kinetics.plan(arguments(tmp_path / 'videos', *flags))
     found = pixels(decode(plan.videos[0])).mean((1, 2, 3))
     np.testing.assert_allclose(found, 4 * np.arange(20, 60), atol=2)  # levels of gray, after a lossy codec
+
+
+def test_whole_videos_are_not_taken_for_clips(tmp_path):
+    write_video(tmp_path / 'videos' / 'abc.mp4', levels(60), rate=20)
+    rows = ('class 0', 'abc', 1, 2), ('class 1', 'abc', 2, 3)
+    plan, decode = kinetics.plan(arguments(tmp_path / 'videos', f'--train={write_list(tmp_path / "one.csv", rows[0])}'))
+    assert decode(plan.videos[0]).reason == 'it has 3.0 s, and 1 s are listed: whole videos want --whole'
+    with pytest.raises(UserError, match='abc.mp4 would be abc_000001_000002 and abc_000002_000003: whole videos'):
+        kinetics.plan(arguments(tmp_path / 'videos', f'--train={write_list(tmp_path / "two.csv", *rows)}'))
 
 
 @pytest.mark.realdata

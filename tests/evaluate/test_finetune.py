@@ -24,7 +24,7 @@ from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train.checkpoint import load_encoder_variables
 from vididi_jax.train.metric_writer import read_metrics, without_times
 from vididi_jax.train.optimizer import sgd
-from vididi_jax.train.run import write_config
+from vididi_jax.train.run import workdir_config, write_config
 from vididi_jax.train.state import TrainState
 
 
@@ -104,6 +104,17 @@ def test_a_checkpoint_of_other_weights_or_another_recipe_is_refused(workdir):
         finetune.run(settings(epochs=1, **{'optimizer.momentum': 0.5}), str(workdir))
     with pytest.raises(UserError, match='started with encoder='):
         finetune.run(settings(epochs=1, **{'eval.untrained': True}), str(workdir))
+
+
+def test_a_run_goes_on_under_another_name_of_its_workdir_and_not_on_other_splits(workdir, monkeypatch):
+    config = settings(epochs=1)
+    first = finetune.run(config, str(workdir))
+    assert workdir_config(workdir / 'eval' / 'finetune' / 'fold_0').init_checkpoint == '24'  # which was the latest
+    monkeypatch.chdir(workdir.parent)
+    assert finetune.run(config, workdir.name) == first
+    config.eval.train, config.eval.test = 'test', 'train'
+    with pytest.raises(UserError, match='was started with (data.split|fold|protocol)='):
+        finetune.run(config, str(workdir))
 
 
 def tiny_model(**changes):

@@ -53,6 +53,16 @@ def test_official_splits_have_their_numbers_and_are_folds(tiny_motion, tmp_path)
         open_protocol(config(), f'{paths[0]},{paths[0]}')
 
 
+def test_splits_of_other_data_sets_are_no_folds(tiny_motion, tmp_path):
+    mine = edit(tiny_motion, tmp_path / 'mine', lambda i, row: row, official_split=1)
+    other = shutil.copytree(tiny_motion, tmp_path / 'other')
+    labels = other / 'label.labels.txt'
+    labels.write_text(labels.read_text().replace('left', 'west'))
+    edit_rows(other, lambda i, row: row | {'label': row['label'].replace('left', 'west')})
+    with pytest.raises(UserError, match='/other is of motion with 8 classes .*: data.dir takes several splits of one'):
+        open_protocol(config(), f'{mine},{other}')
+
+
 def test_an_official_split_can_be_asked_for_by_name(tiny_motion, tmp_path):
     paths = [edit(tiny_motion, tmp_path / str(n), lambda i, row: row, official_split=n) for n in (1, 2)]
     settings = config(protocol='motion/split2')

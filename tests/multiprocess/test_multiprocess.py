@@ -140,6 +140,7 @@ def test_a_coordinator_that_does_not_answer_is_an_error_and_not_an_abort(monkeyp
     ({'SLURM_STEP_TASKS_PER_NODE': '1(x4)'}, []),  # one task a node has all its GPUs
     ({'SLURM_STEP_TASKS_PER_NODE': '4(x2)', 'CUDA_VISIBLE_DEVICES': '0,1,2,3'}, None),  # the GPU of the task's number
     ({'SLURM_STEP_TASKS_PER_NODE': '4(x2)', 'CUDA_VISIBLE_DEVICES': '0'}, []),  # SLURM bound one to each task
+    ({'SLURM_TASKS_PER_NODE': '2', 'SLURM_GPUS_PER_TASK': '4', 'CUDA_VISIBLE_DEVICES': '0,1,2,3'}, []),  # or several
 ])
 def test_gpus_of_a_slurm_task(environment, expected):
     assert local_devices(environment) == expected

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vididi_jax.train import health
+from vididi_jax.train import health, pretrain
 from vididi_jax.train.mesh import make_mesh
 from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.optimizer import build_optimizer
@@ -32,6 +32,14 @@ def test_a_run_measures_itself(finished):
         assert 0 <= row['health/alignment'] <= 4 and -4 <= row['health/uniformity'] <= 0
         assert 0 < row['health/moving_pixels'] < 1 and 0 < row['health/saliency_on_motion'] < 1
         assert -1 <= row['health/order_agreement'] <= 1 and 0 <= row['health/knn_accuracy'] <= 100
+
+
+def test_clips_of_one_frame_have_no_motion_and_go_on(tiny_config, tmp_path):
+    tiny_config.clip.frames, tiny_config.schedule, tiny_config.epochs = 1, 'base', 1
+    pretrain.run(tiny_config, str(tmp_path))
+    measured = read_metrics(tmp_path)[-1]
+    assert 'health/effective_rank' in measured
+    assert not {'health/order_agreement', 'health/saliency_on_motion', 'health/moving_pixels'} & measured.keys()
 
 
 def test_a_probe_warns_of_a_collapse_and_survives_what_is_not_finite(tiny_config, caplog):

@@ -23,7 +23,7 @@ STYLE = """
 
 
 def tiles(source: RecordSource, chosen: np.ndarray) -> str:
-    names = {i: source.rows[i]['path'] for i in chosen}
+    names = {i: source.rows[i]['id'] for i in chosen}
     return '<div class="tiles">' + ''.join(
         f'<figure data-video="{i}" tabindex="0" title="{html.escape(name)}">{clip_image(i, name)}'
         f'<figcaption>{html.escape(name)}</figcaption></figure>' for i, name in names.items()) + '</div>'
@@ -48,14 +48,14 @@ def write_browser(
         record = source[number]
         clips.append(animation(record.frames(evenly(record.num_frames, frames))))
     near, scores = nearest_others(features)
-    names = [row['path'] for row in source.rows]
+    names = [row['id'] for row in source.rows]
     videos = json.dumps({'names': names, 'near': near.tolist(), 'scores': scores.round(4).tolist()})
     videos = videos.replace('<', '\\u003c')  # a file name must not end the script
     options = ''.join(f'<option value="{html.escape(name)}">' for name in names)
     parts = [f'<h1>{len(source):,} videos by what moves</h1>', paragraph(about)]
     if unread:
         parts += [f'<h2>Not read: {len(unread):,}</h2>',
-                  table([(row['path'], row['status'], row['reason']) for row in unread], ('file', 'status', 'reason'))]
+                  table([(row['id'], row['status'], row['reason']) for row in unread], ('file', 'status', 'reason'))]
     parts += ['<section id="search"><h2>Nearest</h2><label>Video <input id="pick" list="names"></label>'
               f'<datalist id="names">{options}</datalist><div id="asked" class="tiles"></div>'
               + paragraph('Its nearest others with their cosine similarity; a click on any video asks for its own.')

@@ -52,7 +52,8 @@ class Arrived:
         self.place, self.shape = (process, file), shape
         try:
             self.opened = open(f'/proc/{process}/fd/{file}', 'r+b', buffering=0)
-        except FileNotFoundError:  # it was killed, or told to end, and then nobody asks for the batch
+        # It was killed, or told to end, and then nobody asks for the batch. What is left of it is root's.
+        except (FileNotFoundError, PermissionError, ProcessLookupError):
             self.opened = None
 
 

@@ -39,7 +39,9 @@ def free_memory() -> float:
                  if line.startswith('MemAvailable')), float('inf'))
     most, = _words('/sys/fs/cgroup/memory.max', 'max')
     used, = _words('/sys/fs/cgroup/memory.current', '0')
-    return free if most == 'max' else min(free, int(most) - int(used))
+    cached = next((int(line.split()[1]) for line in _text('/sys/fs/cgroup/memory.stat').splitlines()
+                   if line.startswith('inactive_file ')), 0)  # files that were read, which give way
+    return free if most == 'max' else min(free, int(most) - int(used) + cached)
 
 
 def _text(path: str) -> str:

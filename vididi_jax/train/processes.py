@@ -16,7 +16,8 @@ from jax.experimental import multihost_utils
 
 from vididi_jax.errors import UserError
 
-STATUS = re.compile('[A-Z_]+: ')  # how an error starts that comes from below Python
+# How an error starts that comes from below Python, but for those that a process makes itself.
+STATUS = re.compile('(?!RESOURCE_EXHAUSTED|INVALID_ARGUMENT|UNIMPLEMENTED)[A-Z_]+: ')
 PATIENCE = 300  # seconds that JAX gives all processes to start
 
 
@@ -102,7 +103,7 @@ def local_devices(environment: Mapping[str, str]) -> list[int] | None:
     tasks = environment.get('SLURM_STEP_TASKS_PER_NODE', environment.get('SLURM_TASKS_PER_NODE', ''))
     counts = {int(part.partition('(')[0]) for part in tasks.split(',') if part}  # such as '2(x3),1'
     visible = [name for name in environment.get('CUDA_VISIBLE_DEVICES', '').split(',') if name]
-    alone = counts == {1}
+    alone = counts == {1} or bool({'SLURM_GPUS_PER_TASK', 'SLURM_STEP_GPUS_PER_TASK'} & environment.keys())
     bound = bool(visible and counts) and len(visible) < max(counts)
     return [] if alone or bound else None
 
