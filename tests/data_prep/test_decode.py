@@ -72,6 +72,16 @@ def test_a_whole_file_is_ok_and_one_that_was_cut_is_broken(tmp_path, name):
         assert (not cut.frames and cut.reason) or cut.frames == whole.frames, (size, len(data), len(cut.frames))
 
 
+def test_a_shape_that_changes_is_said(tmp_path):
+    """As where a phone is turned while it sends: two MPEG transport streams, one after the other."""
+    parts = [write_video(tmp_path / f'{size}.ts', levels(6, *size), codec='mpeg2video').read_bytes()
+             for size in ((32, 48), (48, 32))]
+    (tmp_path / 'both.ts').write_bytes(b''.join(parts))
+    decoded = decode_video(tmp_path / 'both.ts', 32, 'raw')
+    assert (len(decoded.frames), decoded.height, decoded.width) == (12, 32, 48)
+    assert 'the shape of its frames changes' in decoded.reason
+
+
 def test_what_follows_a_whole_file_does_not_break_it(tmp_path):
     path = write_video(tmp_path / 'a.mkv', levels(10))
     path.write_bytes(path.read_bytes() + b'\x42\x86\x88more' * 9)

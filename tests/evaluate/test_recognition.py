@@ -1,11 +1,13 @@
 """What every result says of its videos: how many clips they really gave, and whether the encoder had seen them."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from configs import finetune, motion_vicreg, retrieval
 from tests.evaluate.test_protocol import edit
+from vididi_jax.evaluate import results
 from vididi_jax.evaluate.protocol import open_protocol
 from vididi_jax.evaluate.recognition import Evaluation, counts_of, seen_in_training
 from vididi_jax.train.run import write_config
@@ -77,3 +79,17 @@ def test_what_cannot_be_looked_up_is_unknown_unless_something_was_found(runs, ti
 def test_a_circle_of_runs_ends(runs, tiny_motion):
     runs('b', origin='a')
     assert seen_in_training(evaluation(str(tiny_motion), runs('a', origin='b'))) == 0
+
+
+def test_the_commit_is_that_of_this_code_or_unknown(tmp_path, monkeypatch):
+    def git(*words):
+        return subprocess.run(('git', '-C', tmp_path, '-c', 'user.name=a', '-c', 'user.email=a@b.c', *words), check=True,
+                              capture_output=True, text=True).stdout.strip()
+
+    git('init', '-q')
+    git('commit', '-q', '--allow-empty', '-m', 'first')
+    monkeypatch.setattr(results, '__file__', str(tmp_path / 'vididi_jax' / 'evaluate' / 'results.py'))
+    assert results.commit.__wrapped__() == git('rev-parse', 'HEAD')
+    monkeypatch.setattr(results, '__file__', str(tmp_path / 'site-packages' / 'vididi_jax' / 'evaluate' / 'results.py'))
+    (tmp_path / 'site-packages').mkdir()
+    assert results.commit.__wrapped__() == 'unknown'

@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 from vididi_jax import config as configs
+from vididi_jax.errors import UserError
 from vididi_jax.evaluate import retrieval
 from vididi_jax.report import evidence, page
 from vididi_jax.report.animation import SIDE, animation, evenly
 from vididi_jax.report.results import class_rows
 from vididi_jax.report.scatter import embed
+from vididi_jax.report.summary import headlines
 
 BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 
@@ -63,6 +65,33 @@ def test_the_page_says_what_the_run_is_and_needs_nothing_else(reported):
     clips = json.loads(re.search(r'id="clips">(.*?)</script>', text)[1])
     used = {int(number) for number in re.findall(r'data-clip="(\d+)"', text)}
     assert used == set(range(len(clips))) and len(set(clips)) == len(clips)
+
+
+def test_only_results_of_one_question_stand_side_by_side(reported):
+    results = page.read_results(reported[0])
+    line, = headlines(results)
+    assert str(line) in {f'R@1 untrained={line.untrained:.1f} trained={line.trained:.1f} chance=12.5'}
+    other = {**results['retrieval'], 'protocol': 'weizmann/train-test', 'date': '2100-01-01', 'chance': 10.0,
+             'metrics': {kind: {'R@1': 0.0} for kind in results['retrieval']['metrics']}}
+    assert headlines({**results, 'other': other}) == [line]
+    assert headlines({'other': other, 'untrained': results['untrained']}) == []
+    assert '<img' in page.recall_section(results)[1] and page.recall_section({**results, 'other': other})
+
+
+def test_a_report_is_of_the_checkpoint_that_was_evaluated(reported, monkeypatch):
+    workdir, _ = reported
+    result = page.read_results(workdir)['retrieval']
+    assert evidence.take_up(workdir, result, '').evaluation.encoder.step == result['checkpoint_step'] == 24
+    with pytest.raises(UserError, match="no checkpoint '7'"):
+        evidence.take_up(workdir, {**result, 'checkpoint_step': 7}, '')
+
+
+def test_a_run_of_fine_tuning_has_no_report_of_its_own(reported, tmp_path):
+    values = json.loads((reported[0] / 'config.json').read_text())
+    del values['framework']
+    (tmp_path / 'config.json').write_text(json.dumps(values))
+    with pytest.raises(UserError, match='is a run of fine-tuning or detection'):
+        page.write(str(tmp_path))
 
 
 def test_an_animation_keeps_its_frames_and_shrinks_what_is_large():

@@ -282,6 +282,19 @@ def test_metrics_are_written_every_so_many_steps_or_never(tiny_config, tmp_path,
         assert [row['step'] for row in read_metrics(tmp_path / str(every))] == steps
 
 
+def test_the_best_checkpoint_ends_a_cycle(tiny_config, tmp_path, monkeypatch):
+    """Not one of the middle of the next epoch, which knows no other mean loss."""
+    tiny_config.health.every_cycles, tiny_config.epochs, tiny_config.checkpoint.keep = 0, 5, 1
+
+    def step(state, *_):
+        state = state.replace(step=state.step + 1)
+        return state, {'loss': state.step.astype(np.float32), 'finite': np.bool_(True)}  # lowest in the first cycle
+
+    monkeypatch.setattr(pretrain, 'make_train_step', lambda *_: step)
+    pretrain.run(tiny_config, str(tmp_path))
+    assert sorted(int(path.name) for path in (tmp_path / 'checkpoints').iterdir()) == [24, 30]
+
+
 class Result:
     """A metric that is there once the next batch is: what a slow step looks like, on a machine of any speed."""
 
