@@ -83,13 +83,14 @@ def test_a_circle_of_runs_ends(runs, tiny_motion):
 
 def test_the_commit_is_that_of_this_code_or_unknown(tmp_path, monkeypatch):
     def git(*words):
-        return subprocess.run(('git', '-C', tmp_path, '-c', 'user.name=a', '-c', 'user.email=a@b.c', *words), check=True,
-                              capture_output=True, text=True).stdout.strip()
+        command = 'git', '-C', tmp_path, '-c', 'user.name=a', '-c', 'user.email=a@b.c', *words
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     git('init', '-q')
     git('commit', '-q', '--allow-empty', '-m', 'first')
     monkeypatch.setattr(results, '__file__', str(tmp_path / 'vididi_jax' / 'evaluate' / 'results.py'))
     assert results.commit.__wrapped__() == git('rev-parse', 'HEAD')
-    monkeypatch.setattr(results, '__file__', str(tmp_path / 'site-packages' / 'vididi_jax' / 'evaluate' / 'results.py'))
+    inside = tmp_path / 'site-packages' / 'vididi_jax' / 'evaluate'
+    monkeypatch.setattr(results, '__file__', str(inside / 'results.py'))
     (tmp_path / 'site-packages').mkdir()
     assert results.commit.__wrapped__() == 'unknown'
