@@ -98,7 +98,7 @@ $(PARITY)/installed-notebooks: $(PARITY)/installed setup.py
 notebooks: $(PARITY)/installed-notebooks
 	rm -rf build/notebooks && mkdir -p build/notebooks
 	for script in notebooks/*.py; do start=$$(date +%s); \
-	  PATH=$(abspath $(PARITY)/bin):$$PATH JAX_PLATFORMS=cpu $(PARITY)/bin/jupytext --quiet --to ipynb --execute \
+	  PATH=$(abspath $(PARITY)/bin):$$PATH JAX_PLATFORMS=cpu TQDM_DISABLE=1 $(PARITY)/bin/jupytext --quiet --to ipynb --execute \
 	    --run-path build/notebooks $$script || exit 1; \
 	  echo "$$script: $$(($$(date +%s) - start)) s"; done
 

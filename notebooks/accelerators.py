@@ -20,12 +20,21 @@
 REPOSITORY = ''  # such as https://github.com/OWNER/vididi_jax; not needed where the project is installed
 
 import importlib.util
+import os
 import subprocess
 import sys
 
 if importlib.util.find_spec('vididi_jax') is None:  # if pip replaces what was imported before, restart the runtime
     assert REPOSITORY, 'give the address of the repository above'
     subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', f'git+{REPOSITORY}'], check=True)
+
+
+def run(command):
+    """A command of a shell, which leaves accelerators to this notebook."""
+    quiet = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'TQDM_DISABLE': '1'}
+    done = subprocess.run(command, shell=True, env=quiet, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    print(done.stdout)
+    done.check_returncode()
 
 # %% [markdown]
 # ## Devices
@@ -73,9 +82,9 @@ assert np.isclose(float(loss(split)), float(loss(jnp.asarray(z))), rtol=1e-5)
 # `--config.task=inspect` prints config, parameters, shapes and arithmetic. The recipe of the paper, and a narrow one for a CPU:
 
 # %%
-# !JAX_PLATFORMS=cpu vididi prep motion --train=64 --test=8 --out=data/few
-# !JAX_PLATFORMS=cpu vididi train ucf101_vicreg --config.task=inspect --config.data.dir=data/few | tail -3
-# !JAX_PLATFORMS=cpu vididi train motion_vicreg --config.task=inspect --config.data.dir=data/few | tail -3
+run('vididi prep motion --train=64 --test=8 --out=data/few')
+run('vididi train ucf101_vicreg --config.task=inspect --config.data.dir=data/few | tail -3')
+run('vididi train motion_vicreg --config.task=inspect --config.data.dir=data/few | tail -3')
 
 # %% [markdown]
 # ## What to set

@@ -21,6 +21,7 @@
 REPOSITORY = ''  # such as https://github.com/OWNER/vididi_jax; not needed where the project is installed
 
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -28,14 +29,22 @@ if importlib.util.find_spec('vididi_jax') is None:  # if pip replaces what was i
     assert REPOSITORY, 'give the address of the repository above'
     subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', f'git+{REPOSITORY}'], check=True)
 
+
+def run(command):
+    """A command of a shell, which leaves accelerators to this notebook."""
+    quiet = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'TQDM_DISABLE': '1'}
+    done = subprocess.run(command, shell=True, env=quiet, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    print(done.stdout)
+    done.check_returncode()
+
 # %% [markdown]
 # ## Videos
 #
 # `vididi prep` writes data sets; here of synthetic videos, `vididi prep folder --videos=DIR` of yours.
 
 # %%
-# !vididi prep motion --train=512 --test=256 --out=data/motion
-# !vididi prep motion --triples --test=128 --out=data/triples
+run('vididi prep motion --train=512 --test=256 --out=data/motion')
+run('vididi prep motion --triples --test=128 --out=data/triples')
 
 # %% [markdown]
 # ## Which derivatives each step sees
@@ -44,7 +53,7 @@ if importlib.util.find_spec('vididi_jax') is None:  # if pip replaces what was i
 # steps each order is one higher.
 
 # %%
-# !vididi schedule vididi --epochs=4 --steps=4
+run('vididi schedule vididi --epochs=4 --steps=4')
 
 # %% [markdown]
 # ## Training

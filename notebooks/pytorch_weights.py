@@ -21,12 +21,21 @@
 REPOSITORY = ''  # such as https://github.com/OWNER/vididi_jax; not needed where the project is installed
 
 import importlib.util
+import os
 import subprocess
 import sys
 
 if importlib.util.find_spec('vididi_jax') is None:  # if pip replaces what was imported before, restart the runtime
     assert REPOSITORY, 'give the address of the repository above'
     subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', f'git+{REPOSITORY}'], check=True)
+
+
+def run(command):
+    """A command of a shell, which leaves accelerators to this notebook."""
+    quiet = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'TQDM_DISABLE': '1'}
+    done = subprocess.run(command, shell=True, env=quiet, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    print(done.stdout)
+    done.check_returncode()
 
 # %% [markdown]
 # ## torchvision's encoder, and its features
@@ -69,8 +78,8 @@ assert difference < 1e-4
 # that it works.
 
 # %%
-# !JAX_PLATFORMS=cpu vididi import --weights=r3d_18.pth --name=r3d_18 --out=runs/torchvision
-# !JAX_PLATFORMS=cpu vididi prep motion --train=16 --test=8 --out=data/sixteen
+run('vididi import --weights=r3d_18.pth --name=r3d_18 --out=runs/torchvision')
+run('vididi prep motion --train=16 --test=8 --out=data/sixteen')
 
 # %%
 from vididi_jax.models.torchvision import MEAN, STD
@@ -95,7 +104,7 @@ encode
 # `docs/pytorch.md`.
 
 # %%
-# !JAX_PLATFORMS=cpu vididi export --workdir=runs/continued --out=continued.pth
+run('vididi export --workdir=runs/continued --out=continued.pth')
 
 # %%
 model.load_state_dict(torch.load('continued.pth'), strict=False)

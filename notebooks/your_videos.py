@@ -20,12 +20,21 @@
 REPOSITORY = ''  # such as https://github.com/OWNER/vididi_jax; not needed where the project is installed
 
 import importlib.util
+import os
 import subprocess
 import sys
 
 if importlib.util.find_spec('vididi_jax') is None:  # if pip replaces what was imported before, restart the runtime
     assert REPOSITORY, 'give the address of the repository above'
     subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', f'git+{REPOSITORY}'], check=True)
+
+
+def run(command):
+    """A command of a shell, which leaves accelerators to this notebook."""
+    quiet = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'TQDM_DISABLE': '1'}
+    done = subprocess.run(command, shell=True, env=quiet, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    print(done.stdout)
+    done.check_returncode()
 
 # %% [markdown]
 # ## The folder
@@ -64,7 +73,7 @@ len(list(Path(FOLDER).rglob('*')))
 # Frames go into shards that training reads at random; what cannot be read is listed with its reason, and nothing is lost in silence.
 
 # %%
-# !vididi prep folder "--videos={FOLDER}" --short_side=32 --out=data/folder
+run(f'''vididi prep folder "--videos={FOLDER}" --short_side=32 --out=data/folder''')
 
 # %% [markdown]
 # ## Train on them
@@ -105,7 +114,8 @@ one.shape
 # %% [markdown]
 # ## Neighbours and clusters
 #
-# By cosine of the features of dV, those of the motion.
+# By cosine of the features of dV, those of the motion. So short a training on so few videos teaches little: the neighbours share the axis of their
+# motion at best, and the flips of the augmentation make left and right one.
 
 # %%
 from sklearn.cluster import KMeans
@@ -129,7 +139,7 @@ for number in range(clusters.max() + 1):
 # A page to look at: click a video, and see its neighbours move. It prepares the folder itself, with larger frames.
 
 # %%
-# !JAX_PLATFORMS=cpu vididi browse --workdir=runs/search --config.checkpoint=runs/folder "--config.videos={FOLDER}" --config.eval.stride=1
+run(f'''vididi browse --workdir=runs/search --config.checkpoint=runs/folder "--config.videos={FOLDER}" --config.eval.stride=1''')
 
 # %%
 import sys

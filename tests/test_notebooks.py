@@ -19,8 +19,8 @@ def cells(text: str) -> list[tuple[str, str]]:
     for part in re.split(r'^# %%', text, flags=re.MULTILINE)[1:]:
         head, _, source = part.partition('\n')
         kind = 'markdown' if 'markdown' in head else 'code'
-        mark = '# ?' if kind == 'markdown' else '# (?=!)'
-        found.append((kind, re.sub(f'^{mark}', '', source.strip('\n'), flags=re.MULTILINE)))
+        source = source.strip('\n')
+        found.append((kind, re.sub('^# ?', '', source, flags=re.MULTILINE) if kind == 'markdown' else source))
     return found
 
 
