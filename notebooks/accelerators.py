@@ -43,8 +43,6 @@ def run(command):
 # devices, and does nothing elsewhere; it must stand before the first use of JAX.
 
 # %%
-import os
-
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
 
 import jax
