@@ -10,21 +10,17 @@ from vididi_jax.errors import UserError, one_sentence
 from . import ava, beam, folder, hmdb51, kinetics, motion, motion_boxes, motion_triples, ucf101, verify
 from .writer import write_dataset
 
-VIDEO_FILES = {
-    'folder': (folder, 'any folder of videos; sub-folders are labels if there are any'),
-    'ucf101': (ucf101, 'UCF101 with its official split lists'),
-    'hmdb51': (hmdb51, 'HMDB51 with its official split lists'),
-    'kinetics': (kinetics, 'Kinetics by its official lists; files cut already, or whole videos'),
-    'ava': (ava, 'AVA: a clip around each annotated keyframe, with its boxes'),
-}
-USAGE = {
-    'folder': '--videos=MY_VIDEOS --out=data/mine',
-    'ucf101': '--videos=UCF-101 --splits=ucfTrainTestlist --split=1 --out=data/ucf101',
-    'hmdb51': '--videos=hmdb51 --splits=testTrainMulti_7030_splits --split=1 --out=data/hmdb51',
-    'kinetics': '--videos=k400 --train=train.csv --val=val.csv --out=data/k400',
-    'ava': '--videos=ava --train=TRAIN.csv --test=VAL.csv --label_map=FILE --out=data/ava',
-    'motion': '--out=data/motion',
-    'verify': 'data/mine',
+VIDEO_FILES = {  # name: module, what it is, and a command that can be typed
+    'folder': (folder, 'any folder of videos; sub-folders are labels if there are any',
+               '--videos=MY_VIDEOS --out=data/mine'),
+    'ucf101': (ucf101, 'UCF101 with its official split lists',
+               '--videos=UCF-101 --splits=ucfTrainTestlist --split=1 --out=data/ucf101'),
+    'hmdb51': (hmdb51, 'HMDB51 with its official split lists',
+               '--videos=hmdb51 --splits=testTrainMulti_7030_splits --split=1 --out=data/hmdb51'),
+    'kinetics': (kinetics, 'Kinetics by its official lists; files cut already, or whole videos',
+                 '--videos=k400 --train=train.csv --val=val.csv --out=data/k400'),
+    'ava': (ava, 'AVA: a clip around each annotated keyframe, with its boxes',
+            '--videos=ava --train=TRAIN.csv --test=VAL.csv --label_map=FILE --out=data/ava'),
 }
 
 
@@ -34,19 +30,18 @@ def build_parser(prog: str = 'python -m data_prep') -> argparse.ArgumentParser:
         description='Decode videos once into TFRecord shards that training reads at random. A command that was stopped '
         'goes on where it was when it is given again.')
     commands = parser.add_subparsers(dest='dataset', required=True, metavar='DATASET')
-    usage = {name: f'{prog} {name} {words} [OPTION ...]' for name, words in USAGE.items()}
-    for name, (module, text) in VIDEO_FILES.items():
-        command = commands.add_parser(name, help=text, description=module.__doc__, usage=usage[name])
+    for name, (module, text, example) in VIDEO_FILES.items():
+        command = commands.add_parser(name, help=text, description=module.__doc__,
+                                      usage=f'{prog} {name} {example} [OPTION ...]')
         module.add_arguments(command)
         command.add_argument('--short_side', type=int, default=128, help='shorter side of the stored frames (128)')
         command.add_argument('--encoding', choices=ENCODINGS, default='jpeg', help='of the stored frames (jpeg)')
         _add_output(command)
     command = commands.add_parser('motion', help='synthetic videos that only motion tells apart',
-                                  description=motion.__doc__, usage=usage['motion'])
+                                  description=motion.__doc__, usage=f'{prog} motion --out=data/motion [OPTION ...]')
     motion.add_arguments(command)
     _add_output(command)
-    command = commands.add_parser('verify', help='check every record of a data set', description=verify.__doc__,
-                                  usage=usage['verify'])
+    command = commands.add_parser('verify', help='check every record of a data set', description=verify.__doc__)
     verify.add_arguments(command)
     return parser
 
