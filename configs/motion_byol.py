@@ -4,7 +4,7 @@ Command:  python main.py --config=configs/motion_byol.py --workdir=DIR
 Variants: :smoke
 Data:     python -m data_prep motion --out=data/motion
 Hardware: 2 CPU cores
-Time:     24 epochs of 32 steps; 5 to 8 minutes on one core with AVX-512, another run on the other
+Time:     40 epochs of 32 steps; 5 to 8 minutes on one core with AVX-512, another run on the other
 Expected: test-to-train retrieval R@1 of V, dV and joined: 37.5, 53.1, 49.4 % (seed 0; seed 1: 48.0, 62.5, 62.5; seed 2:
           48.2, 56.1, 53.9; chance 12.5); --config.schedule=base: 12.7, 19.3, 12.5
 Status:   measured by us

@@ -4,7 +4,7 @@ Command:  python main.py --config=configs/motion_simclr.py --workdir=DIR
 Variants: :smoke
 Data:     python -m data_prep motion --out=data/motion
 Hardware: 2 CPU cores
-Time:     24 epochs of 32 steps; 4 minutes on one core with AVX-512, another run on the other
+Time:     40 epochs of 32 steps; 4 minutes on one core with AVX-512, another run on the other
 Expected: test-to-train retrieval R@1 of V 74.2, of dV 84.4, joined 83.8 % (seed 0; chance 12.5), motion over background
           by V 72.9; --config.schedule=base: 11.5, 26.8, 14.6, and 16.0
 Status:   measured by us
