@@ -95,7 +95,7 @@ def write(workdir: str, directory: str = '', beside: str = '') -> tuple[Path, li
       The path, and the figures before and after training that there are.
     """
     folder, clips = Path(workdir), Clips()
-    if 'framework' not in workdir_config(workdir):
+    if 'loss' not in workdir_config(workdir).get('framework', {}):
         raise UserError(f'{workdir} is a run of fine-tuning or detection, and reports are of pretraining: its results '
                         'are on the page of the run that it started from.')
     training, rows, results = workdir_config(workdir), read_metrics(workdir), read_results(Path(workdir))
