@@ -77,13 +77,6 @@ def several(entry: Rule, least: int, most: int, order: str = '') -> Rule:
     return check
 
 
-def is_logs(value: Any) -> bool:
-    """Whether a value of log.to can be meant; a report and a run that resumes read metrics.jsonl."""
-    known = {'jsonl', 'tensorboard', 'wandb'}
-    return (isinstance(value, tuple | list) and all(isinstance(name, str) for name in value)
-            and {'jsonl'} <= set(value) <= known and len(set(value)) == len(value))
-
-
 SWITCH = rule('True or False', lambda value: isinstance(value, bool))
 ODD = rule('an odd whole number from 1 to 99', lambda value: is_number(value, int) and value in range(1, 100, 2))
 ANYTHING = rule('something', lambda value: value is not None)
@@ -177,7 +170,7 @@ RULES: dict[str, Rule] = {  # by the field's full name, without the `parts.NAME.
 
     'checkpoint.keep': whole(1, 1_000_000),
     'checkpoint.every_steps': STEPS,
-    'log.to': rule("a tuple of 'jsonl' and, if wanted, 'tensorboard' and 'wandb', each once", is_logs),
+    'log.to': several(known('train.metric_writer:LOGS'), 1, 3, ' (each once)'),
     'log.every_steps': STEPS,
     'health.every_cycles': whole(0, 1_000_000),
     'health.videos': whole(2, 1_000_000),

@@ -23,7 +23,7 @@ def wandb(monkeypatch):
         finish = lambda: setattr(given, 'finished', given.finished + 1)  # noqa: E731
         return SimpleNamespace(log=lambda row, step: given.rows.append((step, row)), finish=finish)
 
-    monkeypatch.setitem(sys.modules, 'wandb', SimpleNamespace(init=init))
+    monkeypatch.setitem(sys.modules, 'wandb', SimpleNamespace(init=init, Error=RuntimeError))
     return given
 
 
@@ -52,6 +52,15 @@ def test_a_run_that_resumes_is_the_same_run_of_wandb(tmp_path, wandb, monkeypatc
     assert (first['project'], first['name'], first['config']['seed']) == ('mine', tmp_path.name, 3)
 
 
+def test_whoever_is_not_logged_in_is_told_so(tmp_path, wandb, monkeypatch):
+    def refuse(**_):
+        raise RuntimeError('No API key\nconfigured.')
+
+    monkeypatch.setattr(sys.modules['wandb'], 'init', refuse)
+    with pytest.raises(UserError, match=r'does not start \(No API key configured.\): log in with `wandb login`'):
+        MetricsWriter(tmp_path, 0, config('jsonl', 'wandb'))
+
+
 def test_a_log_that_is_not_installed_is_refused_first(tmp_path, tiny_config, monkeypatch):
     monkeypatch.setitem(sys.modules, 'wandb', None)
     tiny_config.log.to = ('jsonl', 'wandb')
@@ -59,3 +68,6 @@ def test_a_log_that_is_not_installed_is_refused_first(tmp_path, tiny_config, mon
         pretrain.run(tiny_config, str(tmp_path / 'work'))
     assert not (tmp_path / 'work').exists()
     check_logs(('jsonl', 'tensorboard'))
+    tiny_config.log.to = ('tensorboard',)
+    with pytest.raises(UserError, match="config.log.to is .'tensorboard',.: add 'jsonl'"):
+        pretrain.run(tiny_config, str(tmp_path / 'work'))

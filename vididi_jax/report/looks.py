@@ -30,7 +30,7 @@ def _saliency(module, variables, pixels):
 
 
 def _clips(evidence: Evidence, chosen: np.ndarray) -> dict:
-    """The middle clips of test videos, as they are read."""
+    """The middle clip of each of `chosen`: `clips` uint8 (N, 1, T, H, W, 3), and `size` (N, 2) of their frames."""
     test, clip = evidence.fold.test, evidence.evaluation.training.clip
     videos = test.videos[chosen]
     return pipeline.load_whole(test.source, videos, np.stack([clip_indices.even_clips(
@@ -39,7 +39,7 @@ def _clips(evidence: Evidence, chosen: np.ndarray) -> dict:
 
 
 def _pixels(batch: dict, augment) -> tuple[jax.Array, jax.Array]:
-    """Clips as an encoder takes them, normalised, and the same in [0, 1]."""
+    """Clips as an encoder takes them, float32 (N, T, h, w, 3), normalised; and the same in [0, 1]."""
     pixels = centre_crop(jnp.asarray(batch['clips'][:, 0]), jnp.asarray(batch['size']), augment)
     return pixels, jnp.clip(pixels * jnp.array(augment.std) + jnp.array(augment.mean), 0, 1)
 

@@ -59,9 +59,14 @@ class Wandb:
         name = workdir / 'wandb_run.txt'
         if not name.exists():
             name.write_text(uuid.uuid4().hex)
-        self._run = wandb.init(
-            project=os.environ.get('WANDB_PROJECT', 'vididi_jax'), id=name.read_text(), name=workdir.name,
-            resume='allow', dir=str(workdir), config=config)
+        try:
+            self._run = wandb.init(
+                project=os.environ.get('WANDB_PROJECT', 'vididi_jax'), id=name.read_text(), name=workdir.name,
+                resume='allow', dir=str(workdir), config=config)
+        except wandb.Error as error:  # nobody is logged in, most often
+            told = ' '.join(str(error).split())[:200]
+            raise UserError(f"Weights & Biases does not start ({told}): log in with `wandb login`, set "
+                            "WANDB_MODE=offline, or leave 'wandb' out of config.log.to.") from error
 
     def write(self, row: dict) -> None:
         self._run.log(numbers(row), step=row['step'])
@@ -74,7 +79,9 @@ LOGS = {'jsonl': Jsonl, 'tensorboard': Tensorboard, 'wandb': Wandb}
 
 
 def check_logs(to: tuple[str, ...]) -> None:
-    """Raises `UserError` for one of `LOGS` whose library is not installed."""
+    """Raises `UserError` without metrics.jsonl, and for one of `LOGS` whose library is not installed."""
+    if 'jsonl' not in to:
+        raise UserError(f"config.log.to is {tuple(to)}: add 'jsonl', which the report and a run that resumes read.")
     if 'wandb' in to:
         try:
             import wandb  # noqa: F401
