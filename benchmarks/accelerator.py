@@ -142,11 +142,11 @@ def pretraining(tiny: bool) -> dict:
     cut = pieces.differentiate(views)
     orders = np.asarray(pieces.orders, np.int32)
     start = time.perf_counter()
-    new, metrics = jax.block_until_ready(pieces.update.step(pieces.state, *cut, orders))
+    new, metrics = jax.block_until_ready(pieces.update.step(pieces.state, cut, orders))
     found = {'update, first call, s': time.perf_counter() - start}
     found['augmentation, ms'] = many_ms(pieces.augment)
     found['derivatives, ms'] = many_ms(lambda: pieces.differentiate(views))
-    found['update, ms'] = many_ms(lambda: pieces.update.step(pieces.state, *cut, orders))
+    found['update, ms'] = many_ms(lambda: pieces.update.step(pieces.state, cut, orders))
     guard = jax.jit(lambda new, metrics, old: keep_if_finite(new, metrics, old))
     found['guard, ms'] = many_ms(lambda: guard(new, metrics, pieces.state))
     held = [jax.tree.map(jnp.copy, pieces.state)]
@@ -169,7 +169,7 @@ def kernels(tiny: bool) -> dict:
     pieces = Pieces(tiny)
     cut = pieces.differentiate(pieces.augment())
     orders = np.asarray(pieces.orders, np.int32)
-    run = lambda: jax.block_until_ready(pieces.update.step(pieces.state, *cut, orders))  # noqa: E731
+    run = lambda: jax.block_until_ready(pieces.update.step(pieces.state, cut, orders))  # noqa: E731
     run()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):

@@ -110,7 +110,7 @@ def lower_step(config, mesh: Mesh, orders: tuple[int, int]) -> dict:
     frames = view_frames(config.clip.frames, orders, config.clip.length)
     differentiate = differentiate_views.lower(*placed(augment.out_info, split), orders=orders, frames=frames)
     update = make_update(networks, optimizer, rate, config, STEPS, mesh).step.lower(
-        state, *placed(differentiate.out_info, split), np.asarray(orders, np.int32))
+        state, placed(differentiate.out_info, split), np.asarray(orders, np.int32))
     keep = keep_if_finite.lower(*placed(update.out_info, whole), state, placed(jax.ShapeDtypeStruct((), bool), whole))
     return {'augment': (augment, split), 'differentiate': (differentiate, split), 'update': (update, whole),
             'keep_if_finite': (keep, whole)}

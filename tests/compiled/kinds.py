@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
 from tests.compiled import plain
 from tests.compiled.programs import SIDE
@@ -30,12 +31,12 @@ from vididi_jax.pixels import augment as pixels
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.boxes import augment_with_boxes
 from vididi_jax.train import health, step
-from vididi_jax.train import mesh as meshes
 from vididi_jax.train.optimizer import build_optimizer, learning_rate, sgd, step_rate
 from vididi_jax.train.state import Networks, TrainState, init_state
+from vididi_jax.train.step import pair_loss
 from vididi_jax.train.update import compile_update
 
-BATCH, CLASSES, BOXES, STEPS = 16, 3, 3, 4
+BATCH, CLASSES, BOXES, STEPS, EIGHT = 16, 3, 3, 4, 8
 # Pixels: float32 of values up to 4, of which a resize is exact to 1e-5 and colours multiply that a few times.
 PIXELS = 1e-4
 # Networks, as a share of the largest entry of each array: forward, sums of some thousand entries in float32. An update
@@ -88,6 +89,12 @@ class Small(nn.Module):
 
     def __call__(self, clips, train=False):
         return self.feature_map(clips, train).mean((1, 2, 3))
+
+
+def mesh_of(batch) -> Mesh:
+    """The devices that a batch lies on."""
+    sharding = jax.tree.leaves(batch)[0].sharding
+    return sharding.mesh if isinstance(sharding, NamedSharding) else Mesh(np.array(jax.devices()[:1]), ('data',))
 
 
 def encoder_of(model: dict, dtype, whole: bool, **options) -> nn.Module:
@@ -213,7 +220,8 @@ def update(whole, model, framework, optimizer, statistics, frames):
     config = from_dict({'model': model, 'framework': framework, 'optimizer': optimizer, 'batch_size': BATCH,
                         'schedule': 'vididi'})
     orders = 3 if statistics == 'by_order' else 0
-    mesh = meshes.make_mesh()  # of all devices, the reference too: statistics of a device are those of a part
+    # Of statistics of a device there are eight, whatever it runs on: the reference has one device.
+    parts = partial(mock.patch.object, step, 'pair_loss', lambda framework, _: pair_loss(framework, EIGHT))
     rates = build_optimizer(config, STEPS), learning_rate(config, STEPS)
 
     def networks(dtype):
@@ -223,8 +231,9 @@ def update(whole, model, framework, optimizer, statistics, frames):
                         head(framework['predictor']) if byol else None)
 
     def run(state, batch, dtype):
-        update = step.make_update(networks(dtype), *rates, config, STEPS, mesh)
-        state, metrics = update(state, batch['first'], batch['second'], np.array([1, 2], np.int32))
+        with parts():
+            update = step.make_update(networks(dtype), *rates, config, STEPS, mesh_of(batch))
+            state, metrics = update(state, (batch['first'], batch['second']), np.array([1, 2], np.int32))
         return {'state': state, 'metrics': metrics}
 
     shapes = jax.eval_shape(lambda key: init_state(
@@ -323,18 +332,18 @@ def supervised_update(module, build, batch, names, recipe, optimizer):
     state = TrainState(np.ones((), np.int32), **variables, opt_state=opt_state)
 
     def run(state, batch, dtype):
-        state, metrics = update_of(module, build(dtype), transform, rate)(
-            state, *(batch[name] for name in names), jax.random.key(KEY))
+        state, metrics = update_of(module, build(dtype), transform, rate, mesh=mesh_of(batch))(
+            state, tuple(batch[name] for name in names), jax.random.key(KEY))
         return {'state': state, 'metrics': metrics}
 
     return Case(run, state, batch, tolerance=UPDATE)
 
 
-def update_of(module, *arguments):
+def update_of(module, *arguments, mesh):
     """The update that `module.make_step` builds, without the augmentation before it."""
     built = []
     with mock.patch.object(module, 'compile_update', lambda *given: built.append(compile_update(*given))):
-        module.make_step(*arguments, None, meshes.platform(meshes.make_mesh()))
+        module.make_step(*arguments, None, mesh)
     return built[0]
 
 

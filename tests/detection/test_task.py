@@ -25,6 +25,7 @@ from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.report import page
 from vididi_jax.tasks import TASKS
 from vididi_jax.train.checkpoint import load_encoder_variables
+from vididi_jax.train.mesh import make_mesh
 from vididi_jax.train.metric_writer import read_metrics, without_times
 from vididi_jax.train.optimizer import sgd
 from vididi_jax.train.state import TrainState
@@ -81,7 +82,7 @@ def one_step(model, batch, encoder_rate=1.0):
     state = TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables['params']))
     before = jax.device_get(state)
     spec = Augmentation(size=16, crop='none', flip=0.5, blur=0.0, jitter=0.0, gray=0.0)
-    step = make_step(model, optimizer, lambda _: 0.1, spec, 'cpu')
+    step = make_step(model, optimizer, lambda _: 0.1, spec, make_mesh())
     after, metrics = step(state, batch, jax.random.key(1), model.orders)
     return before, jax.device_get(after), jax.device_get(metrics)
 

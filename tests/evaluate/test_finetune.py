@@ -22,6 +22,7 @@ from vididi_jax.models import create_encoder
 from vididi_jax.models.classifier import Classifier
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train.checkpoint import load_encoder_variables
+from vididi_jax.train.mesh import make_mesh
 from vididi_jax.train.metric_writer import read_metrics, without_times
 from vididi_jax.train.optimizer import sgd
 from vididi_jax.train.run import workdir_config, write_config
@@ -132,7 +133,7 @@ def one_step(model, encoder_rate=1.0):
     rng = np.random.default_rng(0)
     batch = {'clips': jnp.asarray(rng.integers(0, 256, (6, 1, 4, 8, 8, 3)), jnp.uint8),
              'size': jnp.full((6, 2), 8, jnp.int32), 'label': jnp.arange(6) % 3}
-    step = finetune.make_step(model, optimizer, lambda _: 0.1, spec, 'cpu')
+    step = finetune.make_step(model, optimizer, lambda _: 0.1, spec, make_mesh())
     after, metrics = step(state, batch, jax.random.key(1), model.orders)
     return before, jax.device_get(after), metrics
 

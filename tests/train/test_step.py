@@ -143,7 +143,7 @@ def test_a_step_minimises_the_loss_that_it_names(loss, scope, function, options)
         z.append(networks.projector.apply(variables['projector'], features, train=True, mutable=['batch_stats'])[0])
     found = []
     for _ in range(3):
-        state, metrics = update(state, *views, ORDERS)
+        state, metrics = update(state, tuple(views), ORDERS)
         found.append(float(metrics['loss']))
     np.testing.assert_allclose(found[0], function(*z, **options)[0], rtol=1e-5)  # float32
     assert found[2] < found[0]
@@ -169,7 +169,7 @@ def test_programs_are_for_the_devices_of_the_mesh_and_not_for_this_machine():
     convolutions = re.findall(r'stablehlo.convolution.* -> tensor<(.*)>', program)
     assert len(convolutions) == 20 and all(re.fullmatch(r'16(x\d+){4}xbf16', result) for result in convolutions)
     _, update, state, views = small_step('vicreg', 'per_device', videos=16, mesh=mesh)
-    assert 'tensor<8x2x5xf32>' in lower(update.step, state, *views, ORDERS)  # device, video, channel
+    assert 'tensor<8x2x5xf32>' in lower(update.step, state, tuple(views), ORDERS)  # device, video, channel
 
 
 @pytest.mark.parametrize(('spoil', 'parts'), [
@@ -184,11 +184,11 @@ def test_whatever_is_not_finite_is_named_and_keeps_the_state(spoil, parts):
     _, update, state, intact = small_step('vicreg', base_rate=1e6)
     state, views = spoil(state, jnp.asarray(intact))
     start = jax.device_get(state)
-    state, metrics = update(state, *views, ORDERS)
+    state, metrics = update(state, tuple(views), ORDERS)
     assert not metrics['finite']
     assert {name for name, value in metrics.items() if name.startswith('finite_') and not value} == {
         f'finite_{name}' for name in parts.split()}
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), start)
-    state, metrics = update(state, *intact, ORDERS, sound=metrics['finite'])  # launched before that was known
+    state, metrics = update(state, tuple(intact), ORDERS, sound=metrics['finite'])  # launched before that was known
     assert not metrics['finite'] and np.isfinite(metrics['loss'])
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), start)

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
+from vididi_jax.collectives import gather
 from vididi_jax.models.classifier import NAMES, Classifier
 from vididi_jax.models.roi_align import roi_align
 from vididi_jax.pixels.augment import Augmentation
@@ -58,23 +60,25 @@ def box_loss(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array
 
 
 def make_step(
-    model: Detector, optimizer: optax.GradientTransformation, rate: optax.Schedule, spec: Augmentation, platform: str,
+    model: Detector, optimizer: optax.GradientTransformation, rate: optax.Schedule, spec: Augmentation, mesh: Mesh,
 ):
     """Build `step`, see `loop.Task`: the mean of the heads' `box_loss`."""
 
-    def loss_fn(params, state, pixels, boxes, labels, mask, key):
+    def loss_fn(params, state, batch, key):
+        pixels, boxes, labels, mask = batch
         variables = {'params': params, 'batch_stats': state.batch_stats}
         found, stats = model.logits(variables, pixels, True, key, boxes=boxes)
+        found, labels, mask = jax.tree.map(gather, (found, labels, mask))
         losses = {f'loss_{NAMES[order]}': box_loss(value, labels, mask) for order, value in found.items()}
         return sum(losses.values()) / len(losses), ({**losses, 'boxes': mask.sum()}, stats)
 
-    update = compile_update(loss_fn, optimizer, rate, platform)
+    update = compile_update(loss_fn, optimizer, rate, mesh)
 
     def step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, ...], sound=np.True_):
         del orders  # always those of the heads
         augment_key, dropout_key = jax.random.split(key)
         pixels, boxes, mask = augment_with_boxes(
             augment_key, batch['clips'][:, 0], batch['size'], batch['boxes'], batch['mask'], spec)
-        return update(state, pixels, boxes, batch['labels'], mask, dropout_key, sound=sound)
+        return update(state, (pixels, boxes, batch['labels'], mask), dropout_key, sound=sound)
 
     return step

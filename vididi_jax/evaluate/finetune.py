@@ -12,7 +12,9 @@ import jax
 import ml_collections
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
+from vididi_jax.collectives import gather
 from vididi_jax.evaluate.metrics import confusion, hits, top_k
 from vididi_jax.evaluate.protocol import Fold
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, finish, open_evaluation
@@ -29,25 +31,27 @@ from vididi_jax.train.update import compile_update
 
 
 def make_step(
-    model: Classifier, optimizer: optax.GradientTransformation, rate: optax.Schedule, spec: Augmentation, platform: str,
+    model: Classifier, optimizer: optax.GradientTransformation, rate: optax.Schedule, spec: Augmentation, mesh: Mesh,
 ):
     """Build `step`, see `loop.Task`: the mean of the heads' cross-entropies."""
 
-    def loss_fn(params, state, pixels, labels, key):
+    def loss_fn(params, state, batch, key):
+        pixels, labels = batch
         found, stats = model.logits({'params': params, 'batch_stats': state.batch_stats}, pixels, True, key)
+        found, labels = jax.tree.map(gather, (found, labels))
         losses = {order: optax.softmax_cross_entropy_with_integer_labels(value, labels).mean()
                   for order, value in found.items()}
         right = {f'accuracy_{NAMES[order]}': 100 * (value.argmax(1) == labels).mean()
                  for order, value in found.items()}
         return sum(losses.values()) / len(losses), (right, stats)
 
-    update = compile_update(loss_fn, optimizer, rate, platform)
+    update = compile_update(loss_fn, optimizer, rate, mesh)
 
     def step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, ...], sound=np.True_):
         del orders  # always those of the heads
         augment_key, dropout_key = jax.random.split(key)
         pixels = augment(augment_key, batch['clips'][:, 0], batch['size'], spec)
-        return update(state, pixels, batch['label'], dropout_key, sound=sound)
+        return update(state, (pixels, batch['label']), dropout_key, sound=sound)
 
     return step
 

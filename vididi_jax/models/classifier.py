@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vididi_jax.collectives import devices, own_rows
 from vididi_jax.derivatives import time_derivative
 
 NAMES = {0: 'V', 1: 'dV', 2: 'd2V'}  # of the orders that have a head or features of their own
@@ -66,8 +67,9 @@ class Classifier:
             features = jax.lax.stop_gradient(features) if self.frozen else features
             if train and self.dropout:
                 # Drawn in float32 whatever the features are: another dtype would use other bits.
-                drawn = jax.random.uniform(jax.random.fold_in(key, order), features.shape, jnp.float32)
-                features = jnp.where(drawn < self.dropout, 0, features / (1 - self.dropout))
+                shape = (devices() * len(features), *features.shape[1:])
+                drawn = jax.random.uniform(jax.random.fold_in(key, order), shape, jnp.float32)
+                features = jnp.where(own_rows(drawn) < self.dropout, 0, features / (1 - self.dropout))
             found[order] = self.head().apply({'params': params[f'head{order}']}, features.astype(jnp.float32))
         return found, {'encoder': stats}
 

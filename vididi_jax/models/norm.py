@@ -5,21 +5,42 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from vididi_jax.collectives import devices, gather, own
+
+
+def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and (biased) variance of x (V, ..., C) over all axes but the first and the last, and over all devices.
+
+    In at least float32, in two passes over a device's part. Devices tell each other the mean and the variance of their
+    parts, so that one exchange is enough and no digits cancel: the variance of all is the mean of the variances and
+    the variance of the means (Chan, Golub and LeVeque, 1983). Their parts have the same size.
+
+    Returns:
+      Two arrays (V, C).
+    """
+    axes = tuple(range(1, x.ndim - 1))
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean = x.mean(axes)
+    var = jnp.square(x - jnp.expand_dims(mean, axes)).mean(axes)
+    means, variances = gather(jnp.stack([mean, var])[:, None], axis=1)
+    mean = means.mean(0)
+    return mean, variances.mean(0) + jnp.square(means - mean).mean(0)
+
 
 class BatchNorm(nn.Module):
     """`y = (x - mean) / sqrt(variance + epsilon) * scale + bias`, per channel (last axis).
 
     In training mode mean and (biased) variance are those of the batch; the running statistics move by
-    `1 - momentum` towards the batch's mean and its UNBIASED variance, as in torch.nn.BatchNorm. Under jit with a batch
-    sharded over devices the statistics are over the whole of it (synchronised BatchNorm), without further ado. They
-    are computed in two passes, in at least float32.
+    `1 - momentum` towards the batch's mean and its UNBIASED variance, as in torch.nn.BatchNorm. Of several views in
+    one batch each has its own statistics, and the running ones see one after the other. Inside of `jax.shard_map`
+    statistics are over the batch of all devices (synchronised BatchNorm), without further ado, see `moments`.
 
     Attributes:
       epsilon: added to the variance.
       momentum: share of the old running statistics that stays; 1 - PyTorch's momentum.
 
     Variables: params `scale`, `bias` (C,); batch_stats `mean`, `var` (C,); moments, where they are mutable, the same of
-    the batch alone.
+    each view alone, (V, C).
 
     Reference: Ioffe and Szegedy, "Batch Normalization", ICML 2015; torch.nn.BatchNorm3d.
     """
@@ -28,26 +49,29 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: int) -> jax.Array:
+        """(B, ..., C) -> the same; `train` is how many views, of equal size, the batch is made of, 0 in evaluation."""
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         shape = x.shape[-1:]
         scale = self.param('scale', nn.initializers.ones, shape, dtype)
         bias = self.param('bias', nn.initializers.zeros, shape, dtype)
         running_mean = self.variable('batch_stats', 'mean', jnp.zeros, shape, dtype)
         running_var = self.variable('batch_stats', 'var', jnp.ones, shape, dtype)
+        views = x.reshape(max(train, 1), -1, *x.shape[1:])
         if train:
-            axes = tuple(range(x.ndim - 1))
-            wide = x.astype(dtype)
-            mean = wide.mean(axes)
-            var = jnp.square(wide - mean).mean(axes)
+            mean, var = moments(views)
             if not self.is_initializing():
-                count = x.size // x.shape[-1]
+                count = devices() * views[0].size // x.shape[-1]
                 unbiased = var * (count / max(count - 1, 1))
-                for name, running, value in (('mean', running_mean, mean), ('var', running_var, unbiased)):
-                    value = lax.stop_gradient(value)
-                    running.value = self.momentum * running.value + (1 - self.momentum) * value
-                    self.sow('moments', name, value, init_fn=tuple, reduce_fn=lambda _, new: new)
+                for name, running, values in (('mean', running_mean, mean), ('var', running_var, unbiased)):
+                    values = lax.stop_gradient(values)
+                    for value in values:
+                        running.value = self.momentum * running.value + (1 - self.momentum) * value
+                    self.sow('moments', name, values, init_fn=tuple, reduce_fn=lambda _, new: new)
+            mean, var = own(jnp.stack([mean, var]))  # as one array: the gradient is one exchange, too
         else:
-            mean, var = running_mean.value, running_var.value
+            mean, var = running_mean.value[None], running_var.value[None]
         factor = scale * lax.rsqrt(var + self.epsilon)
-        return (x.astype(dtype) * factor + (bias - mean * factor)).astype(x.dtype)
+        axes = tuple(range(1, views.ndim - 1))
+        factor, offset = (jnp.expand_dims(value, axes) for value in (factor, bias - mean * factor))
+        return (views.astype(dtype) * factor + offset).astype(x.dtype).reshape(x.shape)

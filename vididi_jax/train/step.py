@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from inspect import signature
+from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,10 @@ import optax
 
 from vididi_jax import losses
 from vididi_jax import schedule as schedules
+from vididi_jax.collectives import gather
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError
 from vididi_jax.pixels.augment import Augmentation, augment
-from vididi_jax.train import mesh as meshes
 from vididi_jax.train import statistics
 from vididi_jax.train.state import EVALUATED, Networks, TrainState
 from vididi_jax.train.update import Update, compile_update
@@ -87,12 +88,12 @@ def pair_loss(framework, devices: int) -> Callable:
 def make_update(
     networks: Networks, optimizer: optax.GradientTransformation, learning_rate, config, total_steps: int, mesh,
 ) -> Update:
-    """Build `update(state, first, second, orders) -> (state, metrics)` for two views (B, T, H, W, 3).
+    """Build `update(state, (first, second), orders) -> (state, metrics)` for two views (B, T, H, W, 3).
 
     `orders` (2,) int32 are those of the views. `state` is donated; where it has `by_order`, its running statistics are
     those of `vididi_jax.train.statistics`, else plain averages.
 
-    The two views pass through the encoder one after the other, so BatchNorm normalises each with its own statistics
+    The two views pass through the encoder as one batch, in which BatchNorm normalises each with its own statistics
     (frames and derivatives differ in scale) and the running statistics see both. If the loss, a gradient or anything
     of the new state is not finite, the state comes back unchanged and `metrics['finite']` is False.
 
@@ -103,45 +104,39 @@ def make_update(
 
     shares = schedules.resolve(config.schedule).shares
 
-    def embed(params, batch_stats, clips):
-        """Encoder and projector in training mode -> embeddings, plain statistics after them, statistics of `clips`."""
-        variables = {name: {'params': params[name], 'batch_stats': batch_stats[name]} for name in EVALUATED}
-        moved = {}
-        x = clips
-        for name in EVALUATED:
-            x, moved[name] = getattr(networks, name).apply(
-                variables[name], x, train=True, mutable=['batch_stats', 'moments'])
-        after, seen = ({name: tree.get(kind, {}) for name, tree in moved.items()}
-                       for kind in ('batch_stats', 'moments'))
-        return x, {**batch_stats, **after}, seen
+    def apply(parts, params, batch_stats, x):
+        """Modules one after the other, in training mode -> output, statistics after them, those of the two views."""
+        after, seen = dict(batch_stats), {}
+        for part in parts:
+            variables = {'params': params[part], 'batch_stats': batch_stats[part]}
+            x, moved = getattr(networks, part).apply(variables, x, train=2, mutable=['batch_stats', 'moments'])
+            after[part], seen[part] = moved.get('batch_stats', {}), moved.get('moments', {})
+        return x, after, seen
+
+    def halves(x):
+        """The embeddings (B, D) of either view, of all devices."""
+        return gather(x.reshape(2, -1, x.shape[-1]), axis=1)
 
     def keep(state, batch_stats, orders, seen):
         """The statistics after both views, as fields of the state."""
         by_order = state.by_order
         if by_order is None:
             return {'batch_stats': batch_stats}
-        for order, moments in zip(orders, seen, strict=True):
-            by_order = statistics.remember(by_order, order, moments)
+        for view, order in enumerate(orders):
+            by_order = statistics.remember(by_order, order, jax.tree.map(itemgetter(view), seen))
         return {'batch_stats': {**batch_stats, **statistics.mixed(by_order, shares)}, 'by_order': by_order}
 
-    def two_views(params, state, first, second, orders):
-        z1, batch_stats, seen1 = embed(params, state.batch_stats, first)
-        z2, batch_stats, seen2 = embed(params, batch_stats, second)
-        loss, terms = pair_loss(config.framework, mesh.size)(z1, z2)
-        return loss, (terms, keep(state, batch_stats, orders, (seen1, seen2)))
+    def two_views(params, state, views, orders):
+        z, batch_stats, seen = apply(EVALUATED, params, state.batch_stats, jnp.concatenate(views))
+        loss, terms = pair_loss(config.framework, mesh.size)(*halves(z))
+        return loss, (terms, keep(state, batch_stats, orders, seen))
 
-    def online_and_target(params, state, first, second, orders):
-        predictions, targets, seen = [], [], []
-        batch_stats, target_stats = state.batch_stats, state.target['batch_stats']
-        for view in (first, second):
-            z, batch_stats, moments = embed(params, batch_stats, view)
-            seen.append(moments)
-            variables = {'params': params['predictor'], 'batch_stats': batch_stats['predictor']}
-            p, predictor = networks.predictor.apply(variables, z, train=True, mutable=['batch_stats'])
-            batch_stats = {**batch_stats, 'predictor': predictor['batch_stats']}
-            t, target_stats, _ = embed(state.target['params'], target_stats, view)
-            predictions.append(p)
-            targets.append(jax.lax.stop_gradient(t))
+    def online_and_target(params, state, views, orders):
+        views = jnp.concatenate(views)
+        z, batch_stats, seen = apply(EVALUATED, params, state.batch_stats, views)
+        p, batch_stats, _ = apply(('predictor',), params, batch_stats, z)
+        t, target_stats, _ = apply(EVALUATED, state.target['params'], state.target['batch_stats'], views)
+        predictions, targets = halves(p), halves(jax.lax.stop_gradient(t))
         forward, _ = losses.byol_loss(predictions[0], targets[1])
         backward, _ = losses.byol_loss(predictions[1], targets[0])
         terms = {'view1_to_view2': forward, 'view2_to_view1': backward}
@@ -156,7 +151,7 @@ def make_update(
         moved = optax.incremental_update(state.target['params'], online, tau)  # tau is the target's share
         return {**fields, 'target': {'params': moved, 'batch_stats': target_stats}}
 
-    shared = (optimizer, learning_rate, meshes.platform(mesh))
+    shared = (optimizer, learning_rate, mesh)
     if networks.predictor is None:
         return compile_update(two_views, *shared, lambda state, params, fields: fields)
     return compile_update(online_and_target, *shared, move_target)
@@ -182,6 +177,6 @@ def make_train_step(networks: Networks, optimizer, learning_rate, config, total_
         views = augment_views(key, batch['clips'], batch['size'], spec=spec, dtype=dtype)
         frames = view_frames(config.clip.frames, orders, config.clip.length)
         views = differentiate_views(*views, orders=orders, frames=frames)
-        return update(state, *views, np.asarray(orders, np.int32), sound=sound)
+        return update(state, views, np.asarray(orders, np.int32), sound=sound)
 
     return train_step

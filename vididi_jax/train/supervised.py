@@ -53,7 +53,7 @@ def supervised_task(
       name: of the data, for messages.
       placement: of the clips, see `pipeline.training_stream`.
       inputs, complete: see `loop.Task`.
-      make_step: `(model, optimizer, rate, spec, platform) -> step`, see `compile_update`.
+      make_step: `(model, optimizer, rate, spec, mesh) -> step`, see `compile_update`.
 
     Raises:
       UserError: a batch that does not fit the devices or the videos, frames that do not fit the augmentation.
@@ -81,7 +81,7 @@ def supervised_task(
         inputs=inputs,
         steps_per_epoch=steps,
         init=init,
-        step=make_step(model, optimizer, rate, spec, meshes.platform(mesh)),
+        step=make_step(model, optimizer, rate, spec, mesh),
         orders=lambda step: model.orders,
         phases=('',),
         complete=complete,

@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, PartitionSpec
 
+from vididi_jax.collectives import own
+from vididi_jax.train.mesh import platform
 from vididi_jax.train.state import TrainState
 
 OPTIONS = {
@@ -72,7 +75,9 @@ def keep_if_finite(
 
 @dataclass(frozen=True)
 class Update:
-    """`update(state, *inputs, sound=True) -> (state, metrics)`, see `keep_if_finite`; `state` is donated.
+    """`update(state, batch, shared, sound=True) -> (state, metrics)`, see `keep_if_finite`; `state` is donated.
+
+    `batch` is a tuple of arrays whose rows are split over the devices; `shared` is the same for all rows.
 
     Whoever launches a step before it has heard of the one before passes that one's 'finite' as `sound`.
 
@@ -82,28 +87,38 @@ class Update:
 
     step: Callable
 
-    def __call__(self, state: TrainState, *inputs, sound: jax.Array | np.bool_ = np.True_) -> tuple[TrainState, dict]:
-        return keep_if_finite(*self.step(state, *inputs), state, sound)
+    def __call__(self, state: TrainState, batch: tuple[jax.Array, ...], shared, sound: jax.Array | np.bool_ = np.True_):
+        return keep_if_finite(*self.step(state, batch, shared), state, sound)
 
 
 def compile_update(
-    loss_fn: Callable, optimizer: optax.GradientTransformation, rate: optax.Schedule, platform: str,
+    loss_fn: Callable, optimizer: optax.GradientTransformation, rate: optax.Schedule, mesh: Mesh,
     finish: Callable = lambda state, params, batch_stats: {'batch_stats': batch_stats},
 ) -> Update:
     """Build the `Update` by the gradients of a loss.
 
+    Where there are several devices, each runs `loss_fn` on its own rows, and what they tell each other is written out:
+    see `vididi_jax.collectives`. Gradients are summed over the devices once, in the dtype of the parameters. Left to
+    the compiler, gradients were summed in bfloat16 on TPUs, and of each use of a parameter by itself.
+
     Args:
-      loss_fn: `(params, state, *inputs) -> (loss, (metrics, kept))`.
+      loss_fn: `(params, state, batch, shared) -> (loss, (metrics, kept))`, all of which are of the whole batch.
       optimizer, rate: the rate is only reported.
-      platform: of the devices, see `compiler_options`.
+      mesh: the devices.
       finish: `(state, params, kept) -> {field: value}` of the new state beside step, parameters and optimiser; from the
         state before the step and the parameters after it.
     """
 
-    @partial(jax.jit, compiler_options=compiler_options(platform))
-    def step(state: TrainState, *inputs):
-        gradient = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (metrics, kept)), grads = gradient(state.params, state, *inputs)
+    def gradient(params, state: TrainState, batch, shared):
+        return jax.value_and_grad(lambda params: loss_fn(own(params), state, batch, shared), has_aux=True)(params)
+
+    if mesh.size > 1:
+        whole, rows = PartitionSpec(), PartitionSpec(mesh.axis_names)
+        gradient = jax.shard_map(gradient, mesh=mesh, in_specs=(whole, whole, rows, whole), out_specs=whole)
+
+    @partial(jax.jit, compiler_options=compiler_options(platform(mesh)))
+    def step(state: TrainState, batch: tuple[jax.Array, ...], shared):
+        (loss, (metrics, kept)), grads = gradient(state.params, state, batch, shared)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         new = state.replace(step=state.step + 1, params=params, opt_state=opt_state, **finish(state, params, kept))

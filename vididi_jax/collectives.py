@@ -1,0 +1,50 @@
+"""What the devices of a mesh tell each other inside of `jax.shard_map`, where each has its own part of the batch.
+
+Outside of it, as on a single device, a part is the whole, and these functions do nothing.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def axes() -> tuple[str, ...]:
+    """Axes of the mesh over which the program that is being traced is split by hand; () outside of `shard_map`."""
+    return tuple(jax.sharding.get_abstract_mesh().manual_axes)
+
+
+def devices() -> int:
+    """Over how many devices that is."""
+    return lax.axis_size(axes()) if axes() else 1
+
+
+def gather(part: jax.Array, axis: int = 0) -> jax.Array:
+    """The parts of all devices, one after the other along `axis`, the same on each.
+
+    One exchange, of the result's size; the gradient takes none, since each device has the whole cotangent. That is why
+    this is a sum and not `lax.all_gather`, of whose result JAX does not know that it is the same on all devices.
+    """
+    if not axes():
+        return part
+    if part.dtype == bool:
+        return gather(part.astype(jnp.int8), axis).astype(bool)
+    length = part.shape[axis]
+    shape = (*part.shape[:axis], length * devices(), *part.shape[axis + 1 :])
+    start = lax.axis_index(axes()) * length
+    return lax.psum(lax.dynamic_update_slice_in_dim(jnp.zeros(shape, part.dtype), part, start, axis), axes())
+
+
+def own_rows(whole: jax.Array) -> jax.Array:
+    """A device's part of the rows of an array that is the same on each."""
+    if not axes():
+        return whole
+    count = len(whole) // devices()
+    return lax.dynamic_slice_in_dim(whole, lax.axis_index(axes()) * count, count)
+
+
+def own(tree):
+    """A tree that is the same on each device, for use with its part of the batch.
+
+    The gradient is summed over the devices here, once, in the dtype of the tree, whatever it was used for.
+    """
+    return jax.tree.map(lambda x: lax.pcast(x, axes(), to='varying'), tree) if axes() else tree
