@@ -16,8 +16,8 @@ def run(loss, orders, draws):
     networks, update, state, views = small_step(loss, base_rate=0.0, orders=orders)
     start = jax.device_get(state)
     for pair in draws:
-        state, metrics = update(state, *(views * np.array(scales(pair)).reshape(2, 1, 1, 1, 1, 1)).astype(np.float32),
-                                np.array(pair, np.int32))
+        scaled = (views * np.array(scales(pair)).reshape(2, 1, 1, 1, 1, 1)).astype(np.float32)
+        state, metrics = update(state, tuple(scaled), np.array(pair, np.int32))
         assert metrics['finite']
     return networks, views, start, jax.device_get(state)
 
