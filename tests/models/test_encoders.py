@@ -159,6 +159,20 @@ def test_batch_norm_is_pytorchs(shape):
     np.testing.assert_allclose(evaluated, (x - mean) / np.sqrt(var + 1e-5), atol=1e-12)
 
 
+def test_views_of_one_batch_are_normalised_as_one_after_the_other():
+    x = np.random.default_rng(0).normal([[[1.0]], [[3.0]]], [[[2.0]], [[0.1]]], (2, 6, 5)).astype(np.float32)
+    norm = BatchNorm()
+    variables = norm.init(jax.random.key(0), x[0], train=False)
+    together, after = norm.apply(variables, x.reshape(12, 5), train=2, mutable=['batch_stats', 'moments'])
+    for number, view in enumerate(x):
+        alone, moved = norm.apply(variables, view, train=True, mutable=['batch_stats', 'moments'])
+        np.testing.assert_array_equal(together.reshape(x.shape)[number], alone)
+        for name, (value,) in moved['moments'].items():
+            np.testing.assert_array_equal(after['moments'][name][number], value)
+        variables = {**variables, 'batch_stats': moved['batch_stats']}
+    jax.tree.map(np.testing.assert_array_equal, after['batch_stats'], variables['batch_stats'])
+
+
 def test_projector_is_linear_norm_relu_and_a_plain_last_layer():
     x = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
     head = MLP((5, 4, 3))

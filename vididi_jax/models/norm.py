@@ -57,7 +57,7 @@ class BatchNorm(nn.Module):
         bias = self.param('bias', nn.initializers.zeros, shape, dtype)
         running_mean = self.variable('batch_stats', 'mean', jnp.zeros, shape, dtype)
         running_var = self.variable('batch_stats', 'var', jnp.ones, shape, dtype)
-        views = x.reshape(max(train, 1), -1, *x.shape[1:])
+        views = x.reshape(max(int(train), 1), -1, *x.shape[1:])
         if train:
             mean, var = moments(views)
             if not self.is_initializing():
