@@ -23,7 +23,7 @@ class MLP(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: int = 0) -> jax.Array:
         """(N, D) -> (N, features[-1]), in `dtype`."""
         param_dtype = jnp.promote_types(self.dtype, jnp.float32)
         for width in self.features[:-1]:

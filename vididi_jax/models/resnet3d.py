@@ -63,7 +63,7 @@ class Convolution(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: int) -> jax.Array:
         (t, s), options = self.stride, dict(dtype=self.dtype, impl=self.impl)
         if self.kind == '3d':
             return Conv3D(self.features, (3, 3, 3), (t, s, s), **options, name='conv')(x)
@@ -84,7 +84,7 @@ class BasicBlock(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: int) -> jax.Array:
         mid = mid_planes(x.shape[-1], self.features)  # both convolutions use the first one's
         options = dict(mid=mid, dtype=self.dtype, impl=self.impl)
         y = Convolution(self.kind, self.features, self.stride, **options, name='conv1')(x, train=train)
@@ -108,7 +108,7 @@ class Stem(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: int) -> jax.Array:
         options = dict(dtype=self.dtype, impl=self.impl)
         if not self.factorised:
             x = Conv3D(self.features, (3, 7, 7), (1, 2, 2), **options, name='conv')(x)
@@ -155,8 +155,8 @@ class VideoResNet(nn.Module):
         return 8 * self.last_stride
 
     @nn.compact
-    def feature_map(self, clips: jax.Array, train: bool = False) -> jax.Array:
-        """(B, T, H, W, 3) -> (B, T', H', W', feature_dim), before pooling."""
+    def feature_map(self, clips: jax.Array, train: int = 0) -> jax.Array:
+        """(B, T, H, W, 3) -> (B, T', H', W', feature_dim), before pooling; `train` as `BatchNorm` takes it."""
         options = dict(dtype=self.dtype, impl=self.conv_impl)
         block = nn.remat(BasicBlock, static_argnums=(2,)) if self.remat else BasicBlock
         x = Stem(self.width, self.kinds[0] == '2plus1d', **options, name='stem')(clips.astype(self.dtype), train=train)
@@ -167,6 +167,6 @@ class VideoResNet(nn.Module):
                 x = block(kind, self.width * 2**stage, (1, 1) if i else stride, **options, name=name)(x, train)
         return x
 
-    def __call__(self, clips: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, clips: jax.Array, train: int = 0) -> jax.Array:
         """(B, T, H, W, 3) normalised float clips -> (B, feature_dim)."""
         return self.feature_map(clips, train).mean((1, 2, 3))

@@ -69,7 +69,7 @@ class ConvNorm(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: int) -> jax.Array:
         x = Conv3D(self.features, self.kernel, self.stride, self.dtype, self.impl, uniform_fan_in, name='conv')(x)
         return nn.relu(BatchNorm(epsilon=1e-3, momentum=0.999, name='norm')(x, train=train))
 
@@ -89,7 +89,7 @@ class SeparableConv(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: int) -> jax.Array:
         k, s, rest = self.size, self.stride, (self.dtype, self.impl)
         x = ConvNorm(self.features, (1, k, k), (1, s, s), *rest, name='spatial')(x, train=train)
         return ConvNorm(self.features, (k, 1, 1), (s, 1, 1), *rest, name='temporal')(x, train=train)
@@ -107,7 +107,7 @@ class InceptionBlock(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: int) -> jax.Array:
         rest = (self.dtype, self.impl)
 
         def pointwise(features, name, inputs):
@@ -153,7 +153,7 @@ class S3D(nn.Module):
         return 16 * self.last_stride
 
     @nn.compact
-    def feature_map(self, clips: jax.Array, train: bool = False) -> jax.Array:
+    def feature_map(self, clips: jax.Array, train: int = 0) -> jax.Array:
         """(B, T, H, W, 3) -> (B, T', H', W', feature_dim), before pooling.
 
         Raises:
@@ -177,6 +177,6 @@ class S3D(nn.Module):
                 x = block(tuple(map(scaled, channels)), *rest, name=name)(x, train)
         return x
 
-    def __call__(self, clips: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, clips: jax.Array, train: int = 0) -> jax.Array:
         """(B, T, H, W, 3) normalised float clips -> (B, feature_dim)."""
         return self.feature_map(clips, train).mean((1, 2, 3))
