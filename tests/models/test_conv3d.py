@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vididi_jax.errors import UserError
-from vididi_jax.models.conv3d import IMPLEMENTATIONS, conv3d
+from vididi_jax.models.conv3d import IMPLEMENTATIONS, choose_implementation, conv3d
 
 # (kernel, stride): those of the four encoders, and a few that no encoder has
 SHAPES = [
@@ -110,6 +110,15 @@ def test_the_error_of_bfloat16(impl, error):
 def test_an_unknown_formulation_is_refused():
     with pytest.raises(UserError, match='taps'):
         conv3d(jnp.zeros((1, 2, 2, 2, 1)), jnp.zeros((1, 1, 1, 1, 1)), (1, 1, 1), (0, 0, 0), 'cudnn')
+
+
+@pytest.mark.parametrize('platform', ['gpu', 'tpu'])
+def test_what_is_for_cpus_is_refused_elsewhere(platform):
+    assert {choose_implementation(impl, platform) for impl in ('auto', 'xla')} == {'xla'}
+    for impl in ('taps', 'winograd', 'by_layer'):
+        assert choose_implementation(impl, 'cpu') == impl
+        with pytest.raises(UserError, match=f'{impl}.*for CPUs.*{platform}'):
+            choose_implementation(impl, platform)
 
 
 @pytest.mark.parametrize('impl', ['xla', 'taps', 'winograd'])

@@ -10,7 +10,8 @@ from jax import lax
 from vididi_jax.errors import UserError
 from vididi_jax.models import winograd
 
-IMPLEMENTATIONS = ('auto', 'xla', 'taps', 'winograd', 'by_layer')
+ON_CPUS = ('taps', 'winograd', 'by_layer')  # XLA's compiler for GPUs aborts on them, on TPUs they move more memory
+IMPLEMENTATIONS = ('auto', 'xla', *ON_CPUS)
 Triple = tuple[int, int, int]
 FRAMES = ('NHWC', 'HWIO', 'NHWC')
 # Measured with benchmarks/conv3d.py on a CPU:
@@ -19,20 +20,24 @@ MIN_OUTPUTS = 16  # output channels that fill the vector units of a 2-D convolut
 
 
 def choose_implementation(impl: str, platform: str | None = None) -> str:
-    """What 'auto' stands for where the program will run: 'by_layer' on a CPU, 'xla' elsewhere; other names stay.
+    """What 'auto' stands for where the program will run: 'by_layer' on a CPU, 'xla' elsewhere, where nothing else does.
 
     Args:
       impl: one of `IMPLEMENTATIONS`.
       platform: of the devices, 'cpu', 'gpu' or 'tpu'; None is JAX's default here.
 
     Raises:
-      UserError: an unknown name.
+      UserError: an unknown name, or one that is not for that platform.
     """
     if impl not in IMPLEMENTATIONS:
         raise UserError(f'conv_impl is {impl!r}: choose one of {", ".join(IMPLEMENTATIONS)}.')
+    platform = platform or jax.default_backend()
+    if impl in ON_CPUS and platform != 'cpu':
+        raise UserError(f'conv_impl is {impl!r}, which is for CPUs alone, and the devices are of platform {platform!r}: '
+                        'set it to auto.')
     if impl != 'auto':
         return impl
-    return 'by_layer' if (platform or jax.default_backend()) == 'cpu' else 'xla'
+    return 'by_layer' if platform == 'cpu' else 'xla'
 
 
 def conv3d(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple, impl: str = 'auto') -> jax.Array:
