@@ -1,8 +1,9 @@
-# make demo | claim | weizmann | ut_interaction | test | next | lint | docs | notebooks | parity | beam | s3.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
+# make demo | claim | weizmann | ut_interaction | test | next | lint | docs | notebooks | parity | ahead | beam | s3.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PARITY ?= .venv-parity
+AHEAD ?= .venv-ahead
 BEAM ?= .venv-beam
 S3 ?= .venv-s3
 DEMO ?= runs/demo
@@ -14,7 +15,7 @@ MAIN := $(BIN)/python main.py
 CONSTRAINTS = $(wildcard constraints/$(shell $(BIN)/python -c 'import sys; print("python%d.%d" % sys.version_info[:2])').txt)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS:%=-c %)
 
-.PHONY: demo claim weizmann ut_interaction test next lint docs notebooks parity beam s3
+.PHONY: demo claim weizmann ut_interaction test next lint docs notebooks parity ahead beam s3
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -101,6 +102,17 @@ notebooks: $(PARITY)/installed-notebooks
 	  PATH=$(abspath $(PARITY)/bin):$$PATH JAX_PLATFORMS=cpu TQDM_DISABLE=1 $(PARITY)/bin/jupytext --quiet --to ipynb --execute \
 	    --run-path build/notebooks $$script || exit 1; \
 	  echo "$$script: $$(($$(date +%s) - start)) s"; done
+
+# What the compilers for TPUs and GPUs say of a step, without a device: by hand, an hour or two.
+$(AHEAD)/installed: requirements.txt constraints/python3.11.txt
+	test -x $(AHEAD)/bin/python || $(PYTHON) -m venv $(AHEAD)
+	jax=$$(sed -n 's/^jax==//p' constraints/python3.11.txt); $(AHEAD)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  "jax[tpu]==$$jax" "jax-cuda12-plugin==$$jax" "jax-cuda12-pjrt==$$jax" nvidia-cuda-nvcc-cu12 nvidia-cuda-nvrtc-cu12 \
+	  nvidia-cuda-runtime-cu12 nvidia-cuda-cupti-cu12 nvidia-nvjitlink-cu12 -r requirements.txt
+	touch $@
+
+ahead: $(AHEAD)/installed
+	$(AHEAD)/bin/python benchmarks/ahead_all.py
 
 # data_prep by Apache Beam, which wants older releases of some packages than constraints/ has.
 $(BEAM)/installed: requirements.txt setup.py

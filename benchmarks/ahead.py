@@ -17,6 +17,7 @@ without autotuning, which needs the device.
 
 import collections
 import importlib.util
+import json
 import os
 import re
 import sys
@@ -55,6 +56,7 @@ TARGET = flags.DEFINE_string('target', None, 'KIND:TOPOLOGY of a TPU, or KIND:NU
 flags.mark_flag_as_required('config')
 ORDERS = flags.DEFINE_list('orders', ['0', '0'], 'Derivative orders of the two views.')
 PROGRAMS = flags.DEFINE_list('programs', ['augment', 'differentiate', 'update', 'keep_if_finite'], 'Which to compile.')
+RECORD = flags.DEFINE_string('record', None, 'JSON file for the figures that benchmarks/ahead_all.py compares.')
 KEEP = flags.DEFINE_string('keep', None, 'Folder for the optimised HLO of each program.')
 
 TPUS = {'v4': {'chip_config_name': 'megacore'}, 'v5p': {'chip_config_name': 'megacore'}, 'v5e': {}, 'v6e': {}}
@@ -149,8 +151,8 @@ def misplaced(lowered, compiled, sharding) -> list[str]:
             if not found.is_equivalent_to(sharding, len(leaf.shape))]
 
 
-def report(name: str, lowered, sharding, options: dict) -> None:
-    """Compile and print."""
+def report(name: str, lowered, sharding, options: dict) -> dict[str, float]:
+    """Compile and print; what a change must not raise, of one device."""
     start = time.perf_counter()
     compiled = lowered.compile(compiler_options=options)
     seconds = time.perf_counter() - start
@@ -165,7 +167,8 @@ def report(name: str, lowered, sharding, options: dict) -> None:
     if KEEP.value:
         Path(KEEP.value).mkdir(parents=True, exist_ok=True)
         (Path(KEEP.value) / f'{name}.hlo').write_text(program)
-    for (kind, dtypes), found in sorted(collectives(program).items()):
+    exchanges = collectives(program)
+    for (kind, dtypes), found in sorted(exchanges.items()):
         size, shape, origin = max(found)
         print(f'  {len(found)} {kind} of {dtypes}, {sum(bytes for bytes, *_ in found) / 1e6:,.3f} MB; the largest '
               f'{size / 1e6:,.3f} MB: {shape} {origin}')
@@ -176,6 +179,10 @@ def report(name: str, lowered, sharding, options: dict) -> None:
     if wrong:
         print(f'  {len(wrong)} outputs lie elsewhere than the next program wants them: {"; ".join(wrong[:5])}')
     sys.stdout.flush()
+    sizes = [size for found in exchanges.values() for size, *_ in found]
+    moved = {'moved, GB': round(costs['bytes accessed'] / 1e9, 2)} if costs.get('bytes accessed') else {}
+    return {'peak, MB': round(memory.peak_memory_in_bytes / 1e6), **moved, 'collectives': len(sizes),
+            'exchanged, MB': round(sum(sizes) / 1e6, 2)}
 
 
 @one_sentence()
@@ -192,8 +199,9 @@ def main(_) -> None:
           f'{config.model.name} of width {config.model.width}, {config.framework.loss}, {config.batch_size} videos, '
           f'{config.augment.size} pixels, orders {",".join(ORDERS.value)}', flush=True)
     options = {'xla_gpu_autotune_level': '0'} if meshes.platform(mesh) == 'gpu' else {}
-    for name in PROGRAMS.value:
-        report(name, *lowered[name], options)
+    figures = {name: report(name, *lowered[name], options) for name in PROGRAMS.value}
+    if RECORD.value:
+        Path(RECORD.value).write_text(json.dumps(figures))
 
 
 if __name__ == '__main__':
