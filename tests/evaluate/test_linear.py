@@ -51,7 +51,8 @@ def test_features_that_are_constant_in_train_and_classes_without_videos_have_no_
     with_constant = np.concatenate([x, np.full((len(x), 1), 3.0)], axis=1)
     new = np.concatenate([x, np.full((len(x), 1), 1e6)], axis=1)
     scores = fit(with_constant, labels, [1.0])[0].scores(new, 7)
-    np.testing.assert_allclose(scores[:, [0, 1, 3, 5]], fit(x, labels, [1.0])[0].scores(x, 7)[:, [0, 1, 3, 5]], atol=1e-6)
+    without = fit(x, labels, [1.0])[0].scores(x, 7)
+    np.testing.assert_allclose(scores[:, [0, 1, 3, 5]], without[:, [0, 1, 3, 5]], atol=1e-6)
     assert np.isneginf(scores[:, [2, 4, 6]]).all()
 
 
@@ -65,8 +66,8 @@ def test_the_strength_is_the_best_on_held_out_groups_and_the_lowest_of_equals():
     strengths = (100.0, 1e-3)
     chosen = choose_strength(x, labels, groups.astype(str), strengths)
     held = np.isin(groups, [0, 5])  # every fifth group
-    accuracy = {strength: (fit(x[~held], labels[~held], [strength])[0].scores(x[held], 2).argmax(1) == labels[held]).mean()
-                for strength in strengths}
+    accuracy = {strength: (found.scores(x[held], 2).argmax(1) == labels[held]).mean()
+                for strength, found in zip(strengths, fit(x[~held], labels[~held], strengths), strict=True)}
     assert accuracy[1e-3] > accuracy[100.0] and chosen == 1e-3
     assert choose_strength(np.zeros((120, 2)), labels, groups.astype(str), (1.0, 0.1, 10.0)) == 0.1
     assert choose_strength(x[:12], labels[:12], groups[:12].astype(str), (7.0,)) == 7

@@ -24,7 +24,7 @@ ORDERS = (0, 1)
 PARTS = 5  # of train; the first is held out to choose the strength
 BLOCK = 1024  # videos
 ITERATIONS = 2000
-TOLERANCE = 1e-6  # of an entry of the gradient; float32 itself is good for about 3e-9 to 5e-7
+TOLERANCE = 1e-6  # of an entry of the gradient; in float32 some problems get no lower than 5e-7
 SOLVER = optax.lbfgs()  # its line search bears the rounding of values, where scipy's gives up in float32
 
 
@@ -70,8 +70,12 @@ def _put(whole: jax.Array, number: int, block: jax.Array) -> jax.Array:
 
 
 def on_device(x: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> jax.Array:
-    """Standardised features (blocks, BLOCK, D), zeros at the end: block by block, so that there is no second copy."""
-    found = jnp.zeros((len(blocks(len(x))), BLOCK, x.shape[1]))
+    """Standardised features (blocks, videos of a block, D), zeros at the end: put there one by one, without a copy.
+
+    A block has BLOCK videos, or, if all are fewer, the next power of two: folds of about a size share a program.
+    """
+    videos = min(BLOCK, 1 << (len(x) - 1).bit_length())
+    found = jnp.zeros((len(blocks(len(x))), videos, x.shape[1]))
     for number, rows in enumerate(blocks(len(x))):
         block = np.zeros(found.shape[1:], found.dtype)
         block[:rows.stop - rows.start] = (x[rows] - mean) * scale
@@ -83,8 +87,8 @@ class Problem(NamedTuple):
     """`sum_i -log p(target_i | x_i) / count + penalty * |weights|^2 / 2`, of which the parameters are the unknown.
 
     Attributes:
-      x: (blocks, BLOCK, D), see `on_device`.
-      target: (blocks, BLOCK) columns of the logits; -1 for the zeros at the end.
+      x: (blocks, videos of a block, D), see `on_device`.
+      target: (blocks, videos of a block) columns of the logits; -1 for the zeros at the end.
       count: how many videos those are.
       penalty: of the weights.
     """
@@ -122,15 +126,13 @@ def objective(parameters: Parameters, problem: Problem) -> jax.Array:
 
 
 objective.defvjp(_value_and_gradient, lambda gradient, by: (jax.tree.map(lambda g: by * g, gradient), None))
-
-
 _start = jax.jit(SOLVER.init)
 
 
 @jax.jit  # compiled once for all strengths, and for all folds with as many blocks and classes
 def _iterate(parameters: Parameters, state, problem: Problem) -> tuple:
     """One step of L-BFGS: parameters, state, the value before it, and the largest entry of the gradient there."""
-    with jax.default_matmul_precision('highest'):
+    with jax.default_matmul_precision('highest'):  # not TF32 or bfloat16, as accelerators have it
         value_of = partial(objective, problem=problem)
         value, gradient = optax.value_and_grad_from_state(value_of)(parameters, state=state)
         update, state = SOLVER.update(gradient, state, parameters, value=value, grad=gradient, value_fn=value_of)
