@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate.linear import choose_strength, fit
+from vididi_jax.evaluate.linear import BLOCK, choose_strength, fit
 from vididi_jax.evaluate.metrics import confusion, over_folds, top_k
 
 
@@ -19,15 +20,29 @@ def problem(seed=0, videos=60, dim=7, classes=4):
     return x, labels
 
 
-@pytest.mark.parametrize('strength', [0.01, 1.0, 100.0])
-def test_the_probe_is_scikit_learns_logistic_regression(strength):
-    """Probabilities to 1e-4: both stop at a tolerance of their own."""
-    x, labels = problem()
-    new, _ = problem(1)
+def value(weights, bias, x, labels, strength):
+    """What is minimised, a mean over videos, in float64; x is standardised."""
+    log_p = log_softmax(x @ weights + bias, axis=1)
+    return -log_p[np.arange(len(x)), labels].mean() + (weights**2).sum() / 2 / strength / len(x)
+
+
+@pytest.mark.parametrize('videos', [60, 2 * BLOCK + 452])
+def test_the_probe_is_scikit_learns_logistic_regression(videos):
+    """In one block and in several: what is minimised to 1e-9, probabilities to 2e-5, and those of videos that lie far
+    from train, with logits in the hundreds, to 5e-4: in float32, and up to a gradient of 1e-6."""
+    x, labels = problem(videos=videos)
     scaler = StandardScaler().fit(x)
-    expected = LogisticRegression(C=strength, tol=1e-8, max_iter=10_000).fit(scaler.transform(x), labels)
-    got = np.exp(fit(x, labels, strength).scores(new, 4))
-    np.testing.assert_allclose(got, expected.predict_proba(scaler.transform(new)), atol=1e-4)
+    scaled, far = scaler.transform(x), scaler.transform(problem(1)[0])
+    strengths = [0.01, 1.0, 100.0]
+    for strength, found in zip(strengths, fit(x.astype(np.float32), labels, strengths), strict=True):
+        expected = LogisticRegression(C=strength, tol=1e-8, max_iter=10_000).fit(scaled, labels)
+        reached, lowest = (value(weights, bias, scaled, labels, strength) for weights, bias in (
+            (found.weights, found.bias), (expected.coef_.T, expected.intercept_)))
+        assert reached == pytest.approx(lowest, abs=1e-9)
+        for new, tolerance in ((scaled, 2e-5), (far, 5e-4)):
+            got = np.exp(found.scores(scaler.inverse_transform(new), 4))
+            np.testing.assert_allclose(got, expected.predict_proba(new), atol=tolerance)
+            np.testing.assert_array_equal(got.argmax(1), expected.predict(new))
 
 
 def test_features_that_are_constant_in_train_and_classes_without_videos_have_no_say():
@@ -35,8 +50,9 @@ def test_features_that_are_constant_in_train_and_classes_without_videos_have_no_
     labels = np.where(labels == 2, 5, labels)
     with_constant = np.concatenate([x, np.full((len(x), 1), 3.0)], axis=1)
     new = np.concatenate([x, np.full((len(x), 1), 1e6)], axis=1)
-    scores = fit(with_constant, labels, 1.0).scores(new, 7)
-    np.testing.assert_allclose(scores[:, [0, 1, 3, 5]], fit(x, labels, 1.0).scores(x, 7)[:, [0, 1, 3, 5]], atol=1e-6)
+    scores = fit(with_constant, labels, [1.0])[0].scores(new, 7)
+    without = fit(x, labels, [1.0])[0].scores(x, 7)
+    np.testing.assert_allclose(scores[:, [0, 1, 3, 5]], without[:, [0, 1, 3, 5]], atol=1e-6)
     assert np.isneginf(scores[:, [2, 4, 6]]).all()
 
 
@@ -50,8 +66,8 @@ def test_the_strength_is_the_best_on_held_out_groups_and_the_lowest_of_equals():
     strengths = (100.0, 1e-3)
     chosen = choose_strength(x, labels, groups.astype(str), strengths)
     held = np.isin(groups, [0, 5])  # every fifth group
-    accuracy = {strength: (fit(x[~held], labels[~held], strength).scores(x[held], 2).argmax(1) == labels[held]).mean()
-                for strength in strengths}
+    accuracy = {strength: (found.scores(x[held], 2).argmax(1) == labels[held]).mean()
+                for strength, found in zip(strengths, fit(x[~held], labels[~held], strengths), strict=True)}
     assert accuracy[1e-3] > accuracy[100.0] and chosen == 1e-3
     assert choose_strength(np.zeros((120, 2)), labels, groups.astype(str), (1.0, 0.1, 10.0)) == 0.1
     assert choose_strength(x[:12], labels[:12], groups[:12].astype(str), (7.0,)) == 7
