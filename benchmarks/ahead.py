@@ -9,9 +9,10 @@ benchmarks/ that describes them (h100:1, h100:8 for h100.txtpb). No device is ne
   GPU: pip install jax-cuda12-plugin==V jax-cuda12-pjrt==V nvidia-cuda-nvcc-cu12 nvidia-cuda-nvrtc-cu12
            nvidia-cuda-runtime-cu12 nvidia-cuda-cupti-cu12 nvidia-nvjitlink-cu12
 
-For each program of the step: seconds of compiling; memory of a device; collectives, with their number, bytes a device
-and the largest; custom calls; and whether the outputs lie where the next program wants them. A GPU's numbers are
-without cuDNN's workspace and without autotuning, which needs the device.
+For each program of the step: seconds of compiling; memory of a device; operations, and bytes that go through its
+memory, as far as the compiler counts them; collectives, with their number, bytes a device and the largest; custom
+calls; and whether the outputs lie where the next program wants them. A GPU's numbers are without cuDNN's workspace and
+without autotuning, which needs the device.
 """
 
 import collections
@@ -59,6 +60,7 @@ KEEP = flags.DEFINE_string('keep', None, 'Folder for the optimised HLO of each p
 TPUS = {'v4': {'chip_config_name': 'megacore'}, 'v5p': {'chip_config_name': 'megacore'}, 'v5e': {}, 'v6e': {}}
 HOST = (2, 2, 1)  # most chips of a host, along each axis
 STEPS = 1000  # of the run; any number
+COSTS = {'flops': 'GFLOP', 'bytes accessed': 'GB read and written'}  # what a compiler may count
 
 COLLECTIVE = re.compile(r' = (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\(')
 ARRAY = re.compile(r'\b(pred|bf16|[a-z]\d+)\[([\d,]*)\]')
@@ -155,9 +157,10 @@ def report(name: str, lowered, sharding, options: dict) -> None:
     memory = compiled.memory_analysis()
     parts = ', '.join(f'{part} {getattr(memory, f"{part}_size_in_bytes") / 1e6:,.1f}'
                       for part in ('argument', 'output', 'alias', 'temp'))
-    flops = (compiled.cost_analysis() or {}).get('flops')
+    costs = compiled.cost_analysis() or {}
+    counted = ''.join(f'; {costs[cost] / 1e9:,.1f} {unit} a device' for cost, unit in COSTS.items() if costs.get(cost))
     print(f'{name}: compiled in {seconds:.0f} s; MB a device: peak {memory.peak_memory_in_bytes / 1e6:,.1f} ({parts})'
-          + (f'; {flops / 1e9:,.1f} GFLOP a device' if flops else ''))
+          + counted)
     program = compiled.as_text()
     if KEEP.value:
         Path(KEEP.value).mkdir(parents=True, exist_ok=True)
