@@ -214,6 +214,20 @@ def test_flip_and_wrapped_shift():
     assert len(found) > 8
 
 
+@pytest.mark.parametrize('fields', [
+    dict(flip=0.5, shift=0), dict(flip=0.5, shift=5), dict(flip=0.5, shift=5, blur_kernel=7),
+    dict(flip=0.5, shift=3, frame_consistent=False, per_frame=('blur',)),
+    dict(flip=0.5, shift=3, frame_consistent=False, per_frame=('crop', 'flip', 'blur'))])
+def test_what_is_done_to_the_matrices_of_a_resize_is_as_if_done_to_pixels(fields):
+    """In float64, against crop, flip, shift and blur of the pixels, one after the other."""
+    clips = random_clips(19, (8, 3, 30, 41, 3))
+    spec = A.Augmentation(size=16, blur=0.7, blur_sigma=(0.75, 0.75), jitter=0, gray=0, **fields)
+    with jax.enable_x64(True):
+        got = A.augment(jax.random.key(0), clips, full_sizes(clips), spec, jnp.float64)
+    expected = plain.augment(jax.random.key(0), clips, full_sizes(clips), spec)
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
 RAW = dict(size=8, crop='none', flip=0, blur=0, jitter=0, gray=0, mean=(0, 0, 0), std=(1, 1, 1))
 
 

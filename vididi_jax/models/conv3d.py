@@ -33,7 +33,7 @@ def choose_implementation(impl: str, platform: str | None = None) -> str:
         raise UserError(f'conv_impl is {impl!r}: choose one of {", ".join(IMPLEMENTATIONS)}.')
     platform = platform or jax.default_backend()
     if impl in ON_CPUS and platform != 'cpu':
-        raise UserError(f'conv_impl is {impl!r}, for CPUs alone, and the devices are of platform {platform!r}: set it to '
+        raise UserError(f'conv_impl is {impl!r}, for CPUs alone, and devices are of platform {platform!r}: set it to '
                         'auto.')
     if impl != 'auto':
         return impl

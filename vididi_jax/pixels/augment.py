@@ -1,7 +1,7 @@
 """Augmentation and normalisation of clips on the device: keyed per clip, the same for all frames of a clip.
 
-`augment` draws the parameters of `operations` and applies them to a batch of uint8 clips. In a clip that does not move
-all frames stay equal to the last bit, so that its derivatives are zero.
+`augment` draws the parameters of `operations` and `colours` and applies them to a batch of uint8 clips. In a clip that
+does not move all frames stay equal to the last bit, so that its derivatives are zero.
 
 Reference: Chen et al., CPAL 2025, section 4 (experimental setup); torchvision.transforms for the distributions.
 """
@@ -16,7 +16,8 @@ import numpy as np
 
 from vididi_jax.errors import UserError
 from vididi_jax.fields import check_fields
-from vididi_jax.pixels import operations
+from vididi_jax.pixels import colours, operations
+from vididi_jax.pixels.colours import Colours
 
 PER_FRAME = ('crop', 'flip', 'blur', 'jitter', 'gray')  # what can be drawn anew for each frame
 CROP_ATTEMPTS = 10  # as torchvision: tries to fit a crop into the frame before taking the centre
@@ -159,75 +160,94 @@ def random_box(key: jax.Array, height, width, area: tuple, aspect: tuple) -> tup
     return top, left, h, w
 
 
-def _jitter(numbers: jax.Array, frames: jax.Array, spec: Augmentation) -> jax.Array:
+def _where(condition: jax.Array, changed: Colours, rgb: Colours) -> Colours:
+    return jax.tree.map(partial(jnp.where, condition), changed, rgb)
+
+
+def _jitter(numbers: jax.Array, rgb: Colours, spec: Augmentation) -> Colours:
     brightness, contrast, saturation, hue, jitter = numbers[:5]
 
     def around(centre, number, amount):
-        return _between(number, (centre - amount, centre + amount)).astype(frames.dtype)
+        return _between(number, (centre - amount, centre + amount)).astype(rgb[0].dtype)
 
-    out = operations.adjust_brightness(frames, around(1, brightness, spec.brightness)) if spec.brightness else frames
+    out = colours.adjust_brightness(rgb, around(1, brightness, spec.brightness)) if spec.brightness else rgb
     if spec.contrast:
-        mean = operations.luminance(out).mean()
-        out = operations.adjust_contrast(out, around(1, contrast, spec.contrast), mean)
-    out = operations.adjust_saturation(out, around(1, saturation, spec.saturation)) if spec.saturation else out
-    out = operations.adjust_hue(out, around(0, hue, spec.hue)) if spec.hue else out
-    return jnp.where(jitter < spec.jitter, out, frames)
+        mean = colours.mean_luminance(out, tuple(range(rgb[0].ndim - 1)))
+        out = colours.adjust_contrast(out, around(1, contrast, spec.contrast), mean)
+    out = colours.adjust_saturation(out, around(1, saturation, spec.saturation)) if spec.saturation else out
+    out = colours.adjust_hue(out, around(0, hue, spec.hue)) if spec.hue else out
+    return _where(jitter < spec.jitter, out, rgb)
 
 
-def _gray(numbers: jax.Array, frames: jax.Array, spec: Augmentation) -> jax.Array:
+def _gray(numbers: jax.Array, rgb: Colours, spec: Augmentation) -> Colours:
     gray, channel = numbers[5:7]
-    grayed = operations.to_gray(frames, _below(channel, 3) if spec.gray_mode == 'channel' else None)
-    return jnp.where(gray < spec.gray, grayed, frames)
+    grayed = colours.to_gray(rgb, _below(channel, 3) if spec.gray_mode == 'channel' else None)
+    return _where(gray < spec.gray, grayed, rgb)
 
 
-def _blur(numbers: jax.Array, frames: jax.Array, spec: Augmentation) -> jax.Array:
+def _kernel(numbers: jax.Array, dtype, spec: Augmentation) -> jax.Array:
+    """Of the blur, or the one that changes nothing."""
     blur, sigma = numbers[3:5]
-    blurred = operations.gaussian_blur(frames, _between(sigma, spec.blur_sigma).astype(frames.dtype), spec.blur_kernel)
-    return jnp.where(blur < spec.blur, blurred, frames)
+    weights = operations.gaussian(_between(sigma, spec.blur_sigma).astype(dtype), spec.blur_kernel, dtype)
+    return jnp.where(blur < spec.blur, weights, np.arange(spec.blur_kernel) == spec.blur_kernel // 2)
 
 
-def _crop(key: jax.Array, flip: jax.Array, clip: jax.Array, size: jax.Array, spec: Augmentation) -> tuple:
-    """Clip and `Window` after crop and flip; of a crop or flip that varies, the one of each frame."""
-    box = partial(random_box, height=size[0], width=size[1], area=spec.area, aspect=spec.aspect)
+def _view(clip: jax.Array, window: Window, blur: jax.Array, shifts: list, spec: Augmentation) -> jax.Array:
+    """What of a clip (..., H, W, 3) is in the window, flipped, shifted and blurred: (..., size, size, 3).
+
+    Flip, wrapped shift and blur are linear maps of rows, and of columns, as the resize is. So where pixels are resized
+    they are done to its small matrices: `F(R x) = (F R) x`.
+    """
+    kernel = _kernel(blur, clip.dtype, spec) if spec.blur else None
+
+    def move(x, axis, shift, flip=None):
+        x = x if flip is None or not spec.flip else jnp.where(flip, jnp.flip(x, axis), x)
+        x = jnp.roll(x, shift, axis) if spec.shift else x
+        return operations.smooth(x, kernel, axis) if spec.blur else x
+
+    down, right = shifts
     if spec.crop == 'none':
-        whole = Window(0 * size[0], 0 * size[1], *size, flip)
-        flip = flip[..., None, None, None]
-        clip = jnp.where(flip, clip[:, :, ::-1], clip) if spec.flip else clip
-        return jnp.where((size == spec.size).all(), clip, jnp.nan), whole  # rather than showing the padding
-    if not (spec.varies('crop') or spec.varies('flip')):
-        window = Window(*box(key), flip)
-        return operations.resized_crop(clip, *window[:4], spec.size, flip), window
-    frames = len(clip)
-    boxes = jax.vmap(box)(jax.random.split(key, frames)) if spec.varies('crop') else box(key)
-    window = Window(*(jnp.broadcast_to(value, (frames,)) for value in (*boxes, flip)))
-    return jax.vmap(lambda frame, w: operations.resized_crop(frame, *w[:4], spec.size, w.flip))(clip, window), window
+        return move(move(clip, -3, down), -2, right, window.flip)
+    rows = operations.resize_weights(window.top, window.height, clip.shape[-3], spec.size, clip.dtype)
+    columns = operations.resize_weights(window.left, window.width, clip.shape[-2], spec.size, clip.dtype)
+    return operations.resample(clip, move(rows, 0, down), move(columns, 0, right, window.flip))
 
 
 def _augment_clip(key: jax.Array, clip: jax.Array, size: jax.Array, spec: Augmentation) -> tuple[jax.Array, Window]:
     """One clip (T, H, W, 3) in [0, 1], of which the top left `size` are pixels."""
     key, crop_key, colour_key = jax.random.split(key, 3)
-    numbers = _numbers(key, 9)
+    draw, draw_colour = partial(_numbers, count=9), partial(_numbers, count=7)
+    numbers = draw(key)
     _, down, right, _, _, gain, *tint = numbers
 
-    def each(key: jax.Array, count: int) -> jax.Array:
-        """The numbers of each frame (T, count)."""
-        return jax.vmap(partial(_numbers, count=count))(jax.random.split(key, clip.shape[0]))
+    def each(draw, key: jax.Array):
+        """What is drawn for each frame."""
+        return jax.vmap(draw)(jax.random.split(key, clip.shape[0]))
 
-    def apply(operation, name: str, clip: jax.Array, key: jax.Array, once: jax.Array) -> jax.Array:
+    def box(key: jax.Array) -> tuple:
+        whole = 0 * size[0], 0 * size[1], *size
+        return whole if spec.crop == 'none' else random_box(key, *size, spec.area, spec.aspect)
+
+    flips, blurs = (each(draw, key) if spec.varies(name) else numbers for name in ('flip', 'blur'))
+    window = Window(*(each(box, crop_key) if spec.varies('crop') else box(crop_key)), flips[..., 0] < spec.flip)
+    shifts = [_below(number, 2 * spec.shift + 1) - spec.shift for number in (down, right)]
+    view = partial(_view, shifts=shifts, spec=spec)
+    axes = [0 if spec.varies(name) else None for name in ('crop', 'crop', 'crop', 'crop', 'flip', 'blur')]
+    if any(axis == 0 for axis in axes):
+        view = jax.vmap(view, (0, Window(*axes[:-1]), axes[-1]))
+    clip = view(clip, window, blurs)
+    if spec.crop == 'none':
+        clip = jnp.where((size == spec.size).all(), clip, jnp.nan)  # rather than showing the padding
+
+    def apply(operation, name: str, rgb: Colours, once: jax.Array) -> Colours:
         operation = partial(operation, spec=spec)
-        return jax.vmap(operation)(each(key, len(once)), clip) if spec.varies(name) else operation(once, clip)
+        return jax.vmap(operation)(each(draw_colour, colour_key), rgb) if spec.varies(name) else operation(once, rgb)
 
-    flips = each(key, len(numbers))[:, 0] if spec.varies('flip') else numbers[0]
-    clip, window = _crop(crop_key, flips < spec.flip, clip, size, spec)
-    if spec.shift:
-        shifts = [_below(number, 2 * spec.shift + 1) - spec.shift for number in (down, right)]
-        clip = jnp.roll(clip, shifts, axis=(1, 2))
-    if spec.blur:
-        clip = apply(_blur, 'blur', clip, key, numbers)
     if spec.jitter or spec.gray:
-        colours = _numbers(colour_key, 7)
-        clip = apply(_jitter, 'jitter', clip, colour_key, colours) if spec.jitter else clip
-        clip = apply(_gray, 'gray', clip, colour_key, colours) if spec.gray else clip
+        once, rgb = draw_colour(colour_key), colours.spread(clip)
+        rgb = apply(_jitter, 'jitter', rgb, once) if spec.jitter else rgb
+        rgb = apply(_gray, 'gray', rgb, once) if spec.gray else rgb
+        clip = colours.merge(rgb)
     if spec.gain != (1, 1):
         clip = clip * _between(gain, spec.gain).astype(clip.dtype)
     if spec.tint != (1, 1):

@@ -6,11 +6,13 @@ equal frames stay equal to the last bit.
 Reference: torchvision.transforms.functional.
 """
 
+from functools import wraps
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-LUMINANCE = (0.2989, 0.587, 0.114)  # as in torchvision's tensor operations; ITU-R BT.601 and Pillow have 0.299
+from vididi_jax.pixels import colours
 
 
 def resize_weights(start, extent, inputs: int, outputs: int, dtype) -> jax.Array:
@@ -51,7 +53,7 @@ def resized_crop(clip: jax.Array, top, left, height, width, size: int, flip=Fals
     rows = resize_weights(top, height, clip.shape[-3], size, dtype)
     columns = resize_weights(left, width, clip.shape[-2], size, dtype)
     columns = jnp.where(flip, columns[::-1], columns)
-    return _resample(clip, rows, columns)
+    return resample(clip, rows, columns)
 
 
 def letterbox(clip: jax.Array, height, width, size: int) -> tuple[jax.Array, jax.Array]:
@@ -74,75 +76,60 @@ def letterbox(clip: jax.Array, height, width, size: int) -> tuple[jax.Array, jax
         return weights / jnp.where(inside, weights.sum(1), 1)[:, None], inside
 
     (rows, below), (columns, right) = along(height, clip.shape[-3]), along(width, clip.shape[-2])
-    return _resample(clip, rows, columns), below[:, None] & right
+    return resample(clip, rows, columns), below[:, None] & right
 
 
-def _resample(clip: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+def resample(clip: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
     """`y[..., i, j, c] = sum_{h, w} rows[i, h] columns[j, w] clip[..., h, w, c]`."""
     frames = clip.reshape(-1, *clip.shape[-3:])
     # One product a frame: inside one large product equal frames would be summed in different orders.
     rows, columns = (jnp.broadcast_to(weights, (len(frames), *weights.shape)) for weights in (rows, columns))
-    frames = jnp.einsum('nhwc,nih->niwc', frames, rows, precision=lax.Precision.HIGHEST)
-    frames = jnp.einsum('niwc,njw->nijc', frames, columns, precision=lax.Precision.HIGHEST)
-    return frames.reshape(*clip.shape[:-3], *frames.shape[1:])
+    frames = jnp.einsum('nhwc,njw->nhcj', frames, columns, precision=lax.Precision.HIGHEST)
+    # Each channel is a product of its own: colours are computed of three, and to part them is another pass over memory.
+    planes = [jnp.einsum('nih,nhj->nij', rows, frames[:, :, c], precision=lax.Precision.HIGHEST)
+              for c in range(clip.shape[-1])]
+    return jnp.stack(planes, -1).reshape(*clip.shape[:-3], *planes[0].shape[1:], -1)
 
 
-def adjust_brightness(clip: jax.Array, factor) -> jax.Array:
-    """`clamp(factor * x, 0, 1)`."""
-    return jnp.clip(factor * clip, 0, 1)
+def gaussian(sigma, kernel: int, dtype) -> jax.Array:
+    """`exp(-x^2 / (2 sigma^2))` at `kernel` (odd) whole places around 0, normalised."""
+    weights = jnp.exp(-0.5 * (jnp.arange(-(kernel // 2), kernel // 2 + 1, dtype=dtype) / sigma) ** 2)
+    return weights / weights.sum()
 
 
-def luminance(clip: jax.Array) -> jax.Array:
-    """`0.2989 R + 0.587 G + 0.114 B`: (..., H, W, 3) -> (..., H, W, 1)."""
-    return sum(weight * clip[..., i : i + 1] for i, weight in enumerate(LUMINANCE))
-
-
-def adjust_contrast(clip: jax.Array, factor, mean=None) -> jax.Array:
-    """`clamp(factor * x + (1 - factor) * mean, 0, 1)`; the default mean is the mean luminance of each frame."""
-    mean = luminance(clip).mean((-3, -2, -1), keepdims=True) if mean is None else mean
-    return jnp.clip(factor * clip + (1 - factor) * mean, 0, 1)
-
-
-def adjust_saturation(clip: jax.Array, factor) -> jax.Array:
-    """`clamp(factor * x + (1 - factor) * luminance, 0, 1)`."""
-    return jnp.clip(factor * clip + (1 - factor) * luminance(clip), 0, 1)
-
-
-def adjust_hue(clip: jax.Array, shift) -> jax.Array:
-    """Turn the hue by `shift` (1 is a full turn), at the same HSV saturation and value."""
-    r, g, b = clip[..., 0], clip[..., 1], clip[..., 2]
-    value, least = jnp.max(clip, -1), jnp.min(clip, -1)
-    chroma = value - least
-    safe = jnp.where(chroma == 0, 1, chroma)
-    # Not `value == r`: a compiler that fuses may compute both twice and round them differently.
-    hue = jnp.where((r >= g) & (r >= b), (g - b) / safe, jnp.where(g >= b, 2 + (b - r) / safe, 4 + (r - g) / safe))
-    hue = 6 * jnp.mod(hue / 6 + shift, 1)
-
-    def channel(n):  # HSV -> RGB: each channel falls from `value` by chroma times a trapezoid of the hue
-        k = jnp.mod(n + hue, 6)
-        return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
-
-    return jnp.where(chroma[..., None] == 0, clip, jnp.stack([channel(5), channel(3), channel(1)], -1))
+def smooth(x: jax.Array, weights: jax.Array, axis: int) -> jax.Array:
+    """`y[i] = sum_k weights[k] x[i + k - half]` along an axis, half = len(weights) // 2, with reflected borders."""
+    half = len(weights) // 2
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (half, half)
+    padded = jnp.pad(x, padding, mode='reflect')
+    return sum(weights[i] * lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis) for i in range(len(weights)))
 
 
 def gaussian_blur(clip: jax.Array, sigma, kernel: int = 3) -> jax.Array:
     """Separable Gaussian blur with reflected borders: weights `exp(-x^2 / (2 sigma^2))`, normalised; odd `kernel`."""
-    half = kernel // 2
-    offsets = jnp.arange(-half, half + 1, dtype=clip.dtype)
-    weights = jnp.exp(-0.5 * (offsets / sigma) ** 2)
-    weights /= weights.sum()
-    for axis in (-3, -2):
-        padding = [(0, 0)] * clip.ndim
-        padding[axis] = (half, half)
-        padded = jnp.pad(clip, padding, mode='reflect')
-        clip = sum(weights[i] * lax.slice_in_dim(padded, i, i + clip.shape[axis], axis=axis) for i in range(kernel))
-    return clip
+    weights = gaussian(sigma, kernel, clip.dtype)
+    return smooth(smooth(clip, weights, -3), weights, -2)
 
 
-def to_gray(clip: jax.Array, channel=None) -> jax.Array:
-    """All three channels become channel number `channel` (may be traced), or the luminance if None."""
-    one = luminance(clip) if channel is None else jnp.take(clip, jnp.asarray(channel)[None], axis=-1)
-    return jnp.broadcast_to(one, clip.shape)
+def _of_clips(function):
+    """A function of `colours` as one of clips (..., H, W, 3)."""
+    @wraps(function)
+    def on_clips(clip, *args):
+        return colours.merge(function(colours.spread(clip), *args))
+    return on_clips
+
+
+adjust_brightness = _of_clips(colours.adjust_brightness)
+adjust_saturation = _of_clips(colours.adjust_saturation)
+adjust_hue = _of_clips(colours.adjust_hue)
+to_gray = _of_clips(colours.to_gray)
+
+
+def adjust_contrast(clip: jax.Array, factor) -> jax.Array:
+    """`clamp(factor * x + (1 - factor) * mean, 0, 1)`, around the mean luminance of each frame."""
+    rgb = colours.spread(clip)
+    return colours.merge(colours.adjust_contrast(rgb, factor, colours.mean_luminance(rgb, (-3, -2))))
 
 
 def normalise(clip: jax.Array, mean, std) -> jax.Array:
