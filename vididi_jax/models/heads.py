@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vididi_jax.models.norm import BatchNorm
+from vididi_jax.models.norm import BatchNorm, relu
 
 
 class MLP(nn.Module):
@@ -28,5 +28,5 @@ class MLP(nn.Module):
         param_dtype = jnp.promote_types(self.dtype, jnp.float32)
         for width in self.features[:-1]:
             x = nn.Dense(width, use_bias=False, dtype=self.dtype, param_dtype=param_dtype)(x)
-            x = nn.relu(BatchNorm()(x, train=train))
+            x = relu(BatchNorm()(x, train=train))
         return nn.Dense(self.features[-1], dtype=self.dtype, param_dtype=param_dtype)(x)

@@ -1,4 +1,4 @@
-"""Batch normalisation as PyTorch defines it, over the global batch."""
+"""Batch normalisation as PyTorch defines it, over the global batch; and what follows it."""
 
 import flax.linen as nn
 import jax
@@ -6,6 +6,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from vididi_jax.collectives import devices, gather, own
+
+
+@jax.custom_jvp
+def relu(x: jax.Array) -> jax.Array:
+    """`max(x, 0)`. Its derivative is told by the result, which the next layer keeps anyway: nothing else is kept."""
+    return jnp.maximum(x, 0)
+
+
+@relu.defjvp
+def _relu_jvp(primals, tangents):
+    y = relu(*primals)
+    return y, jnp.where(y > 0, *tangents, 0)
 
 
 def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:

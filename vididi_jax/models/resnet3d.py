@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from vididi_jax.models.conv3d import conv3d
-from vididi_jax.models.norm import BatchNorm
+from vididi_jax.models.norm import BatchNorm, relu
 
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
@@ -70,7 +70,7 @@ class Convolution(nn.Module):
         if self.kind == '2d':
             return Conv3D(self.features, (1, 3, 3), (1, s, s), **options, name='conv')(x)
         x = Conv3D(self.mid, (1, 3, 3), (1, s, s), **options, name='spatial')(x)
-        x = nn.relu(BatchNorm(name='norm')(x, train=train))
+        x = relu(BatchNorm(name='norm')(x, train=train))
         return Conv3D(self.features, (3, 1, 1), (t, 1, 1), **options, name='temporal')(x)
 
 
@@ -88,7 +88,7 @@ class BasicBlock(nn.Module):
         mid = mid_planes(x.shape[-1], self.features)  # both convolutions use the first one's
         options = dict(mid=mid, dtype=self.dtype, impl=self.impl)
         y = Convolution(self.kind, self.features, self.stride, **options, name='conv1')(x, train=train)
-        y = nn.relu(BatchNorm(name='norm1')(y, train=train))
+        y = relu(BatchNorm(name='norm1')(y, train=train))
         y = Convolution(self.kind, self.features, (1, 1), **options, name='conv2')(y, train=train)
         y = BatchNorm(name='norm2')(y, train=train)
         if self.stride != (1, 1) or x.shape[-1] != self.features:
@@ -96,7 +96,7 @@ class BasicBlock(nn.Module):
             stride = (1 if self.kind == '2d' else t, s, s)
             x = Conv3D(self.features, (1, 1, 1), stride, self.dtype, self.impl, name='shortcut')(x)
             x = BatchNorm(name='shortcut_norm')(x, train=train)
-        return nn.relu(x + y)
+        return relu(x + y)
 
 
 class Stem(nn.Module):
@@ -112,12 +112,12 @@ class Stem(nn.Module):
         options = dict(dtype=self.dtype, impl=self.impl)
         if not self.factorised:
             x = Conv3D(self.features, (3, 7, 7), (1, 2, 2), **options, name='conv')(x)
-            return nn.relu(BatchNorm(name='norm')(x, train=train))
+            return relu(BatchNorm(name='norm')(x, train=train))
         middle = max(45 * self.features // 64, 1)
         x = Conv3D(middle, (1, 7, 7), (1, 2, 2), **options, name='spatial')(x)
-        x = nn.relu(BatchNorm(name='spatial_norm')(x, train=train))
+        x = relu(BatchNorm(name='spatial_norm')(x, train=train))
         x = Conv3D(self.features, (3, 1, 1), **options, name='temporal')(x)
-        return nn.relu(BatchNorm(name='temporal_norm')(x, train=train))
+        return relu(BatchNorm(name='temporal_norm')(x, train=train))
 
 
 class VideoResNet(nn.Module):

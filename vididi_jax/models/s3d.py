@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from vididi_jax.errors import UserError
-from vididi_jax.models.norm import BatchNorm
+from vididi_jax.models.norm import BatchNorm, relu
 from vididi_jax.models.resnet3d import Conv3D
 
 Triple = tuple[int, int, int]
@@ -71,7 +71,7 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: int) -> jax.Array:
         x = Conv3D(self.features, self.kernel, self.stride, self.dtype, self.impl, uniform_fan_in, name='conv')(x)
-        return nn.relu(BatchNorm(epsilon=1e-3, momentum=0.999, name='norm')(x, train=train))
+        return relu(BatchNorm(epsilon=1e-3, momentum=0.999, name='norm')(x, train=train))
 
 
 class SeparableConv(nn.Module):
