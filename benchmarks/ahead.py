@@ -49,13 +49,12 @@ from vididi_jax.train import mesh as meshes
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.state import build_networks, make_init
 from vididi_jax.train.step import augment_views, differentiate_views, make_update, view_frames
-from vididi_jax.train.update import keep_if_finite
 
 CONFIG = define_config_flag()
 TARGET = flags.DEFINE_string('target', None, 'KIND:TOPOLOGY of a TPU, or KIND:NUMBER of GPUs.', required=True)
 flags.mark_flag_as_required('config')
 ORDERS = flags.DEFINE_list('orders', ['0', '0'], 'Derivative orders of the two views.')
-PROGRAMS = flags.DEFINE_list('programs', ['augment', 'differentiate', 'update', 'keep_if_finite'], 'Which to compile.')
+PROGRAMS = flags.DEFINE_list('programs', ['augment', 'differentiate', 'update'], 'Which to compile.')
 RECORD = flags.DEFINE_string('record', None, 'JSON file for the figures that benchmarks/ahead_all.py compares.')
 KEEP = flags.DEFINE_string('keep', None, 'Folder for the optimised HLO of each program.')
 
@@ -113,11 +112,10 @@ def lower_step(config, mesh: Mesh, orders: tuple[int, int]) -> dict:
     augment = augment_views.lower(key, clips, sizes, spec=Augmentation(**config.augment), dtype=jnp.float32)
     frames = view_frames(config.clip.frames, orders, config.clip.length)
     differentiate = differentiate_views.lower(*placed(augment.out_info, split), orders=orders, frames=frames)
-    update = make_update(networks, optimizer, rate, config, STEPS, mesh).step.lower(
-        state, placed(differentiate.out_info, split), np.asarray(orders, np.int32))
-    keep = keep_if_finite.lower(*placed(update.out_info, whole), state, placed(jax.ShapeDtypeStruct((), bool), whole))
-    return {'augment': (augment, split), 'differentiate': (differentiate, split), 'update': (update, whole),
-            'keep_if_finite': (keep, whole)}
+    update = make_update(networks, optimizer, rate, config, STEPS, mesh).lower(
+        state, placed(differentiate.out_info, split), np.asarray(orders, np.int32),
+        placed(jax.ShapeDtypeStruct((), bool), whole))
+    return {'augment': (augment, split), 'differentiate': (differentiate, split), 'update': (update, whole)}
 
 
 def size_of(arrays: list[tuple[str, str]]) -> float:

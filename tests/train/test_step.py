@@ -170,7 +170,7 @@ def test_programs_are_for_the_devices_of_the_mesh_and_not_for_this_machine():
     convolutions = re.findall(r'stablehlo.convolution.* -> tensor<(.*)>', program)
     assert len(convolutions) == 20 and all(re.fullmatch(r'16(x\d+){4}xbf16', result) for result in convolutions)
     _, update, state, views = small_step('vicreg', 'per_device', videos=16, mesh=mesh)
-    assert 'f32[8,2,5]' in str(update.step.trace(state, tuple(views), ORDERS).jaxpr)  # device, video, channel
+    assert 'f32[8,2,5]' in str(update.trace(state, tuple(views), ORDERS).jaxpr)  # device, video, channel
 
 
 @pytest.mark.parametrize(('spoil', 'parts'), [

@@ -18,7 +18,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.pixels.augment import Augmentation, augment
 from vididi_jax.train import statistics
 from vididi_jax.train.state import EVALUATED, Networks, TrainState
-from vididi_jax.train.update import Update, compile_update
+from vididi_jax.train.update import compile_update
 
 PAIR_LOSSES = {'vicreg': losses.vicreg_loss, 'info_nce': losses.info_nce_loss, 'nt_xent': losses.nt_xent_loss}
 LOSSES = (*PAIR_LOSSES, 'byol')
@@ -87,7 +87,7 @@ def pair_loss(framework, devices: int) -> Callable:
 
 def make_update(
     networks: Networks, optimizer: optax.GradientTransformation, learning_rate, config, total_steps: int, mesh,
-) -> Update:
+) -> Callable:
     """Build `update(state, (first, second), orders) -> (state, metrics)` for two views (B, T, H, W, 3).
 
     `orders` (2,) int32 are those of the views. `state` is donated; where it has `by_order`, its running statistics are

@@ -1,7 +1,6 @@
-"""An update of the train state as compiled programs, and the one guard against a step that is not finite."""
+"""An update of the train state as one compiled program, and the one guard against a step that is not finite."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 
 import jax
@@ -42,15 +41,13 @@ def all_finite(tree) -> jax.Array:
     return jax.tree.reduce(lambda finite, leaf: finite & jnp.isfinite(leaf).all(), tree, jnp.array(True))
 
 
-@partial(jax.jit, donate_argnames='old')
 def keep_if_finite(
-    new: TrainState, metrics: dict, old: TrainState, sound: jax.Array | np.bool_ = np.True_,
+    new: TrainState, metrics: dict, old: TrainState, sound: jax.Array | np.bool_,
 ) -> tuple[TrainState, dict]:
     """`new` if all of it, the loss and the gradients are finite, else `old`; and which parts of the step are.
 
     A finite loss is not enough: a parameter can overflow in the update, and a running variance in the forward pass,
-    where dividing by its root leaves zeros. What is kept can be saved. A program of its own: as a part of the step the
-    checks would change how it is compiled, and so how it rounds.
+    where dividing by its root leaves zeros. What is kept can be saved.
 
     Args:
       new, old: the state after the step, and before it.
@@ -73,29 +70,15 @@ def keep_if_finite(
     return state, {**metrics, 'finite': finite, **found}
 
 
-@dataclass(frozen=True)
-class Update:
-    """`update(state, batch, shared, sound=True) -> (state, metrics)`, see `keep_if_finite`; `state` is donated.
-
-    `batch` is a tuple of arrays whose rows are split over the devices; `shared` is the same for all rows.
-
-    Whoever launches a step before it has heard of the one before passes that one's 'finite' as `sound`.
-
-    Attributes:
-      step: the jitted update itself, without the guard, which leaves the state that it gets intact.
-    """
-
-    step: Callable
-
-    def __call__(self, state: TrainState, batch: tuple[jax.Array, ...], shared, sound: jax.Array | np.bool_ = np.True_):
-        return keep_if_finite(*self.step(state, batch, shared), state, sound)
-
-
 def compile_update(
     loss_fn: Callable, optimizer: optax.GradientTransformation, rate: optax.Schedule, mesh: Mesh,
     finish: Callable = lambda state, params, batch_stats: {'batch_stats': batch_stats},
-) -> Update:
-    """Build the `Update` by the gradients of a loss.
+) -> Callable:
+    """Build `update(state, batch, shared, sound=True) -> (state, metrics)` by the gradients of a loss.
+
+    `batch` is a tuple of arrays whose rows are split over the devices, and `shared` the same for all rows. `state` is
+    donated; it comes back as it was if anything is not finite, see `keep_if_finite`. Whoever launches a step before it
+    has heard of the one before passes that one's 'finite' as `sound`.
 
     Where there are several devices, each runs `loss_fn` on its own rows, and what they tell each other is written out:
     see `vididi_jax.collectives`. Gradients are summed over the devices once, in the dtype of the parameters. Left to
@@ -116,13 +99,16 @@ def compile_update(
         whole, rows = PartitionSpec(), PartitionSpec(mesh.axis_names)
         gradient = jax.shard_map(gradient, mesh=mesh, in_specs=(whole, whole, rows, whole), out_specs=whole)
 
-    @partial(jax.jit, compiler_options=compiler_options(platform(mesh)))
-    def step(state: TrainState, batch: tuple[jax.Array, ...], shared):
+    @partial(jax.jit, compiler_options=compiler_options(platform(mesh)), donate_argnames='state')
+    def update(
+        state: TrainState, batch: tuple[jax.Array, ...], shared, sound: jax.Array | np.bool_ = np.True_,
+    ) -> tuple[TrainState, dict]:
         (loss, (metrics, kept)), grads = gradient(state.params, state, batch, shared)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         new = state.replace(step=state.step + 1, params=params, opt_state=opt_state, **finish(state, params, kept))
-        return new, {'loss': loss, **metrics, 'gradient_norm': optax.tree.norm(grads),
-                     'learning_rate': rate(state.step), 'finite_gradients': all_finite(grads)}
+        metrics = {'loss': loss, **metrics, 'gradient_norm': optax.tree.norm(grads),
+                   'learning_rate': rate(state.step), 'finite_gradients': all_finite(grads)}
+        return keep_if_finite(new, metrics, state, sound)
 
-    return Update(step)
+    return update
