@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from vididi_jax.collectives import devices, gather, own
 
@@ -80,7 +81,8 @@ class BatchNorm(nn.Module):
                     for value in values:
                         running.value = self.momentum * running.value + (1 - self.momentum) * value
                     self.sow('moments', name, values, init_fn=tuple, reduce_fn=lambda _, new: new)
-            mean, var = own(jnp.stack([mean, var]))  # as one array: the gradient is one exchange, too
+            # As one array, so that the gradient is one exchange, too.
+            mean, var = checkpoint_name(own(jnp.stack([mean, var])), 'moments')
         else:
             mean, var = running_mean.value[None], running_var.value[None]
         factor = scale * lax.rsqrt(var + self.epsilon)

@@ -6,6 +6,7 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from vididi_jax.models.conv3d import conv3d
 from vididi_jax.models.norm import BatchNorm, relu
@@ -37,7 +38,18 @@ class Conv3D(nn.Module):
         shape = (*self.kernel, x.shape[-1], self.features)
         w = self.param('kernel', self.initializer, shape, jnp.promote_types(self.dtype, jnp.float32))
         padding = tuple(k // 2 for k in self.kernel)
-        return conv3d(x.astype(self.dtype), w.astype(self.dtype), self.stride, padding, self.impl)
+        y = conv3d(x.astype(self.dtype), w.astype(self.dtype), self.stride, padding, self.impl)
+        return checkpoint_name(y, 'convolution')
+
+
+def recomputing(block: type[nn.Module], remat: bool) -> type[nn.Module]:
+    """A block, called with (x, train), that keeps less for its backward pass and computes it there again.
+
+    What is cheap, which is normalised activations; with `remat` all but its input and the statistics, for which devices
+    have to ask each other.
+    """
+    kept = ('moments',) if remat else ('moments', 'convolution', 'pool')
+    return nn.remat(block, static_argnums=(2,), policy=jax.checkpoint_policies.save_only_these_names(*kept))
 
 
 def mid_planes(inputs: int, outputs: int) -> int:
@@ -128,7 +140,7 @@ class VideoResNet(nn.Module):
       width: channels of the first stage; stage s has `width * 2**s`.
       dtype: of the computation.
       conv_impl: see `conv3d`.
-      remat: recompute each block's activations in the backward pass instead of keeping them.
+      remat: see `recomputing`.
       last_stride: of space, in the last stage.
 
     Variables: params `stem/...`, `stage{1..4}_block{0,1}/...` with kernels (kt, kh, kw, in, out) and BatchNorm's
@@ -158,7 +170,7 @@ class VideoResNet(nn.Module):
     def feature_map(self, clips: jax.Array, train: int = 0) -> jax.Array:
         """(B, T, H, W, 3) -> (B, T', H', W', feature_dim), before pooling; `train` as `BatchNorm` takes it."""
         options = dict(dtype=self.dtype, impl=self.conv_impl)
-        block = nn.remat(BasicBlock, static_argnums=(2,)) if self.remat else BasicBlock
+        block = recomputing(BasicBlock, self.remat)
         x = Stem(self.width, self.kinds[0] == '2plus1d', **options, name='stem')(clips.astype(self.dtype), train=train)
         strides = ((1, 1), (2, 2), (2, 2), (2, self.last_stride))
         for stage, (kind, stride) in enumerate(zip(self.kinds, strides, strict=True)):

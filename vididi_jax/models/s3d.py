@@ -4,10 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from vididi_jax.errors import UserError
 from vididi_jax.models.norm import BatchNorm, relu
-from vididi_jax.models.resnet3d import Conv3D
+from vididi_jax.models.resnet3d import Conv3D, recomputing
 
 Triple = tuple[int, int, int]
 
@@ -118,7 +119,8 @@ class InceptionBlock(nn.Module):
         for number, reduced, out in ((1, reduce1, out1), (2, reduce2, out2)):
             y = pointwise(reduced, f'branch{number}_reduce', x)
             branches.append(SeparableConv(out, 3, 1, *rest, name=f'branch{number}')(y, train=train))
-        branches.append(pointwise(pooled, 'branch3', max_pool(x, (3, 3, 3), (1, 1, 1), (1, 1, 1))))
+        y = checkpoint_name(max_pool(x, (3, 3, 3), (1, 1, 1), (1, 1, 1)), 'pool')
+        branches.append(pointwise(pooled, 'branch3', y))
         return jnp.concatenate(branches, axis=-1)
 
 
@@ -129,7 +131,7 @@ class S3D(nn.Module):
       width: channels of the stem; scales all channels, rounded down. 64 is the published network.
       dtype: of the computation.
       conv_impl: see `conv3d`.
-      remat: recompute each block's activations in the backward pass instead of keeping them.
+      remat: see `recomputing`.
       last_stride: of space, and height and width of the window, in the last max-pool.
 
     Variables: params `stem/...`, `conv2/...`, `conv3/...`, `mixed{3b..5c}/branch{0..3}/...` with kernels
@@ -163,7 +165,7 @@ class S3D(nn.Module):
             raise UserError(f's3d got clips of {clips.shape[1]} frames of {clips.shape[2]} x {clips.shape[3]}: '
                             'it needs at least 5 frames of 17 x 17.')
         rest = (self.dtype, self.conv_impl)
-        block = nn.remat(InceptionBlock, static_argnums=(2,)) if self.remat else InceptionBlock
+        block = recomputing(InceptionBlock, self.remat)
         scaled = lambda channels: max(channels * self.width // 64, 1)  # noqa: E731
         x = SeparableConv(scaled(64), 7, 2, *rest, name='stem')(clips.astype(self.dtype), train=train)
         x = max_pool(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
