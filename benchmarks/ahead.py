@@ -22,7 +22,6 @@ import os
 import re
 import sys
 import time
-from math import prod
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -40,6 +39,7 @@ from absl import app, flags
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from benchmarks.hlo import bytes_by_layer, collectives
 from benchmarks.pretrain_step import clips_shape
 from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.flags import define_config_flag, parse_flags
@@ -56,15 +56,13 @@ flags.mark_flag_as_required('config')
 ORDERS = flags.DEFINE_list('orders', ['0', '0'], 'Derivative orders of the two views.')
 PROGRAMS = flags.DEFINE_list('programs', ['augment', 'differentiate', 'update'], 'Which to compile.')
 RECORD = flags.DEFINE_string('record', None, 'JSON file for the figures that benchmarks/ahead_all.py compares.')
+BY_LAYER = flags.DEFINE_bool('by_layer', False, 'Print which part of the encoder reads and writes how much; of TPUs.')
 KEEP = flags.DEFINE_string('keep', None, 'Folder for the optimised HLO of each program.')
 
 TPUS = {'v4': {'chip_config_name': 'megacore'}, 'v5p': {'chip_config_name': 'megacore'}, 'v5e': {}, 'v6e': {}}
 HOST = (2, 2, 1)  # most chips of a host, along each axis
 STEPS = 1000  # of the run; any number
 COSTS = {'flops': 'GFLOP', 'bytes accessed': 'GB read and written'}  # what a compiler may count
-
-COLLECTIVE = re.compile(r' = (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\(')
-ARRAY = re.compile(r'\b(pred|bf16|[a-z]\d+)\[([\d,]*)\]')
 
 
 def check_installed(target: str, module: str, packages: str) -> None:
@@ -118,29 +116,6 @@ def lower_step(config, mesh: Mesh, orders: tuple[int, int]) -> dict:
     return {'augment': (augment, split), 'differentiate': (differentiate, split), 'update': (update, whole)}
 
 
-def size_of(arrays: list[tuple[str, str]]) -> float:
-    """Bytes of arrays as HLO writes them, [('f32', '8,64')]."""
-    bits = [8 if dtype == 'pred' else int(re.sub(r'\D', '', dtype)) for dtype, _ in arrays]
-    return sum(b * prod(map(int, filter(None, dims.split(',')))) for b, (_, dims) in zip(bits, arrays, strict=True)) / 8
-
-
-def collectives(program: str) -> dict[tuple[str, str], list]:
-    """{(kind, dtypes): [(bytes of the result on a device, its shape, whose it is)]} of optimised HLO."""
-    found = collections.defaultdict(list)
-    for line in program.splitlines():
-        if match := COLLECTIVE.search(line):
-            arrays = ARRAY.findall(match[1])
-            if match[3] and match[2] == 'all-gather':  # its start gives the operands, too
-                arrays = arrays[len(arrays) // 2:]
-            elif match[3] and match[2] == 'collective-permute':
-                arrays = arrays[1:2]
-            shapes = ' '.join(f'{dtype}[{dims}]' for dtype, dims in arrays)
-            origin = re.search(r'op_name="([^"]*)"', line)
-            dtypes = ' and '.join(sorted({dtype for dtype, _ in arrays}))
-            found[match[2], dtypes].append((size_of(arrays), shapes[:80], origin[1][-100:] if origin else ''))
-    return found
-
-
 def misplaced(lowered, compiled, sharding) -> list[str]:
     """Outputs that the compiler did not leave where the next program wants them."""
     leaves = jax.tree_util.tree_leaves_with_path(lowered.out_info)
@@ -176,6 +151,9 @@ def report(name: str, lowered, sharding, options: dict) -> dict[str, float]:
     wrong = misplaced(lowered, compiled, sharding)
     if wrong:
         print(f'  {len(wrong)} outputs lie elsewhere than the next program wants them: {"; ".join(wrong[:5])}')
+    if BY_LAYER.value:
+        for layer, (forward, backward) in bytes_by_layer(program).items():
+            print(f'  {layer:16} {forward / 1e9:8.2f} GB forward, {backward / 1e9:8.2f} GB backward')
     sys.stdout.flush()
     sizes = [size for found in exchanges.values() for size, *_ in found]
     moved = {'moved, GB': round(costs['bytes accessed'] / 1e9, 2)} if costs.get('bytes accessed') else {}

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 SCRIPT = '''
-from benchmarks import ahead
+from benchmarks import ahead, hlo
 from vididi_jax.config import load_config
 from vididi_jax.train.mesh import make_mesh
 
@@ -15,12 +15,19 @@ for name in ('vicreg', 'byol'):
     print(*lowered, *(view.shape[:2] for view in lowered['differentiate'][0].out_info))
 program, sharding = lowered['differentiate']
 print(ahead.misplaced(program, program.compile(), sharding))
-print(dict(ahead.collectives("""
+print(dict(hlo.collectives("""
   %a = (f32[8,64]{1,0:T(8,128)}, bf16[4]{0}) all-reduce(%x, %y), metadata={op_name="step/mean"}
   %g = (f32[8,64]{1,0}, f32[64,64]{1,0}) all-gather-start(%x), dimensions={0}
   %h = f32[64,64]{1,0} all-gather-done(%g)
   %p = (pred[2]{0}, pred[2]{0}, u32[], u32[]) collective-permute-start(%x)
 """)))
+print(hlo.bytes_by_layer("""
+ENTRY %main (x.1: bf16[4,8]) -> f32[8] {
+  %x.1 = bf16[4,8]{1,0} parameter(0)
+  %y.2 = f32[8]{0} fusion(%x.1), kind=kLoop, metadata={op_name="jit(update)/jvp(Net)/stem/conv"}
+  %z.3 = bf16[4,8]{1,0} fusion(%y.2), kind=kLoop, metadata={op_name="jit(update)/transpose(jvp(Net))/stem/conv"}
+  ROOT %w.4 = f32[8]{0} fusion(%z.3, %y.2), kind=kLoop
+"""))
 '''
 
 
@@ -28,13 +35,14 @@ def test_every_program_of_a_step_is_lowered_and_collectives_are_counted(root):
     """In a process of its own, because the script has flags of main.py's names."""
     done = subprocess.run([sys.executable, '-c', SCRIPT], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    vicreg, byol, misplaced, found = done.stdout.splitlines()
+    vicreg, byol, misplaced, found, layers = done.stdout.splitlines()
     assert vicreg == byol == 'augment differentiate update (8, 6) (8, 6)'
     assert misplaced == '[]'
     assert ast.literal_eval(found) == {
         ('all-reduce', 'bf16 and f32'): [(8 * 64 * 4 + 4 * 2, 'f32[8,64] bf16[4]', 'step/mean')],
         ('all-gather', 'f32'): [(64 * 64 * 4, 'f32[64,64]', '')],
         ('collective-permute', 'pred'): [(2, 'pred[2]', '')]}
+    assert ast.literal_eval(layers) == {'other': (128, 0), 'stem': (96, 96)}
 
 
 def test_a_target_that_nobody_knows_is_refused_with_one_sentence(root):

@@ -11,7 +11,8 @@ SCRIPT = '''
 import jax
 import numpy as np
 from jax.sharding import PartitionSpec
-from benchmarks.ahead import collectives, lower_step
+from benchmarks.ahead import lower_step
+from benchmarks.hlo import collectives
 from vididi_jax.config import load_config
 from vididi_jax.models.norm import moments
 from vididi_jax.train.mesh import make_mesh
