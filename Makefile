@@ -32,7 +32,7 @@ $(VENV)/installed-test: $(VENV)/installed
 demo: $(VENV)/installed
 	$(BIN)/python -m data_prep motion --out=$(DEMO)/data
 	$(BIN)/python -m data_prep motion --triples --out=$(DEMO)/triples
-	$(MAIN) --config=configs/motion_vicreg.py --workdir=$(DEMO)/seed$(SEED) --config.data.dir=$(DEMO)/data --config.seed=$(SEED) --config.epochs=64 --noreport
+	$(MAIN) --config=configs/motion_vicreg.py --workdir=$(DEMO)/seed$(SEED) --config.data.dir=$(DEMO)/data --config.seed=$(SEED) --noreport
 	$(MAIN) --config=configs/retrieval.py:motion --workdir=$(DEMO)/seed$(SEED) --config.eval.name=untrained --config.eval.untrained=True --noreport
 	$(MAIN) --config=configs/retrieval.py:motion --workdir=$(DEMO)/seed$(SEED) --noreport
 	$(MAIN) --config=configs/tug.py:motion --workdir=$(DEMO)/seed$(SEED) --config.data.dir=$(DEMO)/triples --config.eval.name=tug_untrained --config.eval.untrained=True --noreport
