@@ -46,9 +46,8 @@ from vididi_jax.flags import define_config_flag, parse_flags
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.tasks import TASKS, choose_task
 from vididi_jax.train import mesh as meshes
-from vididi_jax.train.optimizer import build_optimizer, learning_rate
-from vididi_jax.train.state import build_networks, make_init
-from vididi_jax.train.step import augment_views, differentiate_views, make_update, view_frames
+from vididi_jax.train.inspection import lower_update, shapes
+from vididi_jax.train.step import augment_views, differentiate_views, view_frames
 
 CONFIG = define_config_flag()
 TARGET = flags.DEFINE_string('target', None, 'KIND:TOPOLOGY of a TPU, or KIND:NUMBER of GPUs.', required=True)
@@ -96,24 +95,15 @@ def target_mesh(target: str) -> Mesh:
 
 def lower_step(config, mesh: Mesh, orders: tuple[int, int]) -> dict:
     """{program: (what lowers to it, the sharding that its outputs should have)}, in the order in which a step runs."""
-    networks = build_networks(config, meshes.platform(mesh))
-    rate, optimizer = (build(config, STEPS) for build in (learning_rate, build_optimizer))
     whole, split = meshes.replicated(mesh), meshes.split_over_batch(mesh)
-
-    def placed(tree, sharding):
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
-
-    key = placed(jax.eval_shape(jax.random.key, 0), whole)
-    state = placed(jax.eval_shape(make_init(config, networks, optimizer), key), whole)
-    clips, sizes = (placed(jax.ShapeDtypeStruct(shape, dtype), split)
+    key = shapes(jax.eval_shape(jax.random.key, 0), whole)
+    clips, sizes = (shapes(jax.ShapeDtypeStruct(shape, dtype), split)
                     for shape, dtype in ((clips_shape(config), jnp.uint8), ((config.batch_size, 2), jnp.int32)))
     augment = augment_views.lower(key, clips, sizes, spec=Augmentation(**config.augment), dtype=jnp.float32)
     frames = view_frames(config.clip.frames, orders, config.clip.length)
-    differentiate = differentiate_views.lower(*placed(augment.out_info, split), orders=orders, frames=frames)
-    update = make_update(networks, optimizer, rate, config, STEPS, mesh).lower(
-        state, placed(differentiate.out_info, split), np.asarray(orders, np.int32),
-        placed(jax.ShapeDtypeStruct((), bool), whole))
-    return {'augment': (augment, split), 'differentiate': (differentiate, split), 'update': (update, whole)}
+    differentiate = differentiate_views.lower(*shapes(augment.out_info, split), orders=orders, frames=frames)
+    return {'augment': (augment, split), 'differentiate': (differentiate, split),
+            'update': (lower_update(config, mesh, frames, STEPS), whole)}
 
 
 def misplaced(lowered, compiled, sharding) -> list[str]:

@@ -1,10 +1,14 @@
 """What a config would do, without training: `--config.task=inspect`."""
 
 import json
+import time
+from functools import partial
 from math import prod
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
 from vididi_jax import schedule as schedules
 from vididi_jax.config import flatten, to_dict
@@ -15,6 +19,7 @@ from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.pretrain import describe, make_plan
 from vididi_jax.train.processes import by_first
 from vididi_jax.train.state import build_networks, make_init
+from vididi_jax.train.step import make_update
 
 
 def parameter_table(params) -> list[tuple[str, str, int]]:
@@ -55,9 +60,36 @@ def step_forwards(config) -> int:
     return 3 + (config.framework.loss == 'byol') + config.model.remat
 
 
+def lower_update(config, mesh: Mesh, frames: int, total_steps: int) -> jax.stages.Lowered:
+    """The update of a pretraining step for the devices of `mesh` and views of `frames` frames, ready to be compiled."""
+    networks = build_networks(config, meshes.platform(mesh))
+    rate, optimizer = (build(config, total_steps) for build in (learning_rate, build_optimizer))
+    whole = partial(shapes, sharding=meshes.replicated(mesh))
+    size = config.augment.size
+    view = jax.ShapeDtypeStruct((config.batch_size, frames, size, size, 3), jnp.float32)
+    state = jax.eval_shape(make_init(config, networks, optimizer), jax.random.key(0))
+    return make_update(networks, optimizer, rate, config, total_steps, mesh).lower(
+        whole(state), shapes((view, view), meshes.split_over_batch(mesh)), np.zeros(2, np.int32),
+        whole(jax.ShapeDtypeStruct((), bool)))
+
+
+def shapes(tree, sharding):
+    """A tree of arrays, or of their shapes, as shapes that are placed on devices."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def memory_of_update(config, mesh: Mesh, total_steps: int) -> str:
+    """What the longest update needs of a device, by its compiler, which this runs."""
+    start = time.perf_counter()
+    found = lower_update(config, mesh, config.clip.frames, total_steps).compile().memory_analysis()
+    peak, state = (size / 1e9 for size in (found.peak_memory_in_bytes, found.alias_size_in_bytes))
+    return (f'memory: at most {peak:,.2f} GB of each device in an update, {state:,.2f} GB of it the state (compiled in '
+            f'{time.perf_counter() - start:.0f} s)')
+
+
 @by_first
 def run(config, workdir: str | None) -> None:
-    """Print config, data, schedule, parameters, shapes, steps and operations of a pretraining config."""
+    """Print config, data, schedule, parameters, shapes, steps, operations and memory of a pretraining config."""
     del workdir  # nothing is written
     mesh = meshes.make_mesh()
     plan = make_plan(config, mesh)
@@ -93,3 +125,5 @@ def run(config, workdir: str | None) -> None:
     views, passes = 2 * config.batch_size, step_forwards(config)
     print(f'\noperations: {forward / 1e9:,.2f} GFLOP forward for a clip of {frames} frames; about '
           f'{passes * views * forward / 1e12:,.3f} TFLOP a step (as many as {passes} forward passes of {views} clips)')
+    if jax.process_count() == 1:  # several compile together
+        print(memory_of_update(config, mesh, plan.total_steps))
