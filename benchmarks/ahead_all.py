@@ -61,7 +61,7 @@ def main() -> int:
             stored[name] = figures
         if arguments.store:
             STORED.write_text(json.dumps(stored, indent=1) + '\n')
-    print(*(worse or ['nothing is worse']), sep='\n')
+    print(*(worse or ['nothing is worse than what is stored']), sep='\n')
     return 1 if worse and not arguments.store else 0
 
 

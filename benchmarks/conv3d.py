@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.timing import Layer, check_rounds, convolutions, interleave, matmul_peak, parse_shape
-from vididi_jax.errors import one_sentence
+from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.models import create_encoder
 from vididi_jax.models.conv3d import IMPLEMENTATIONS, conv3d
 from vididi_jax.train.update import compiler_options
@@ -75,6 +75,9 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=5)
     arguments = parser.parse_args()
     check_rounds(arguments.rounds)
+    if jax.default_backend() != 'cpu':
+        raise UserError(f'formulations for CPUs are compared, and the device is a {jax.default_backend()}: set '
+                        'JAX_PLATFORMS=cpu.')
     dtype = jnp.dtype(arguments.dtype)
     layers = convolutions(create_encoder(arguments.encoder, width=arguments.width), parse_shape(arguments.shape))
     print(f'{arguments.encoder} of width {arguments.width}, {arguments.shape}, {dtype}, '

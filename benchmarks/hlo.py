@@ -8,7 +8,7 @@ COLLECTIVE = re.compile(r' = (.*?) (all-reduce|all-gather|reduce-scatter|all-to-
 ARRAY = re.compile(r'\b(pred|bf16|[a-z]\d+)\[([\d,]*)\]')
 INSTRUCTION = re.compile(r'\s+(?:ROOT )?%(\S+) = (.*?) ([a-z][\w-]*)\((.*)')
 LAYER = re.compile(r'stem|conv\d(?=/)|stage\d_block\d|mixed\w+|Dense_\d|BatchNorm_\d')
-# Nothing is read or written by these, or by their other half.
+# They read and write nothing; or, of copies and the like in two halves, are left out with the other half.
 FREE = ('parameter', 'constant', 'bitcast', 'tuple', 'get-tuple-element', 'copy-start', 'copy-done', 'async-start',
         'async-done', 'slice-start')
 

@@ -54,7 +54,7 @@ def get_config(framework: str = 'vicreg') -> ConfigDict:
     config.model.width = 64  # from 1 to 1,024
     config.model.dtype = 'auto'  # of activations: bfloat16, but float32 on a CPU; or float32, bfloat16, float64
     config.model.conv_impl = 'auto'
-    config.model.remat = False  # recompute activations in the backward pass, to save memory
+    config.model.remat = False  # recompute all activations of a block in the backward pass, to save memory
 
     config.framework = ConfigDict(FRAMEWORKS[framework])
     config.framework.scope = 'global'  # statistics and negatives of the global batch, or 'per_device'

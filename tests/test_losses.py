@@ -108,30 +108,6 @@ def test_vicreg_weights_multiply_its_terms():
     np.testing.assert_allclose(loss, expected, rtol=1e-6)  # float32
 
 
-@pytest.mark.parametrize('name', ['vicreg', 'info_nce', 'nt_xent'])
-def test_per_device_is_the_mean_of_local_losses(name):
-    loss, reference = PAIRS[name]
-    z1, z2 = np.random.default_rng(1).normal(size=(2, 16, 5))
-    with jax.enable_x64(True):
-        value, _ = losses.per_device(loss, 4)(jnp.asarray(z1), jnp.asarray(z2))
-    expected = np.mean([reference(z1[i : i + 4], z2[i : i + 4]) for i in range(0, 16, 4)])
-    assert abs(float(value) - expected) <= 1e-10
-
-
-def test_per_device_averages_contiguous_parts():
-    """Part i of the batch is rows i N / devices and on: what device i of a mesh holds."""
-    first_row = lambda a, b: (a[0, 0] * 1.0, {'last': a[-1, 0]})  # noqa: E731
-    z = jnp.arange(8.0)[:, None]
-    value, terms = losses.per_device(first_row, 4)(z, z)
-    assert value == np.mean([0, 2, 4, 6])
-    assert terms['last'] == np.mean([1, 3, 5, 7])
-
-
-def test_per_device_refuses_unequal_parts():
-    with pytest.raises(ValueError, match='equal parts'):
-        losses.per_device(losses.vicreg_loss, 3)(jnp.zeros((8, 2)), jnp.zeros((8, 2)))
-
-
 @pytest.mark.parametrize('name', PAIRS)
 def test_wrong_shapes_are_refused(name):
     loss, _ = PAIRS[name]

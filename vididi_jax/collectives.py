@@ -34,6 +34,11 @@ def gather(part: jax.Array, axis: int = 0) -> jax.Array:
     return lax.psum(lax.dynamic_update_slice_in_dim(jnp.zeros(shape, part.dtype), part, start, axis), axes())
 
 
+def mean_over_devices(tree):
+    """The mean of what each device has, the same on each."""
+    return lax.pmean(tree, axes()) if axes() else tree
+
+
 def own_rows(whole: jax.Array) -> jax.Array:
     """A device's part of the rows of an array that is the same on each."""
     if not axes():

@@ -1,10 +1,9 @@
 """Two-view losses of self-supervised learning, and the rate of BYOL's moving average. At least float32 inside.
 
 Every loss returns `(scalar, terms)`, the terms before weighting. Statistics and negatives are over the whole batch that
-is passed in: under jit with a batch sharded over devices that is the global batch; `per_device` makes it local.
+is passed in.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -151,30 +150,6 @@ def byol_loss(prediction: jax.Array, target: jax.Array) -> tuple[jax.Array, Term
     prediction, target = _prepare(prediction, lax.stop_gradient(target), 1)
     cosine = jnp.mean(jnp.sum(_unit(prediction) * _unit(target), axis=1))
     return 2 - 2 * cosine, {'cosine': cosine}
-
-
-def per_device(loss: Callable, devices: int) -> Callable:
-    """The mean of `loss` over `devices` equal, contiguous parts of the batch: local statistics and negatives.
-
-    Args:
-      loss: `(z1, z2) -> (scalar, terms)`.
-      devices: number of parts; the batch must be divisible by it.
-
-    Returns:
-      A function like `loss`, its terms averaged too. Plain array code: under jit, a batch sharded over a mesh axis of
-      that size stays where it is.
-
-    Raises:
-      ValueError: from the returned function, if the batch does not divide.
-    """
-
-    def local(z1: jax.Array, z2: jax.Array) -> tuple[jax.Array, Terms]:
-        if z1.shape[0] % devices:
-            raise ValueError(f'a batch of {z1.shape[0]} does not split into {devices} equal parts.')
-        parts = (z.reshape(devices, -1, z.shape[-1]) for z in (z1, z2))
-        return jax.tree.map(lambda x: x.mean(0), jax.vmap(loss)(*parts))
-
-    return local
 
 
 def ema_tau(step, total_steps: int, base: float = 0.99):

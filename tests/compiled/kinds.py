@@ -216,12 +216,21 @@ def differentiate(whole, orders, read, frames):
                                for name, order in zip(('first', 'second'), orders, strict=True)), 2e-6)
 
 
+def pair_loss_of_eight(framework):
+    """What one device shall find where the losses of eight devices are meant."""
+    loss = pair_loss(framework)
+
+    def mean_of_parts(z):
+        found = [loss(part) for part in jnp.moveaxis(z.reshape(2, EIGHT, -1, z.shape[-1]), 1, 0)]
+        return jax.tree.map(lambda *values: sum(values) / EIGHT, *found)
+
+    return mean_of_parts if framework.scope == 'per_device' else loss
+
+
 def update(whole, model, framework, optimizer, statistics, frames):
     config = from_dict({'model': model, 'framework': framework, 'optimizer': optimizer, 'batch_size': BATCH,
                         'schedule': 'vididi'})
     orders = 3 if statistics == 'by_order' else 0
-    # Of statistics of a device there are eight, whatever it runs on: the reference has one device.
-    parts = partial(mock.patch.object, step, 'pair_loss', lambda framework, _: pair_loss(framework, EIGHT))
     rates = build_optimizer(config, STEPS), learning_rate(config, STEPS)
 
     def networks(dtype):
@@ -231,8 +240,9 @@ def update(whole, model, framework, optimizer, statistics, frames):
                         head(framework['predictor']) if byol else None)
 
     def run(state, batch, dtype):
-        with parts():
-            update = step.make_update(networks(dtype), *rates, config, STEPS, mesh_of(batch))
+        mesh = mesh_of(batch)
+        with mock.patch.object(step, 'pair_loss', pair_loss if mesh.size > 1 else pair_loss_of_eight):
+            update = step.make_update(networks(dtype), *rates, config, STEPS, mesh)
             state, metrics = update(state, (batch['first'], batch['second']), np.array([1, 2], np.int32))
         return {'state': state, 'metrics': metrics}
 

@@ -159,7 +159,7 @@ class Chip:
 
 
 def test_programs_are_for_the_devices_of_the_mesh_and_not_for_this_machine():
-    """Eight chips seen from a CPU: bfloat16, a 3-D convolution a layer, statistics in eight parts. Not compiled."""
+    """Eight chips, seen from a CPU: bfloat16, 3-D convolutions, losses of all or of two videos. Not compiled."""
     mesh = Mesh(np.array(list(map(Chip, range(8)))), ('data',))
 
     encoder = build_networks(motion_vicreg.get_config('smoke'), platform(mesh)).encoder
@@ -169,8 +169,10 @@ def test_programs_are_for_the_devices_of_the_mesh_and_not_for_this_machine():
     program = traced.lower(lowering_platforms=(platform(mesh),)).as_text()
     convolutions = re.findall(r'stablehlo.convolution.* -> tensor<(.*)>', program)
     assert len(convolutions) == 20 and all(re.fullmatch(r'16(x\d+){4}xbf16', result) for result in convolutions)
-    _, update, state, views = small_step('vicreg', 'per_device', videos=16, mesh=mesh)
-    assert 'f32[8,2,5]' in str(update.trace(state, tuple(views), ORDERS).jaxpr)  # device, video, channel
+    for scope, seen in (('global', 16), ('per_device', 2)):
+        _, update, state, views = small_step('vicreg', scope, videos=16, mesh=mesh)
+        program = str(update.trace(state, tuple(views), ORDERS).jaxpr)
+        assert [f'f32[2,{videos},5]' in program for videos in (2, 16)] == [True, seen == 16]  # view, video, channel
 
 
 @pytest.mark.parametrize(('spoil', 'parts'), [

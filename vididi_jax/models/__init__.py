@@ -5,6 +5,7 @@ ENCODERS = ('r3d_18', 'r2plus1d_18', 'mc3_18', 's3d')
 
 def create_encoder(
     name: str, *, width: int = 64, dtype=None, conv_impl: str = 'auto', remat: bool = False, last_stride: int = 2,
+    platform: str | None = None,
 ):
     """An encoder with torchvision's architecture.
 
@@ -13,19 +14,20 @@ def create_encoder(
       width: channels of the first stage; scales all channels. 64 is the published network.
       dtype: of the computation, float32 if None; parameters and BatchNorm statistics have at least float32.
       conv_impl: formulation of the convolutions, see `vididi_jax.models.conv3d.conv3d`.
-      remat: recompute activations in the backward pass, to save memory.
+      remat: recompute all activations of a block in the backward pass, to save memory, not only the normalised ones.
       last_stride: spatial stride of the last stage; 1 gives maps of twice the height and width, for detection, with the
         same variables.
+      platform: of the devices that it will run on, 'cpu', 'gpu' or 'tpu'; None is JAX's default here.
 
     Returns:
       A flax.linen module. `variables = encoder.init(key, clips)`, with clips (B, T, H, W, 3);
       `encoder.apply(variables, clips, train=False)` -> features (B, D), with D = `encoder.feature_dim` = 8 * width,
       16 * width for S3D; `method='feature_map'` -> (B, T', H', W', D), whose cells are `encoder.spatial_stride` input
-      pixels apart. With `train=True` and
-      `mutable=['batch_stats']` BatchNorm uses and updates the statistics of the batch.
+      pixels apart. With `train=True` and `mutable=['batch_stats']` BatchNorm uses and updates the statistics of the
+      batch; with `train=2` those of each half of it by itself, as of two views.
 
     Raises:
-      UserError: unknown name, a width below 1, or another last stride.
+      UserError: unknown name, a width below 1, another last stride, or a formulation that the platform has not.
 
     Reference: Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018; Xie et
     al., "Rethinking Spatiotemporal Feature Learning", ECCV 2018.
@@ -43,7 +45,7 @@ def create_encoder(
         raise UserError(f'model.width is {width}: it must be at least 1.')
     if last_stride not in (1, 2):
         raise UserError(f'last_stride is {last_stride}: it must be 1 or 2.')
-    options = (width, jnp.dtype(dtype or jnp.float32), choose_implementation(conv_impl), remat, last_stride)
+    options = (width, jnp.dtype(dtype or jnp.float32), choose_implementation(conv_impl, platform), remat, last_stride)
     if name == 's3d':
         return S3D(*options)
     kinds = {'r3d_18': ('3d',) * 4, 'r2plus1d_18': ('2plus1d',) * 4, 'mc3_18': ('3d', '2d', '2d', '2d')}

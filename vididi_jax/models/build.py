@@ -7,7 +7,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vididi_jax.models import create_encoder
-from vididi_jax.models.conv3d import choose_implementation
 
 DTYPES = ('auto', 'float32', 'bfloat16', 'float64')
 
@@ -23,4 +22,4 @@ def build_encoder(model, platform: str) -> nn.Module:
     """The encoder that `config.model` describes."""
     return create_encoder(
         model.name, width=model.width, dtype=compute_dtype(model, platform),
-        conv_impl=choose_implementation(model.conv_impl, platform), remat=model.remat)
+        conv_impl=model.conv_impl, remat=model.remat, platform=platform)

@@ -29,8 +29,7 @@ def choose_implementation(impl: str, platform: str | None = None) -> str:
     Raises:
       UserError: an unknown name, or one that is not for that platform.
     """
-    if impl not in IMPLEMENTATIONS:
-        raise UserError(f'conv_impl is {impl!r}: choose one of {", ".join(IMPLEMENTATIONS)}.')
+    _check_name(impl)
     platform = platform or jax.default_backend()
     if impl in ON_CPUS and platform != 'cpu':
         raise UserError(f'conv_impl is {impl!r}, for CPUs alone, and devices are of platform {platform!r}: set it to '
@@ -38,6 +37,11 @@ def choose_implementation(impl: str, platform: str | None = None) -> str:
     if impl != 'auto':
         return impl
     return 'by_layer' if platform == 'cpu' else 'xla'
+
+
+def _check_name(impl: str) -> None:
+    if impl not in IMPLEMENTATIONS:
+        raise UserError(f'conv_impl is {impl!r}: choose one of {", ".join(IMPLEMENTATIONS)}.')
 
 
 def conv3d(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple, impl: str = 'auto') -> jax.Array:
@@ -64,7 +68,8 @@ def conv3d(x: jax.Array, w: jax.Array, stride: Triple, padding: Triple, impl: st
 
     Reference: torch.nn.functional.conv3d, without bias, dilation and groups.
     """
-    impl = choose_implementation(impl)
+    _check_name(impl)  # whether it runs on the devices, which need not be these, is asked where an encoder is made
+    impl = choose_implementation(impl) if impl == 'auto' else impl
     if min(_output_size(x, w, stride, padding)) < 1:
         raise UserError(f'a kernel of {_text(w.shape[:3])} does not fit into clips of {_text(x.shape[1:4])} padded by '
                         f'{_text(padding)} (frames x height x width): give longer or larger clips.')

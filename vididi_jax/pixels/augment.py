@@ -103,7 +103,8 @@ class Augmentation:
 
 
 class Window(NamedTuple):
-    """What of a frame is seen: a box in whole pixels, stretched to the output and flipped if `flip`; each (B,)."""
+    """What of a frame is seen: a box in whole pixels, stretched to the output and flipped if `flip`; each
+    (B,), or (B, T) where it varies from frame to frame."""
 
     top: jax.Array
     left: jax.Array

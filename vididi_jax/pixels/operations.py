@@ -6,8 +6,6 @@ equal frames stay equal to the last bit.
 Reference: torchvision.transforms.functional.
 """
 
-from functools import wraps
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -112,18 +110,24 @@ def gaussian_blur(clip: jax.Array, sigma, kernel: int = 3) -> jax.Array:
     return smooth(smooth(clip, weights, -3), weights, -2)
 
 
-def _of_clips(function):
-    """A function of `colours` as one of clips (..., H, W, 3)."""
-    @wraps(function)
-    def on_clips(clip, *args):
-        return colours.merge(function(colours.spread(clip), *args))
-    return on_clips
+def adjust_brightness(clip: jax.Array, factor) -> jax.Array:
+    """`clamp(factor * x, 0, 1)`."""
+    return colours.merge(colours.adjust_brightness(colours.spread(clip), factor))
 
 
-adjust_brightness = _of_clips(colours.adjust_brightness)
-adjust_saturation = _of_clips(colours.adjust_saturation)
-adjust_hue = _of_clips(colours.adjust_hue)
-to_gray = _of_clips(colours.to_gray)
+def adjust_saturation(clip: jax.Array, factor) -> jax.Array:
+    """`clamp(factor * x + (1 - factor) * luminance, 0, 1)`."""
+    return colours.merge(colours.adjust_saturation(colours.spread(clip), factor))
+
+
+def adjust_hue(clip: jax.Array, shift) -> jax.Array:
+    """Turn the hue by `shift` (1 is a full turn), at the same HSV saturation and value."""
+    return colours.merge(colours.adjust_hue(colours.spread(clip), shift))
+
+
+def to_gray(clip: jax.Array, channel=None) -> jax.Array:
+    """All three channels become channel number `channel` (may be traced), or the luminance if None."""
+    return colours.merge(colours.to_gray(colours.spread(clip), channel))
 
 
 def adjust_contrast(clip: jax.Array, factor) -> jax.Array:

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 
 from vididi_jax.errors import UserError
 from vididi_jax.models.build import build_encoder
+from vididi_jax.models.conv3d import ON_CPUS
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.checkpoint import checksums, load_encoder_variables
@@ -69,7 +71,7 @@ def untrained_encoder(config) -> Encoder:
 
 def _fresh(config) -> tuple[nn.Module, Augmentation, Callable[[], Any]]:
     """Module, augmentation, and `() -> variables` of a new encoder, drawn as in `init_state`."""
-    module = build_encoder(config.model, meshes.platform(meshes.make_mesh()))
+    module = build_encoder(*runnable(config.model))
     augment = Augmentation(**config.augment)
     clip_shape = (1, config.clip.frames, augment.size, augment.size, 3)
 
@@ -78,6 +80,17 @@ def _fresh(config) -> tuple[nn.Module, Augmentation, Callable[[], Any]]:
         return module.init(jax.random.split(key, 3)[0], jnp.zeros(clip_shape, module.dtype))
 
     return module, augment, init
+
+
+def runnable(model) -> tuple[ml_collections.ConfigDict, str]:
+    """(`model`, the platform here); a formulation of convolutions that is for CPUs alone is 'auto' on others.
+
+    It was a CPU that the run was on, and the formulations are equal but for rounding.
+    """
+    platform = meshes.platform(meshes.make_mesh())
+    if model.conv_impl in ON_CPUS and platform != 'cpu':
+        model = ml_collections.ConfigDict({**model, 'conv_impl': 'auto'})
+    return model, platform
 
 
 def load_fitting_variables(workdir: str, expected, checkpoint: str | int) -> tuple[Any, dict]:

@@ -125,5 +125,6 @@ def run(config, workdir: str | None) -> None:
     views, passes = 2 * config.batch_size, step_forwards(config)
     print(f'\noperations: {forward / 1e9:,.2f} GFLOP forward for a clip of {frames} frames; about '
           f'{passes * views * forward / 1e12:,.3f} TFLOP a step (as many as {passes} forward passes of {views} clips)')
-    if jax.process_count() == 1:  # several compile together
+    if jax.process_count() == 1:  # several would have to compile together
+        print('memory: compiling an update ...', flush=True)
         print(memory_of_update(config, mesh, plan.total_steps))

@@ -11,8 +11,8 @@ from vididi_jax.errors import UserError
 
 MAY_RISE = ('epochs',)  # fields that may be greater than they were
 # Fields, or sub-configs, that decide nothing of what is trained: where the data lie (their fingerprint is compared),
-# how they are read, what is written and how often.
-MAY_DIFFER = ('allow_missing', 'checkpoint', 'data.dir', 'data.workers', 'health', 'log')
+# how they are read, what is written and how often; by which formulas that are equal, as devices may be others.
+MAY_DIFFER = ('allow_missing', 'checkpoint', 'data.dir', 'data.workers', 'health', 'log', 'model.conv_impl')
 # What runs did before a field came: an older config.json does not have it.
 BEFORE = {'init_checkpoint': 'latest', 'statistics': 'plain', 'framework.ema_base': 0.99, 'framework.predictor': [],
           'data.split': 'train', 'model.conv_impl': 'auto', 'model.remat': False, 'optimizer.predictor_rate': 1.0}

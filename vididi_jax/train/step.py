@@ -12,7 +12,7 @@ import optax
 
 from vididi_jax import losses
 from vididi_jax import schedule as schedules
-from vididi_jax.collectives import gather
+from vididi_jax.collectives import gather, mean_over_devices
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError
 from vididi_jax.pixels.augment import Augmentation, augment
@@ -79,10 +79,16 @@ def check_framework(framework) -> None:
         raise UserError('the weights in framework.loss_options are all 0, so there is nothing to learn: raise one.')
 
 
-def pair_loss(framework, devices: int) -> Callable:
-    """`(z1, z2) -> (loss, terms)` for `config.framework`, over the global batch or for each of `devices` alone."""
+def pair_loss(framework) -> Callable:
+    """`z -> (loss, terms)` for `config.framework`, from a device's embeddings (2, B, D) of both views.
+
+    With the scope 'global' each device computes the loss of all devices' embeddings; with 'per_device' that of its own,
+    and the result is the mean.
+    """
     loss = partial(PAIR_LOSSES[framework.loss], **framework.loss_options)
-    return losses.per_device(loss, devices) if framework.scope == 'per_device' else loss
+    if framework.scope == 'per_device':
+        return lambda z: mean_over_devices(loss(*z))
+    return lambda z: loss(*gather(z, axis=1))
 
 
 def make_update(
@@ -114,8 +120,8 @@ def make_update(
         return x, after, seen
 
     def halves(x):
-        """The embeddings (B, D) of either view, of all devices."""
-        return gather(x.reshape(2, -1, x.shape[-1]), axis=1)
+        """Embeddings (2 B, D) of both views as (2, B, D)."""
+        return x.reshape(2, -1, x.shape[-1])
 
     def keep(state, batch_stats, orders, seen):
         """The statistics after both views, as fields of the state."""
@@ -128,7 +134,7 @@ def make_update(
 
     def two_views(params, state, views, orders):
         z, batch_stats, seen = apply(EVALUATED, params, state.batch_stats, jnp.concatenate(views))
-        loss, terms = pair_loss(config.framework, mesh.size)(*halves(z))
+        loss, terms = pair_loss(config.framework)(halves(z))
         return loss, (terms, keep(state, batch_stats, orders, seen))
 
     def online_and_target(params, state, views, orders):
@@ -136,7 +142,7 @@ def make_update(
         z, batch_stats, seen = apply(EVALUATED, params, state.batch_stats, views)
         p, batch_stats, _ = apply(('predictor',), params, batch_stats, z)
         t, target_stats, _ = apply(EVALUATED, state.target['params'], state.target['batch_stats'], views)
-        predictions, targets = halves(p), halves(jax.lax.stop_gradient(t))
+        predictions, targets = (gather(halves(x), axis=1) for x in (p, jax.lax.stop_gradient(t)))
         forward, _ = losses.byol_loss(predictions[0], targets[1])
         backward, _ = losses.byol_loss(predictions[1], targets[0])
         terms = {'view1_to_view2': forward, 'view2_to_view1': backward}
