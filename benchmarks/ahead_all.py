@@ -15,7 +15,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from vididi_jax.errors import UserError, one_sentence
+
 STORED = Path(__file__).with_suffix('').with_name('ahead.json')
+CONFIG = Path(__file__).parents[1] / 'configs/ucf101_vicreg.py'
 TOLERANCE = 1.02
 RESNET, OTHERS = 'r3d_18', ('r2plus1d_18', 'mc3_18', 's3d')
 CASES = [  # target, encoder, width, videos, programs
@@ -33,10 +38,12 @@ def compile_case(target: str, encoder: str, width: int, videos: int, programs: s
     """{program: figures}."""
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / 'figures.json'
-        subprocess.run([
+        done = subprocess.run([
             sys.executable, Path(__file__).with_name('ahead.py'), f'--target={target}', f'--programs={programs}',
-            '--config=configs/ucf101_vicreg.py', f'--config.model.name={encoder}', f'--config.model.width={width}',
-            f'--config.batch_size={videos}', f'--record={record}'], check=True, stdout=subprocess.DEVNULL)
+            f'--config={CONFIG}', f'--config.model.name={encoder}', f'--config.model.width={width}',
+            f'--config.batch_size={videos}', f'--record={record}'], stdout=subprocess.DEVNULL)
+        if done.returncode:  # it has said why
+            raise UserError(f'{encoder} of width {width} was not compiled for {target}, see above.')
         return json.loads(record.read_text())
 
 
@@ -46,12 +53,14 @@ def main() -> int:
     parser.add_argument('--store', action='store_true', help='write what is found into benchmarks/ahead.json')
     arguments = parser.parse_args()
     stored = json.loads(STORED.read_text()) if STORED.exists() else {}
+    cases = {f'{target} {encoder} width {width}, {videos} videos': (target, encoder, width, videos, programs)
+             for target, encoder, width, videos, programs in CASES}
+    chosen = [case for case in cases if arguments.only in case]
+    if not chosen:
+        raise UserError(f'--only={arguments.only} is in the name of no case: {"; ".join(cases)}.')
     worse = []
-    for target, encoder, width, videos, programs in CASES:
-        case = f'{target} {encoder} width {width}, {videos} videos'
-        if arguments.only not in case:
-            continue
-        for program, figures in compile_case(target, encoder, width, videos, programs).items():
+    for case in chosen:
+        for program, figures in compile_case(*cases[case]).items():
             name = f'{case}: {program}'
             before = stored.get(name, {})
             lines = (f'  {what} {value:,} ({before.get(what, "new")})' for what, value in figures.items())
@@ -66,4 +75,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    with one_sentence():
+        sys.exit(main())
