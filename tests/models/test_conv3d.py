@@ -80,6 +80,16 @@ def test_values_and_gradients_equal_numpys(impl, kernel, stride, dtype):
 
 
 @pytest.mark.parametrize('dtype', [np.float64, np.float32])
+@pytest.mark.parametrize('stride', [(1, 1, 1), (2, 2, 2), (1, 3, 1)])
+def test_frames_that_are_no_larger_than_the_kernel(stride, dtype):
+    """Their convolution is one matrix product; padding from none to more than the kernel's half."""
+    cases = [((2, 3, height, width, 6), (3, *kernel, 6, 20), (1, *padding)) for height, width, kernel, padding in (
+        (2, 2, (3, 3), (1, 1)), (3, 3, (3, 3), (1, 1)), (1, 2, (3, 3), (1, 1)), (3, 3, (3, 3), (0, 0)),
+        (1, 5, (5, 3), (3, 2)), (4, 3, (7, 7), (3, 3)), (2, 1, (1, 3), (0, 2)))]
+    check(cases, stride, 'taps', dtype)
+
+
+@pytest.mark.parametrize('dtype', [np.float64, np.float32])
 @pytest.mark.parametrize(('taps', 'height', 'width'), [(3, 3, 9), (1, 12, 5), (2, 4, 8)])
 def test_winograds_filtering_takes_any_time_padding_and_image_size(taps, height, width, dtype):
     """Also more padding in time than the kernel has taps besides its first, and a single frame."""

@@ -159,12 +159,37 @@ def _per_frame(x: jax.Array, w: jax.Array, stride: list[int], padding: list[int]
     """2-D convolution (kh, kw, C, O) of every frame of (B, T, H, W, C)."""
     if w.shape[:2] == (1, 1) and not any(padding):
         return jnp.einsum('bthwc,co->bthwo', x[:, :, :: stride[0], :: stride[1]], w[0, 0])
+    out = _output_size(x, w[None], (1, *stride), (0, *padding))[1:]
+    taps = w.shape[0] * w.shape[1]
+    if x.shape[2] * x.shape[3] <= taps and out[0] * out[1] < taps:
+        return _whole_frames(x, w, stride, padding, out)
     flat = x.reshape(-1, *x.shape[2:])
     if all(s == 1 for s in stride):
         y = _conv2d(flat, w, tuple(padding))
     else:
         y = lax.conv_general_dilated(flat, w, stride, [(p, p) for p in padding], dimension_numbers=FRAMES)
     return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+def _whole_frames(
+    x: jax.Array, w: jax.Array, stride: list[int], padding: list[int], out: list[int],
+) -> jax.Array:
+    """`_per_frame` of frames that are no larger than the kernel, as one matrix product: all pixels by all `out` pixels.
+
+    It multiplies no more than the kernel would. XLA slides such a frame over the kernel instead, which is slow.
+    """
+    size = x.shape[2:4]
+    # Output pixel i sees what lies below the kernel's rows from p - i s on.
+    below = [[p - i * s for i in range(n)] for n, s, p in zip(out, stride, padding, strict=True)]
+    edges = [(max(-starts[-1], 0), max(starts[0] + n - k, 0))
+             for starts, n, k in zip(below, size, w.shape[:2], strict=True)]
+    w = jnp.pad(w, [*edges, (0, 0), (0, 0)])
+    pieces = [lax.slice(w, (i + edges[0][0], j + edges[1][0], 0, 0),
+                        (i + edges[0][0] + size[0], j + edges[1][0] + size[1], *w.shape[2:]))
+              for i in below[0] for j in below[1]]
+    matrix = jnp.stack(pieces, axis=3).reshape(-1, len(pieces) * w.shape[3])
+    y = x.reshape(*x.shape[:2], -1) @ matrix
+    return y.reshape(*x.shape[:2], *out, w.shape[3])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
