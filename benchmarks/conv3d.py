@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.timing import Layer, check_rounds, convolutions, interleave, matmul_peak, parse_shape
+from vididi_jax.compilation import compiler_options
 from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.models import create_encoder
 from vididi_jax.models.conv3d import IMPLEMENTATIONS, conv3d
-from vididi_jax.train.update import compiler_options
 
 IMPLS = [impl for impl in IMPLEMENTATIONS if impl not in ('auto', 'by_layer')]
 jit = partial(jax.jit, compiler_options=compiler_options(jax.default_backend()))  # as training has it

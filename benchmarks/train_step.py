@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.timing import check_rounds, convolutions, interleave, matmul_peak, parse_shape, summary, train_flops
+from vididi_jax.compilation import compiler_options
 from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.models import create_encoder
-from vididi_jax.train.update import compiler_options
 
 RATE = 1e-3
 

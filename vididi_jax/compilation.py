@@ -1,11 +1,66 @@
-"""Compiled programs on disk, so that a second process has them at once."""
+"""How programs are compiled: with which options, and kept on disk, so that a second process has them at once."""
 
 import os
+from collections.abc import Callable
+from functools import cache, wraps
 
 import jax
+import jax.numpy as jnp
 from jax.experimental.compilation_cache import compilation_cache
 
 CACHE = '~/.cache/vididi_jax/compiled'
+OPTIONS = {
+    # On a CPU, convolutions without XLA's new library for them (YNN): they are slower than the ones before.
+    'cpu': {'xla_cpu_experimental_ynn_fusion_type': ''},
+    # On a GPU XLA lays out 3-D convolutions channels first, and cuDNN turns every operand around and back.
+    'gpu': {'xla_gpu_force_conv_nhwc': True},
+}
+ONCE = {'cpu': {'xla_backend_optimization_level': 1}}  # the same bits, compiled in a quarter of the time
+
+
+@cache
+def compiler_options(platform: str, *, once: bool = False) -> dict[str, str | bool | int]:
+    """For `jax.jit` of what has an encoder in it, measured with benchmarks/train_step.py and benchmarks/accelerator.py.
+
+    Options are left out where the compiler has none of that name.
+
+    Args:
+      platform: of the devices, see `train.mesh.platform`.
+      once: for what runs once, such as drawing the initial weights.
+    """
+    options = (ONCE if once else OPTIONS).get(platform, {})
+    try:
+        jax.jit(lambda: jnp.zeros(()), compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
+
+
+def jit(**arguments) -> Callable[[Callable], Callable]:
+    """Decorator: `jax.jit` with `arguments` and the `compiler_options` of the default devices, asked at the first call.
+
+    What it makes is not for use inside another `jax.jit`.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @cache
+        def compiled() -> Callable:
+            return jax.jit(function, compiler_options=compiler_options(jax.default_backend()), **arguments)
+
+        @wraps(function)
+        def call(*args, **kwargs):
+            return compiled()(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def draw(init: Callable, *args):
+    """`init(*args)`, initial weights, compiled; only traced where no more than their shapes are asked."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
+        return init(*args)
+    return jax.jit(init, compiler_options=compiler_options(jax.default_backend(), once=True))(*args)
 
 
 def keep_programs() -> None:

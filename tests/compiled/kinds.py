@@ -16,6 +16,7 @@ import numpy as np
 from tests.compiled import plain
 from tests.compiled.inputs import clips_of, encoder_of, filled, mesh_of, pixels_of
 from tests.compiled.programs import SIDE
+from vididi_jax.compilation import compiler_options
 from vididi_jax.config import from_dict
 from vididi_jax.detection import model as detector
 from vididi_jax.detection import task as detection
@@ -175,7 +176,7 @@ def embed(whole, augment, model, projector, max_order):
 
     def run(variables, batch, dtype):
         found = partial(health._embed, networks=networks(dtype), spec=spec, max_order=max_order)
-        return jax.jit(found)(variables, batch)
+        return jax.jit(found, compiler_options=compiler_options(jax.default_backend()))(variables, batch)
 
     def init(key):
         made = networks(jnp.float32)
@@ -194,7 +195,7 @@ def look(whole, augment, model):
 
     def run(variables, batch, dtype):
         found = partial(health._look, networks=Networks(encoder_of(model, dtype, whole), None, None), spec=spec)
-        return jax.jit(found)(variables, batch)
+        return jax.jit(found, compiler_options=compiler_options(jax.default_backend()))(variables, batch)
 
     def init(key):
         return encoder_of(model, jnp.float32, whole).init(key, jnp.zeros((2, 4, SIDE, SIDE, 3)))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vididi_jax import measures
+from vididi_jax.compilation import compiler_options
 from vididi_jax.data import pipeline
 from vididi_jax.data.source import RecordSource
 from vididi_jax.derivatives import derivative_stack
@@ -39,11 +40,12 @@ class Probe:
         self.max_order = min(2, config.clip.frames - 1)
         self.has_labels = len(source.label_names) > 1
         self._mesh = mesh
+        options = compiler_options(meshes.platform(mesh))
         self._embed = jax.jit(
             partial(_embed, networks=networks, spec=Augmentation(**config.augment), max_order=self.max_order),
-            out_shardings=meshes.replicated(mesh))
+            out_shardings=meshes.replicated(mesh), compiler_options=options)
         self._look = jax.jit(partial(_look, networks=networks, spec=Augmentation(**config.augment)),
-                             out_shardings=meshes.replicated(mesh))
+                             out_shardings=meshes.replicated(mesh), compiler_options=options)
 
     def measure(self, state: TrainState) -> dict[str, float]:
         """Every measure, by its name under 'health/'; warns if the embeddings collapse.

@@ -1,7 +1,7 @@
 """An update of the train state as one compiled program, and the one guard against a step that is not finite."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,30 +10,9 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from vididi_jax.collectives import own
+from vididi_jax.compilation import compiler_options
 from vididi_jax.train.mesh import platform
 from vididi_jax.train.state import TrainState
-
-OPTIONS = {
-    # On a CPU, convolutions without XLA's new library for them (YNN): they are slower than the ones before.
-    'cpu': {'xla_cpu_experimental_ynn_fusion_type': ''},
-    # On a GPU XLA lays out 3-D convolutions channels first, and cuDNN turns every operand around and back.
-    'gpu': {'xla_gpu_force_conv_nhwc': True},
-}
-
-
-@cache
-def compiler_options(platform: str) -> dict[str, str | bool]:
-    """For `jax.jit` of what trains an encoder, measured with benchmarks/train_step.py and benchmarks/accelerator.py.
-
-    Options are left out where the compiler has none of that name. `platform` is that of the devices, see
-    `mesh.platform`.
-    """
-    options = OPTIONS.get(platform, {})
-    try:
-        jax.jit(lambda: jnp.zeros(()), compiler_options=options).lower().compile()
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return options
 
 
 def all_finite(tree) -> jax.Array:
