@@ -16,7 +16,8 @@ def test_everything_is_printed_and_nothing_written(tiny_config, tmp_path, monkey
     for text in ('framework.loss', '48 videos used of 48 listed', 'steps: 6 an epoch, 24 in all',
                  'phase 2: orders (1, 0)', 'record: 24 frames of 16x16', 'clips uint8 (8, 2, 8, height, width, 3)',
                  'projector/Dense_2/kernel', 'encoder in all: ',
-                 'TFLOP a step (as many as 3 forward passes of 16 clips)', 'memory: at most 0.'):
+                 'TFLOP a step (as many as 3 forward passes of 16 clips)', 'memory: at most 0.',
+                 f' ms an update on {jax.device_count()} x cpu, '):
         assert text in printed
     assert not list(tmp_path.iterdir())
 
@@ -34,7 +35,7 @@ def test_parameters_are_listed_one_by_one():
 
 
 def test_the_target_and_recomputation_cost_a_forward_pass_each(tiny_config, capsys, monkeypatch):
-    monkeypatch.setattr(inspection, 'memory_of_update', lambda *_: '')  # which compiles
+    monkeypatch.setattr(inspection, 'measure_update', lambda *_: ())  # which compiles
     flops = {}
     for name, changes in {'vicreg': {}, 'remat': {'model.remat': True}, 'byol, remat': {
             'model.remat': True, 'framework.loss': 'byol',

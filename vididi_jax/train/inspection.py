@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from functools import partial
 from math import prod
 
@@ -20,6 +21,8 @@ from vididi_jax.train.pretrain import describe, make_plan
 from vididi_jax.train.processes import by_first
 from vididi_jax.train.state import build_networks, make_init
 from vididi_jax.train.step import make_update
+
+TIMED, ENOUGH = 3, 20  # updates after a first one, unless so many seconds have gone by
 
 
 def parameter_table(params) -> list[tuple[str, str, int]]:
@@ -60,13 +63,18 @@ def step_forwards(config) -> int:
     return 3 + (config.framework.loss == 'byol') + config.model.remat
 
 
+def view_shape(config, frames: int) -> tuple[int, ...]:
+    """(B, T, H, W, 3) of each view in an update."""
+    size = config.augment.size
+    return config.batch_size, frames, size, size, 3
+
+
 def lower_update(config, mesh: Mesh, frames: int, total_steps: int) -> jax.stages.Lowered:
     """The update of a pretraining step for the devices of `mesh` and views of `frames` frames, ready to be compiled."""
     networks = build_networks(config, meshes.platform(mesh))
     rate, optimizer = (build(config, total_steps) for build in (learning_rate, build_optimizer))
     whole = partial(shapes, sharding=meshes.replicated(mesh))
-    size = config.augment.size
-    view = jax.ShapeDtypeStruct((config.batch_size, frames, size, size, 3), jnp.float32)
+    view = jax.ShapeDtypeStruct(view_shape(config, frames), jnp.float32)
     state = jax.eval_shape(make_init(config, networks, optimizer), jax.random.key(0))
     return make_update(networks, optimizer, rate, config, total_steps, mesh).lower(
         whole(state), shapes((view, view), meshes.split_over_batch(mesh)), np.zeros(2, np.int32),
@@ -78,18 +86,48 @@ def shapes(tree, sharding):
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
-def memory_of_update(config, mesh: Mesh, total_steps: int) -> str:
-    """What the longest update needs of a device, by its compiler, which this runs."""
-    start = time.perf_counter()
-    found = lower_update(config, mesh, config.clip.frames, total_steps).compile().memory_analysis()
+def memory_of(update: jax.stages.Compiled) -> str:
+    """What an update needs of a device, by its compiler."""
+    found = update.memory_analysis()
     peak, state = (size / 1e9 for size in (found.peak_memory_in_bytes, found.alias_size_in_bytes))
-    return (f'memory: at most {peak:,.2f} GB of each device in an update, {state:,.2f} GB of it the state (compiled in '
-            f'{time.perf_counter() - start:.0f} s)')
+    return f'memory: at most {peak:,.2f} GB of each device in an update, {state:,.2f} GB of it the state'
+
+
+def time_of(update: jax.stages.Compiled, config, mesh: Mesh, total_steps: int) -> str:
+    """How long an update takes on these devices: the median of a few from a fresh state and random views."""
+    optimizer = build_optimizer(config, total_steps)
+    init = make_init(config, build_networks(config, meshes.platform(mesh)), optimizer)
+    rng = np.random.default_rng(0)
+    views = meshes.to_devices(mesh, {name: rng.normal(size=view_shape(config, config.clip.frames)).astype(np.float32)
+                                     for name in ('first', 'second')})
+    seconds = []
+    try:
+        state = meshes.replicate(mesh, init(jax.random.key(config.seed)))
+        sound = meshes.replicate(mesh, np.True_)
+        while len(seconds) < 1 + TIMED and sum(seconds) < ENOUGH:
+            start = time.perf_counter()
+            state, _ = jax.block_until_ready(update(state, tuple(views.values()), np.zeros(2, np.int32), sound))
+            seconds.append(time.perf_counter() - start)
+    except jax.errors.JaxRuntimeError as error:
+        return f'time: no update can run here ({str(error).splitlines()[0]:.100})'
+    found = float(np.median(seconds[1:] or seconds))  # the first one may prepare something
+    device = mesh.devices.flat[0].device_kind
+    return (f'time: {1e3 * found:,.0f} ms an update on {mesh.size} x {device}, {found * total_steps / 60:,.0f} minutes '
+            f'for {total_steps:,}; reading, augmentation and health come on top')
+
+
+def measure_update(config, mesh: Mesh, total_steps: int) -> Iterator[str]:
+    """Lines that say what the longest update of a config takes, each as soon as it is known."""
+    start = time.perf_counter()
+    update = lower_update(config, mesh, config.clip.frames, total_steps).compile()
+    yield f'compiled in {time.perf_counter() - start:.0f} s'
+    yield memory_of(update)
+    yield time_of(update, config, mesh, total_steps)
 
 
 @by_first
 def run(config, workdir: str | None) -> None:
-    """Print config, data, schedule, parameters, shapes, steps, operations and memory of a pretraining config."""
+    """Print config, data, schedule, parameters, shapes, steps, operations, memory and time of a pretraining config."""
     del workdir  # nothing is written
     mesh = meshes.make_mesh()
     plan = make_plan(config, mesh)
@@ -126,5 +164,6 @@ def run(config, workdir: str | None) -> None:
     print(f'\noperations: {forward / 1e9:,.2f} GFLOP forward for a clip of {frames} frames; about '
           f'{passes * views * forward / 1e12:,.3f} TFLOP a step (as many as {passes} forward passes of {views} clips)')
     if jax.process_count() == 1:  # several would have to compile together
-        print('memory: compiling an update ...', flush=True)
-        print(memory_of_update(config, mesh, plan.total_steps))
+        print('compiling an update ...', flush=True)
+        for line in measure_update(config, mesh, plan.total_steps):
+            print(line, flush=True)
