@@ -40,6 +40,8 @@ SALIENCY = ('health/saliency_on_motion', 'health/moving_pixels')
 AGAINST = 'schedule=base'
 WEIZMANN_EPOCHS = 80  # of its config's 300: both of these runs take little longer than one of the others
 
+RUNNING: set[subprocess.Popen] = set()  # which end with this process
+
 
 class Job(NamedTuple):
     """A run with its evaluations.
@@ -85,11 +87,14 @@ def call(log: Path, cores: set[int], *words: str) -> None:
     """Run a command of this project on some cores; what it prints is added to a log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     pin = (lambda: os.sched_setaffinity(0, cores)) if cores else None
-    with log.open('a') as file:
-        found = subprocess.run((sys.executable, *words), cwd=ROOT, stdout=file, stderr=file, preexec_fn=pin)
-    if found.returncode:
+    with log.open('a') as file, subprocess.Popen(
+            (sys.executable, *words), cwd=ROOT, stdout=file, stderr=file, preexec_fn=pin) as process:
+        RUNNING.add(process)
+        process.wait()
+        RUNNING.remove(process)
+    if process.returncode:
         last = log.read_text().strip().splitlines()[-1:]
-        raise UserError(f'{" ".join(words)} ended with {found.returncode} ({"".join(last):.300}): {log} has all of it.')
+        raise UserError(f'{" ".join(words)} ended with {process.returncode} ({"".join(last):.300}): {log} has all of it.')
 
 
 def run_job(job: Job, log: Path, cores: Queue) -> None:
@@ -120,6 +125,8 @@ def run_all(jobs: list[Job], out: Path, processes: int) -> None:
                 future.result()
                 bar.update()
         except BaseException:
+            for process in tuple(RUNNING):  # each saves what it has
+                process.terminate()
             pool.shutdown(cancel_futures=True)
             raise
 

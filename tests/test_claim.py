@@ -1,6 +1,7 @@
 """The benchmark of the claim: its commands are ones that main.py takes, and it writes where it may."""
 
 import itertools
+import time
 
 import pytest
 
@@ -20,6 +21,21 @@ def test_every_command_is_of_a_config_and_of_fields_that_it_has(root, tmp_path):
             names = field_names(load_config(f'{root}/{file.removeprefix("--config=")}'))
             assert place == f'--workdir={job.workdir}'
             assert {field.removeprefix('--config.').partition('=')[0] for field in fields} <= set(names)
+
+
+def test_what_is_running_ends_when_something_fails(tmp_path, monkeypatch):
+    def run_job(job, log, cores):
+        if job.group == 'fails':
+            while not claim.RUNNING:
+                time.sleep(0.01)
+            raise UserError('as it must')
+        claim.call(log, set(), '-c', 'import time; time.sleep(600)')
+
+    monkeypatch.setattr(claim, 'run_job', run_job)
+    jobs = [claim.Job(group, tmp_path / group, [], {}) for group in ('fails', 'sleeps')]
+    with pytest.raises(UserError, match='as it must'):
+        claim.run_all(jobs, tmp_path, processes=2)
+    assert not claim.RUNNING
 
 
 def test_a_section_is_replaced_and_nothing_else(tmp_path):
