@@ -94,7 +94,8 @@ def call(log: Path, cores: set[int], *words: str) -> None:
         RUNNING.remove(process)
     if process.returncode:
         last = log.read_text().strip().splitlines()[-1:]
-        raise UserError(f'{" ".join(words)} ended with {process.returncode} ({"".join(last):.300}): {log} has all of it.')
+        raise UserError(
+            f'{" ".join(words)} ended with {process.returncode} ({"".join(last):.300}): {log} has all of it.')
 
 
 def run_job(job: Job, log: Path, cores: Queue) -> None:

@@ -24,7 +24,7 @@ def test_the_programs_of_every_config_are_among_those_checked():
         own = programs_of(config)
         assert bool(own) == (config.task not in FILES_ONLY), name
         assert own <= every and {structure(found) for found in own} <= checked, name
-    assert {config.task for config in every_config().values()} == set(TASKS) - {'inspect'}  # its update is that of training
+    assert {config.task for config in every_config().values()} == set(TASKS) - {'inspect'}  # its update is training's
     lengths = ({found.arguments['frames'] for found in programs if found.kind == 'update'}
                for programs in (every, {found for found, _ in chosen}))
     assert next(lengths) == next(lengths)
