@@ -244,8 +244,10 @@ def main() -> None:
                  for framework in CONFIGS for schedule in ('base', 'vididi')]
     ablation = [] if quick else [motion_job(out, 'vicreg', schedule, 0) for schedule in ABLATION]
     real = [weizmann_job(out, schedule, 0) for schedule in ('base', 'vididi') if 'weizmann_data' in data]
-    run_all([*main_jobs[:1], *real, *main_jobs[1:], *ablation], out, arguments.processes)
-    minutes = minutes_in_all(out, (time.monotonic() - start) / 60)
+    try:
+        run_all([*main_jobs[:1], *real, *main_jobs[1:], *ablation], out, arguments.processes)
+    finally:
+        minutes = minutes_in_all(out, (time.monotonic() - start) / 60)
     vicreg = [job for job in main_jobs if job.workdir.name.startswith('vicreg')]
     write(out, compared(main_jobs, EVALUATIONS), compared([*vicreg, *ablation], EVALUATIONS) if ablation else [],
           compared(real, ('retrieval',)) if real else [], main_jobs, ablation, minutes, arguments)
