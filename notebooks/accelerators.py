@@ -77,12 +77,13 @@ assert np.isclose(float(loss(split)), float(loss(jnp.asarray(z))), rtol=1e-5)
 # %% [markdown]
 # ## What a step computes, before it runs
 #
-# `--config.task=inspect` prints config, parameters, shapes and arithmetic. The recipe of the paper, and a narrow one for a CPU:
+# `--config.task=inspect` prints config, parameters, shapes and arithmetic, compiles an update, prints its memory, and, where that is free, times
+# a few. The recipe of the paper, and a narrow one for a CPU:
 
 # %%
 run('vididi prep motion --train=64 --test=8 --out=data/few')
-run('vididi train ucf101_vicreg --config.task=inspect --config.data.dir=data/few | tail -3')
-run('vididi train motion_vicreg --config.task=inspect --config.data.dir=data/few | tail -3')
+run('vididi train ucf101_vicreg --config.task=inspect --config.data.dir=data/few | tail -5')
+run('vididi train motion_vicreg --config.task=inspect --config.data.dir=data/few | tail -5')
 
 # %% [markdown]
 # ## What to set

@@ -58,7 +58,8 @@ run('vididi schedule vididi --epochs=4 --steps=4')
 # %% [markdown]
 # ## Training
 #
-# A config is a value: change any field. `pretrain` goes on where it was interrupted, and gives the encoder.
+# A config is a value: change any field. `pretrain` goes on where it was interrupted, and gives the encoder. Derivatives are shorter than the
+# clip; with `constant` a longer clip is read instead, and one program is compiled where there would be three.
 
 # %%
 import vididi_jax
@@ -66,6 +67,7 @@ import vididi_jax
 config = vididi_jax.get_config('motion_vicreg')
 config.data.dir = 'data/motion'
 config.epochs = 8
+config.clip.length = 'constant'
 config.health.every_cycles = 2
 encode = vididi_jax.pretrain(config, 'runs/notebook', report=False)
 encode

@@ -22,6 +22,18 @@ def test_everything_is_printed_and_nothing_written(tiny_config, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
+def test_an_update_that_does_not_fit_is_not_run(tiny_config, monkeypatch, capsys):
+    """The memory of an update holds its temporaries: every activation that the backward pass asks for."""
+    monkeypatch.setattr(inspection, 'free_memory', lambda: 1e6)
+    tiny_config.batch_size = 48
+    inspection.run(tiny_config, None)
+    printed = capsys.readouterr().out
+    assert 'time: not measured' in printed
+    needed = float(re.search(r'memory: at most ([\d.]+) GB', printed)[1])
+    views = 4 * 2 * 48 * 8 * 16 * 16 * 3 / 1e9 / jax.device_count()
+    assert needed > 3 * views
+
+
 @pytest.mark.parametrize(('name', 'gflop'), [('r3d_18', 40.7), ('r2plus1d_18', 40.5), ('mc3_18', 43.3)])
 def test_operations_are_the_known_ones(name, gflop):
     """Of a clip of 8 x 112 x 112, two operations a multiply-add."""

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from vididi_jax import schedule as schedules
 from vididi_jax.config import flatten, to_dict
+from vididi_jax.data.readers import free_memory
 from vididi_jax.models import create_encoder
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import mesh as meshes
@@ -23,6 +24,7 @@ from vididi_jax.train.state import build_networks, make_init
 from vididi_jax.train.step import make_update
 
 TIMED, ENOUGH = 3, 20  # updates after a first one, unless so many seconds have gone by
+SHARE = 0.8  # of the free memory, in which an update is tried
 
 
 def parameter_table(params) -> list[tuple[str, str, int]]:
@@ -86,11 +88,20 @@ def shapes(tree, sharding):
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
-def memory_of(update: jax.stages.Compiled) -> str:
-    """What an update needs of a device, by its compiler."""
+def needed(update: jax.stages.Compiled) -> int:
+    """Bytes of each device that an update needs at most, by its compiler; a CPU's peak has no temporaries in it."""
     found = update.memory_analysis()
-    peak, state = (size / 1e9 for size in (found.peak_memory_in_bytes, found.alias_size_in_bytes))
-    return f'memory: at most {peak:,.2f} GB of each device in an update, {state:,.2f} GB of it the state'
+    return max(found.peak_memory_in_bytes, found.argument_size_in_bytes + found.output_size_in_bytes
+               - found.alias_size_in_bytes + found.temp_size_in_bytes)
+
+
+def room(mesh: Mesh) -> float:
+    """Bytes of a device that can still be had; CPUs share those of the machine."""
+    device = mesh.local_devices[0]
+    stats = device.memory_stats() or {}
+    if 'bytes_limit' in stats:
+        return stats['bytes_limit'] - stats['bytes_in_use']
+    return free_memory() / len(mesh.local_devices)
 
 
 def time_of(update: jax.stages.Compiled, config, mesh: Mesh, total_steps: int) -> str:
@@ -121,8 +132,13 @@ def measure_update(config, mesh: Mesh, total_steps: int) -> Iterator[str]:
     start = time.perf_counter()
     update = lower_update(config, mesh, config.clip.frames, total_steps).compile()
     yield f'compiled in {time.perf_counter() - start:.0f} s'
-    yield memory_of(update)
-    yield time_of(update, config, mesh, total_steps)
+    need, free = needed(update), room(mesh)
+    yield (f'memory: at most {need / 1e9:,.2f} GB of each device in an update, '
+           f'{update.memory_analysis().alias_size_in_bytes / 1e9:,.2f} GB of it the state')
+    if need > SHARE * free:
+        yield f'time: not measured, as {free / 1e9:,.2f} GB of each device are free'
+    else:
+        yield time_of(update, config, mesh, total_steps)
 
 
 @by_first
