@@ -12,7 +12,7 @@ from tqdm import tqdm
 from vididi_jax.data import pipeline
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train import signals
-from vididi_jax.train.processes import bereaved, is_first
+from vididi_jax.train.processes import bereaved, one_bar
 
 
 def batch_size_for(mesh: jax.sharding.Mesh, wanted: int) -> int:
@@ -42,7 +42,7 @@ def gathered(
     done = 0
     workers = pipeline.number_of_workers(batches, workers)
     with pipeline.iterate(batches, workers=workers) as iterator, \
-            tqdm(total=count, unit=unit, leave=False, disable=not is_first(), dynamic_ncols=True) as bar, \
+            tqdm(total=count, unit=unit, leave=False, dynamic_ncols=True, **one_bar()) as bar, \
             bereaved():
         for batch in iterator:
             batch = complete(batch)

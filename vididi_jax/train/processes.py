@@ -137,6 +137,11 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def one_bar() -> dict[str, bool]:
+    """Options of tqdm for a bar in the first process alone, which TQDM_DISABLE=1 turns off, as others."""
+    return {} if is_first() else {'disable': True}
+
+
 def by_first(function: Callable) -> Callable:
     """`function`, run in the first process alone; what it returns or raises comes back in every process.
 

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vididi_jax.train.metric_writer import MetricsWriter
-from vididi_jax.train.processes import is_first
+from vididi_jax.train.processes import is_first, one_bar
 
 TOLERATED_WAIT = 0.05  # share of its steps that an epoch may wait for data without a word
 
@@ -78,7 +78,7 @@ class Progress:
             phase = self.task.phases[epoch % len(self.task.phases)]
             print(f'epoch {epoch + 1}/{self.config.epochs} {phase}'.rstrip(), flush=True)
         self._bar = self._held.enter_context(tqdm(
-            total=self.task.steps_per_epoch, initial=done, unit='step', leave=False, disable=not is_first(),
+            total=self.task.steps_per_epoch, initial=done, unit='step', leave=False, **one_bar(),
             dynamic_ncols=True))
         if step - self._first < len(self.task.phases) * self.task.steps_per_epoch:  # each phase has its programs
             self._bar.set_postfix_str('compiling')
