@@ -18,10 +18,10 @@ from vididi_jax.tasks import run_task  # noqa: E402
 
 def run(words: list[str]) -> None:
     """Carry out one: `--config`, its fields and `--workdir`; no report is written."""
-    values = flags.FlagValues()
-    config = define_config_flag(values)
+    argv, values = ['main.py', *words], flags.FlagValues()
+    config = define_config_flag(values, argv)
     workdir = flags.DEFINE_string('workdir', None, 'Folder of the run.', flag_values=values)
-    parse_flags(['main.py', *words], values)
+    parse_flags(argv, values)
     run_task(config.value, workdir.value, report=False)
 
 

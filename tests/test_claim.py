@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from benchmarks import claim
+from benchmarks import claim, commands
 from vididi_jax.config import field_names, load_config
 from vididi_jax.errors import UserError
 
@@ -21,6 +21,18 @@ def test_every_command_is_of_a_config_and_of_fields_that_it_has(root, tmp_path):
             names = field_names(load_config(f'{root}/{file.removeprefix("--config=")}'))
             assert place == f'--workdir={job.workdir}'
             assert {field.removeprefix('--config.').partition('=')[0] for field in fields} <= set(names)
+
+
+def test_the_evaluations_of_a_run_reach_their_tasks_in_one_process(root, tmp_path, monkeypatch):
+    job = claim.motion_job(tmp_path, 'vicreg', 'vididi', 1)
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(commands, 'run_task', lambda config, workdir, report: found.append(
+        (config.eval.name, config.data.dir, workdir)))
+    found = []
+    for words in job.evaluate.values():
+        commands.run(words)
+    assert found == [(name, str(tmp_path / 'triples') if 'tug' in name else '', str(job.workdir))
+                     for name in job.evaluate]
 
 
 def test_what_is_running_ends_when_something_fails(tmp_path, monkeypatch):

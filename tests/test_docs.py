@@ -75,14 +75,13 @@ def take(module: str, words: list[str], monkeypatch, whole=argparse.ArgumentPars
         runpy.run_module(module, run_name='__main__')
 
 
-def take_flags(words: list[str], monkeypatch) -> None:
+def take_flags(words: list[str]) -> None:
     """Parse a command line of main.py, and hold the config against the rules of its fields."""
+    words = ['main.py', *(f'{word}=True' if word == '--multihost' else word for word in words)]
     values = flags.FlagValues()
-    config = define_config_flag(values)
+    config = define_config_flag(values, words)
     for name in ('workdir', 'multihost', 'coordinator', 'num_processes', 'process_id'):
         flags.DEFINE_string(name, None, '', flag_values=values)
-    words = ['main.py', *(f'{word}=True' if word == '--multihost' else word for word in words)]
-    monkeypatch.setattr(sys, 'argv', words)  # where the flag looks for its fields
     parse_flags(words, values)
     check_fields(config.value)
     assert values.workdir
@@ -106,9 +105,9 @@ def test_commands_parse(root, monkeypatch):
                     take(MODULES[words[0]], words if words[0] in ('export', 'import') else words[1:], monkeypatch)
                 elif program == 'vididi' and words != ['--help']:
                     assert words[0] in EXAMPLES, block
-                    take_flags(flag_words(words[0], words[1:]), monkeypatch)
+                    take_flags(flag_words(words[0], words[1:]))
                 elif program == 'python' and words[0] == 'main.py':
-                    take_flags(words[1:], monkeypatch)
+                    take_flags(words[1:])
                 elif program == 'python' and words[0] == '-m' and words[1] not in ('pytest', 'pip', 'tests.compiled'):
                     take(words[1] + '.__main__' * (words[1] == 'data_prep'), words[2:], monkeypatch)
                 elif program == 'python' and words[0] != '-m':

@@ -14,11 +14,14 @@ from vididi_jax.fields import rule_of, short
 flags.disclaim_key_flags()  # `--config` is a flag of whoever calls `define_config_flag`, so that their --help shows it
 
 
-def define_config_flag(values: flags.FlagValues = flags.FLAGS):
-    """The flag `--config`, locked: a field that the file does not have is an error."""
+def define_config_flag(values: flags.FlagValues = flags.FLAGS, argv: list[str] | None = None):
+    """The flag `--config`, locked: a field that the file does not have is an error.
+
+    It looks for the fields to set in `argv`, the command line that `parse_flags` is to read; None for `sys.argv`.
+    """
     return config_flags.DEFINE_config_file(
         'config', None, 'FILE or FILE:VARIANT, such as configs/motion_vicreg.py:smoke; its docstring says more. '
-        '--config.FIELD=VALUE sets a field of it.', values, lock_config=True)
+        '--config.FIELD=VALUE sets a field of it.', values, sys_argv=argv, lock_config=True)
 
 
 @one_sentence()

@@ -8,7 +8,6 @@ import math
 import random
 import re
 import shutil
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -138,10 +137,10 @@ def command(mutation: Mutation, data: Path, folder: Path) -> list[str]:
 def parse(argv: list[str]):
     """The config and workdir of a command line, parsed as main.py does; `SystemExit` with what it printed."""
     values, printed = flags.FlagValues(), StringIO()
-    config = define_config_flag(values)
+    config = define_config_flag(values, argv)
     workdir = flags.DEFINE_string('workdir', None, '', flag_values=values)
     flags.DEFINE_integer('process_id', None, '', flag_values=values)
-    with mock.patch.object(sys, 'argv', argv), redirect_stderr(printed):
+    with redirect_stderr(printed):
         try:
             parse_flags(argv, values)
         except SystemExit as end:
