@@ -15,4 +15,6 @@ from vididi_jax.configs import default, motion_vicreg
 
 def get_config(variant: str = ''):
     config = motion_vicreg.adapt(default.get_config('simclr'), projector=(256, 256, 128))
+    # At 0.1, the default, some seeds take left for right: joined R@1 of seed 0 is 72.3 there, and 81.6 at 0.2.
+    config.framework.loss_options.temperature = 0.2
     return default.finish(config, variant, ('smoke',))

@@ -18,7 +18,7 @@ def adapt(config, projector: tuple[int, ...], predictor: tuple[int, ...] = ()):
     """Small frames, small heads, and only the augmentation that keeps the classes apart."""
     config.data.dir = 'data/motion'
     config.data.workers = 0  # raw frames of 24x24: nothing to decode
-    config.epochs = 40
+    config.epochs = 32
     config.batch_size = 32
     config.clip.stride = 1
     config.model.width = 8
@@ -29,7 +29,7 @@ def adapt(config, projector: tuple[int, ...], predictor: tuple[int, ...] = ()):
                                shift=6, gain=(0.5, 1.5), tint=(0.6, 1.4), centre_fraction=1.0))
     config.optimizer.base_rate = 19.2
     config.optimizer.warmup_fraction = 0.1
-    config.health.every_cycles = 5
+    config.health.every_cycles = 4
     config.health.videos = 128
     return config
 

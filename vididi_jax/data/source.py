@@ -197,7 +197,7 @@ class RecordSource:
         self.rows = Manifest(self.directory / records.MANIFEST, self.index, self.label_names)
 
     def __getstate__(self) -> dict:
-        mapped = ('index', 'rows', 'labels', 'ids', 'groups')
+        mapped = ('index', 'rows', 'sizes', 'labels', 'ids', 'groups')
         return {name: value for name, value in self.__dict__.items() if name not in mapped}
 
     def __setstate__(self, state: dict) -> None:
@@ -246,7 +246,7 @@ class RecordSource:
         """(N,) frames of the videos."""
         return self.index['frames']
 
-    @property
+    @cached_property
     def sizes(self) -> np.ndarray:
         """(N, 2) heights and widths of the videos."""
         return np.stack([self.index['height'], self.index['width']], 1)
