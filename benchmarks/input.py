@@ -2,12 +2,14 @@
 
 python benchmarks/input.py DIR [--split=train] [--batch_size=64] [--frames=8] [--stride=3] [--rounds=5] [--workers=1 2]
 
-Two adjacent clips a video, as pretraining reads them. In turns, in one run:
+Two adjacent clips a video, as pretraining reads them. In turns, in one run, with all files in the system's memory:
   codec        jpeg: decoding the frames of a batch from memory, in one thread; raw: copying a batch in memory
-  batches      making a batch in one thread, warm; `cold` after the system has forgotten the files
+  batches      making a batch in one thread
   N workers    batches as the training loop gets them, from N processes
   DataLoader   where torch and torchvision are installed (make parity): the same frames as a folder of jpeg files a
                video, torchvision.io.decode_image, one resizing crop for the clip, one and as many workers
+And last, since the others are to find the files in memory:
+  cold         making a batch in one thread after the system has forgotten the files
 
 A rate is batches x videos (or frames, or bytes of uint8 pixels) over the time that the consumer waits.
 """
@@ -34,6 +36,7 @@ from vididi_jax.errors import UserError, one_sentence
 
 BATCHES = 6  # of a measurement
 BUFFERED = 6  # at most, by each process, while others were measured: thrown away first
+PAUSE = 3  # seconds before each measurement, in which those of before read ahead as far as they do
 
 
 def encoded_frames(source: RecordSource, count: int) -> list[bytes]:
@@ -47,6 +50,14 @@ def encoded_frames(source: RecordSource, count: int) -> list[bytes]:
             file.seek(offset)
             found.append(file.read(length))
     return found
+
+
+def remember(source: RecordSource) -> None:
+    """Have the system read the shards into its memory."""
+    for path in tqdm(source.shards, desc='reading shards', unit='shard', leave=False):
+        with path.open('rb', buffering=0) as file:
+            while file.read(2**24):
+                pass
 
 
 def forget(source: RecordSource) -> None:
@@ -139,16 +150,14 @@ def measure(arguments: argparse.Namespace) -> None:
 
     copied, position = np.empty_like(batch), [0]
 
-    def make(cold: bool) -> float:
-        if cold:
-            forget(source)
+    def make() -> float:
         position[0] += 1
         return timed(lambda: stream[position[0]])
 
     seconds: dict[str, list[float]] = {}
+    remember(source)
     with ExitStack() as held:
-        ways: dict[str, Callable[[], float]] = {
-            'codec': lambda: timed(codec), 'batches': lambda: make(False), 'batches, cold': lambda: make(True)}
+        ways: dict[str, Callable[[], float]] = {'codec': lambda: timed(codec), 'batches': make}
         for workers in arguments.workers:
             reader = held.enter_context(pipeline.iterate(stream, workers=workers))
             ways[f'{workers} workers'] = lambda reader=reader, workers=workers: steady(reader, workers)
@@ -163,7 +172,11 @@ def measure(arguments: argparse.Namespace) -> None:
                     lambda batches=batches, workers=workers: steady(batches, workers))
         for _ in tqdm(range(arguments.rounds), unit='round', leave=False):
             for name, way in ways.items():
+                time.sleep(PAUSE)
                 seconds.setdefault(name, []).append(way())
+    for _ in range(arguments.rounds):
+        forget(source)
+        seconds.setdefault('batches, cold', []).append(make())
     codec_rate = frames / np.median(seconds['codec'])
     print(f'{"":24}{"videos/s":>10}{"frames/s":>10}{"MB/s":>8}{"of codec":>10}')
     for name, values in seconds.items():

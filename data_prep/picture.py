@@ -39,9 +39,10 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, int, int]:
     The display matrix (a b . / c d . / ...) shows the pixel at column x, row y in the column a x + c y and the row
     b x + d y, up to a shift: four turns, and their mirror images. Other angles are taken as the nearest of these.
     """
-    if 'DISPLAYMATRIX' not in frame.side_data:
+    matrix = frame.side_data.get('DISPLAYMATRIX') if len(frame.side_data) else None  # to look for it takes a while
+    if matrix is None:
         return False, 1, 1
-    a, b, _, c, d = np.frombuffer(frame.side_data['DISPLAYMATRIX'], np.int32)[:5].tolist()
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
     turned = abs(b) + abs(c) > abs(a) + abs(d)
     down, across = (b, c) if turned else (d, a)
     return turned, -1 if down < 0 else 1, -1 if across < 0 else 1

@@ -62,14 +62,13 @@ def load_clips(
     """
     shape, sizes = clips.shape[3:5], source.sizes[records]
     indices = indices.reshape(len(records), -1).tolist()
-    for encoded, frames, corner, size, out in zip(
-            source.fetch(records, indices), indices, corners, sizes, clips, strict=True):
+    for write, corner, size, out in zip(source.read(records, indices), corners, sizes, clips, strict=True):
         out = out.reshape(-1, *shape, 3)
         if (size == shape).all():
-            source.decode(encoded, frames, out)
+            write(out)
             continue
         whole = np.empty((len(out), *size, 3), np.uint8)
-        source.decode(encoded, frames, whole)
+        write(whole)
         out[:] = 0
         height, width = np.minimum(size, shape)
         top, left = (corner * (size - (height, width))).round().astype(int)

@@ -26,6 +26,7 @@ from tensorflow_datasets.proto import tf_example_pb2  # not where threads read: 
 
 ENCODINGS = ('jpeg', 'raw')
 JPEG_QUALITY = 95
+BEGINNING = 64  # bytes of a frame that are looked for: preparing to look for all of it takes longer than looking
 MANIFEST = 'manifest.jsonl'
 PLAN = 'plan.json'
 INFO, FEATURES = 'dataset_info.json', 'features.json'  # TFDS's
@@ -46,9 +47,9 @@ NO_LABEL = '.'  # what stands there for the label '', which TFDS does not read b
 HEADER, FOOTER = struct.Struct('<QI'), struct.Struct('<I')
 
 
-def masked_crc(data: bytes) -> int:
-    """TFRecord's checksum: crc32c, rotated right by 15 bits, plus a constant."""
-    crc = google_crc32c.value(bytes(data))
+def masked_crc(data: bytes | np.ndarray) -> int:
+    """TFRecord's checksum: crc32c, rotated right by 15 bits, plus a constant; of bytes or a contiguous array."""
+    crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -156,21 +157,24 @@ def serialise(frames: Sequence[bytes], encoding: str, fields: dict) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def locate_frames(data: bytes, frames: Sequence[bytes], start: int) -> np.ndarray:
+def locate_frames(data: bytes, frames: Sequence[bytes], offset: int) -> np.ndarray:
     """The elements of the table of frames of a record.
 
     Args:
       data: of the record, from `serialise`.
       frames: that it was made from.
-      start: where in the shard `data` begins.
+      offset: where in the shard `data` begins.
 
     Returns:
       (len(frames),) `FRAME`.
     """
     table, place = np.empty(len(frames), FRAME), 0
     for i, frame in enumerate(frames):
-        place = data.index(frame, place)  # between two frames lie some bytes of framing
-        table[i] = start + place, len(frame), masked_crc(frame)
+        start = frame[:BEGINNING]
+        place = data.index(start, place)  # between two frames lie some bytes of framing
+        while not data.startswith(frame, place):
+            place = data.index(start, place + 1)
+        table[i] = offset + place, len(frame), masked_crc(frame)
         place += len(frame)
     return table
 

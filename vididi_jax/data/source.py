@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vididi_jax.data import checksums, records, storage
+from vididi_jax.data.frames import Frames
 from vididi_jax.data.manifest import Manifest
 from vididi_jax.errors import UserError
 
@@ -95,8 +97,8 @@ class Record:
           UserError: bytes that are not those that were written, or no image of this size.
         """
         out = np.empty((len(indices), self.height, self.width, 3), np.uint8)
-        encoded, = self._source.fetch([self._number], [indices])
-        self._source.decode(encoded, indices, out)
+        write, = self._source.read([self._number], [indices])
+        write(out)
         return out
 
 
@@ -266,60 +268,35 @@ class RecordSource:
         """(N,) names of the groups, as objects; a video without one stands for itself."""
         return np.array([row['group'] or row['id'] for row in self.rows], object)
 
-    def fetch(self, numbers: Sequence[int], indices: Sequence[Sequence[int]]) -> Iterator[dict[int, tuple]]:
-        """The encoded frames of some videos, held against their checksums, one video after the other.
+    def read(self, numbers: Sequence[int], indices: Sequence[Sequence[int]]) -> Iterator[Callable[[np.ndarray], None]]:
+        """Frames of some videos, one video after the other.
 
-        The table of frames is read, and the bytes of these frames: nothing else of the record. From a URL all videos
-        are read at once; files are read as each video is asked for.
+        The table of frames is read, and the bytes of these frames, which are held against their checksums: nothing else
+        of the record. From a URL all videos are read at once; files are read as each function is called.
 
         Args:
           numbers: of the videos.
           indices: of frames, for each video.
 
         Yields:
-          {frame: (`storage.Part`, its bytes)} of each video.
+          For each video a function that writes its frames into (len(indices), height, width, 3) uint8, contiguous.
 
         Raises:
-          UserError: bytes that are not those that were written, or that cannot be read.
+          UserError: bytes that are not those that were written, that cannot be read, or are no image of this size; the
+            function raises it as well.
         """
-        together = len(numbers) if storage.is_url(self.store) else 1
-        for first in range(0, len(numbers), together):
-            chosen = slice(first, first + together)
-            wanted, parts, sums = [], [], []
-            for i, frames in zip(numbers[chosen], indices[chosen], strict=True):
-                table, shard = self.frame_table(i), self.shards[self.index['shard'][i]]
-                frames = dict.fromkeys(map(int, frames))  # one asked for twice is read once
-                wanted.append(frames)
-                for offset, length, crc in table[list(frames)].tolist():
-                    parts.append(storage.Part(shard, offset, length))
-                    sums.append(crc)
-            named = [frame for frames in wanted for frame in frames]
-
-            def check(number: int, data: bytes, sums=sums, named=named) -> None:
-                if records.masked_crc(data) != sums[number]:
-                    raise ValueError(f'the checksum of frame {named[number]} is wrong')
-
-            read = iter(zip(parts, storage.read_parts(parts, check), strict=True))
-            for frames in wanted:
-                yield {frame: next(read) for frame in frames}
-
-    def decode(self, encoded: dict[int, tuple], indices: Sequence[int], out: np.ndarray) -> None:
-        """Decode frames of a video from `fetch` into `out` (len(indices), height, width, 3) uint8.
-
-        Raises:
-          UserError: bytes that are no image of this size.
-        """
-        known = {}
-        for position, frame in enumerate(indices):
-            if frame in known:
-                out[position] = out[known[frame]]
-                continue
-            known[frame] = position
-            part, data = encoded[frame]
-            try:
-                records.decode_frame(data, self.encoding, out[position])
-            except Exception as error:  # whatever a decoder makes of it
-                raise storage.wrong(part, error) from error
+        asked = (Frames(frames, self.frame_table(i), self.shards[self.index['shard'][i]], self.encoding)
+                 for i, frames in zip(numbers, indices, strict=True))
+        if not storage.is_url(self.store):
+            for frames in asked:
+                yield frames.read
+            return
+        asked = list(asked)
+        checks = [partial(frames.check, number) for frames in asked for number in range(len(frames.parts))]
+        found = iter(storage.read_parts([part for frames in asked for part in frames.parts],
+                                        lambda number, data: checks[number](data)))
+        for frames in asked:
+            yield partial(frames.decode, list(islice(found, len(frames.parts))))
 
     def frame_table(self, i: int) -> np.ndarray:
         """(num_frames,) `records.FRAME` of video i, read: of a large set, pages that are mapped would fill the memory.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
+import numpy as np
 from tqdm import tqdm
 
 from vididi_jax.data import checksums, records
@@ -128,7 +129,22 @@ def read_parts(parts: Sequence[Part], check: Callable[[int, bytes], None]) -> li
     return (_read_there if parts and is_url(parts[0].place) else _read_here)(parts, check)
 
 
+def read_into(parts: Sequence[Part], buffers: Sequence[np.ndarray], check: Callable[[int, np.ndarray], None]) -> None:
+    """As `read_parts`, of files, into arrays of their lengths (bytes, contiguous)."""
+
+    def read(file: int, number: int) -> np.ndarray:
+        os.preadv(file, [buffers[number]], parts[number].offset)  # at the end of a file less, and then `check` fails
+        return buffers[number]
+
+    _read_files(parts, check, read)
+
+
 def _read_here(parts: Sequence[Part], check: Callable) -> list[bytes]:
+    return _read_files(parts, check, lambda file, number: os.pread(file, parts[number].length, parts[number].offset))
+
+
+def _read_files(parts: Sequence[Part], check: Callable, read: Callable[[int, int], Any]) -> list:
+    """What `read` makes of an open file and the number of a part, for each part."""
     found, opened, file = [], None, None
     try:
         for number, part in enumerate(parts):
@@ -137,7 +153,7 @@ def _read_here(parts: Sequence[Part], check: Callable) -> list[bytes]:
                     os.close(file)
                 file, opened = None, None
                 file, opened = os.open(part.place, os.O_RDONLY), part.place
-            data = os.pread(file, part.length, part.offset)
+            data = read(file, number)
             check(number, data)
             found.append(data)
     except (OSError, ValueError) as error:
