@@ -14,8 +14,8 @@
 # # Pretrain an encoder, and ask what it has learned
 #
 # Eight kinds of motion, no labels in training, and the two questions of the README. A short version of `make demo`: some minutes on two
-# cores and under 2 GB of memory. 128 steps: the figures are lower than those of the README, whose runs have ten times as many, and of the
-# demo, which has sixteen times.
+# cores and under 2 GB of memory. 128 steps: the figures are lower than those of the README and of the demo, whose runs have eight times as
+# many.
 
 # %%
 REPOSITORY = ''  # such as https://github.com/OWNER/vididi_jax; not needed where the project is installed
