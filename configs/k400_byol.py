@@ -9,7 +9,7 @@ Expected: nothing measured; the paper pretrains on all or parts of Kinetics-400
 Status:   not run by us (the :smoke variant is, on other videos)
 
 The variant :paper is what the authors' code did where we differ: it draws colour anew for every frame, has no warm-up,
-and drops videos of fewer than 48 frames. Their loss is the same.
+drops videos of fewer than 48 frames, and keeps plain running statistics in BatchNorm. Their loss is the same.
 """
 
 from vididi_jax.configs import default

@@ -9,8 +9,8 @@ Expected: nothing measured; the paper pretrains on all or parts of Kinetics-400
 Status:   not run by us (the :smoke variant is, on other videos)
 
 The variant :paper is what the authors' code did where we differ: it draws colour anew for every frame, has no warm-up,
-drops videos of fewer than 48 frames, and takes statistics and negatives of each device's part of the batch. Their loss
-is twice ours, which LARS cancels but for biases and norms.
+drops videos of fewer than 48 frames, keeps plain running statistics in BatchNorm, and takes statistics and negatives of
+each device's part of the batch. Their loss is twice ours, which LARS cancels but for biases and norms.
 """
 
 from vididi_jax.configs import default

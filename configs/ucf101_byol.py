@@ -9,7 +9,7 @@ Expected: published: fine-tuning on UCF101 gives 83.3 % top-1 (plain BYOL 72.6 %
 Status:   published; run by us with the :smoke variant only
 
 The variant :paper is what the authors' code did where we differ: it draws colour anew for every frame, has no warm-up,
-and drops videos of fewer than 48 frames. Their loss is the same.
+drops videos of fewer than 48 frames, and keeps plain running statistics in BatchNorm. Their loss is the same.
 """
 
 from vididi_jax.configs import default

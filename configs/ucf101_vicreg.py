@@ -9,8 +9,8 @@ Expected: published: fine-tuning on UCF101 gives 82.2 % top-1 (plain VICReg 70.7
 Status:   published; measured by us only on 57 clips, four epochs, width 8, as a test that it runs
 
 The variant :paper is what the authors' code did where we differ: it draws colour anew for every frame, has no warm-up,
-drops videos of fewer than 48 frames, and takes statistics and negatives of each device's part of the batch. Their loss
-is twice ours, which LARS cancels but for biases and norms.
+drops videos of fewer than 48 frames, keeps plain running statistics in BatchNorm, and takes statistics and negatives of
+each device's part of the batch. Their loss is twice ours, which LARS cancels but for biases and norms.
 """
 
 from vididi_jax.configs import default

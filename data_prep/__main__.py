@@ -5,7 +5,7 @@ import argparse
 from vididi_jax.data.readers import usable_cpus
 from vididi_jax.data.records import ENCODINGS
 from vididi_jax.data.storage import is_url
-from vididi_jax.errors import UserError, one_sentence
+from vididi_jax.errors import Parser, UserError, one_sentence
 
 from . import ava, beam, folder, hmdb51, kinetics, motion, motion_boxes, motion_triples, ucf101, verify
 from .writer import write_dataset
@@ -25,7 +25,7 @@ VIDEO_FILES = {  # name: module, what it is, and a command that can be typed
 
 
 def build_parser(prog: str = 'python -m data_prep') -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
         description='Decode videos once into TFRecord shards that training reads at random. A command that was stopped '
         'goes on where it was when it is given again.')

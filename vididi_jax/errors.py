@@ -1,5 +1,6 @@
 """What is shown to users as a single sentence, and how a command shows it."""
 
+import argparse
 import signal
 import sys
 import threading
@@ -26,6 +27,13 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number: int, after: str = ''):
         self.number, self.after = signal.Signals(number), after
         super().__init__(f'stopped by {self.number.name}{after}')
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser, and parsers of its commands, for whom a wrong flag is a `UserError`."""
+
+    def error(self, message: str):
+        raise UserError(f'{message} ({self.prog} --help says more).')
 
 
 @contextmanager

@@ -5,7 +5,6 @@
 Reference: Chen et al., CPAL 2025, section 3 (balanced alternating learning strategy).
 """
 
-import argparse
 import itertools
 import reprlib
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from vididi_jax.errors import UserError, one_sentence
+from vididi_jax.errors import Parser, UserError, one_sentence
 
 Orders = tuple[int, int]
 
@@ -186,7 +185,7 @@ def describe_phase(schedule: Schedule, phase: int) -> str:
 
 @one_sentence()
 def main(words: list[str] | None = None, prog: str = 'python -m vididi_jax.schedule') -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
         description='Print the derivative orders of the two views, step by step, as a training run draws them.',
     )

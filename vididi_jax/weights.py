@@ -16,7 +16,7 @@ import numpy as np
 from vididi_jax import schedule as schedules
 from vididi_jax.compilation import jit, keep_programs
 from vididi_jax.derivatives import time_derivative
-from vididi_jax.errors import UserError, one_sentence
+from vididi_jax.errors import Parser, UserError, one_sentence
 from vididi_jax.models import create_encoder
 from vididi_jax.models.torchvision import MEAN, SIZES, STD, from_state_dict, to_state_dict, width_of
 from vididi_jax.pixels.augment import Augmentation
@@ -288,13 +288,8 @@ def import_weights(weights: str, name: str, out: str) -> None:
           f'--config.model.width={width_of(name, state_dict)}')
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        raise UserError(f'{message} ({self.prog} --help says more).')
-
-
 def build_parser(prog: str) -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=prog,
         description='Exchange encoder weights with torchvision.models.video. Files end in .npz (numpy alone), '
         '.safetensors, .pth or .pt (need torch), and hold arrays under torchvision\'s keys; '

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vididi_jax.detection.ava import read_boxes, read_exclusions, read_label_map
 from vididi_jax.detection.frame_map import frame_map
-from vididi_jax.errors import one_sentence
+from vididi_jax.errors import Parser, one_sentence
 
 
 def evaluate_csv(
@@ -42,8 +42,8 @@ def evaluate_csv(
 
 @one_sentence()
 def main() -> None:
-    parser = argparse.ArgumentParser(prog='python -m vididi_jax.detection.evaluator', description=evaluate_csv.__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog='python -m vididi_jax.detection.evaluator', description=evaluate_csv.__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ('ground_truth', 'detections', 'label_map', 'exclusions'):
         parser.add_argument(f'--{name}', required=name != 'exclusions', metavar='FILE')
     result = evaluate_csv(**vars(parser.parse_args()))

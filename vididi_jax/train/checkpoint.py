@@ -5,7 +5,6 @@ checksums of its files. Damaged is what a checksum says is damaged, and it is se
 keeps a checkpoint from being read, as a disk that fails, ends the command and changes nothing.
 """
 
-import argparse
 import errno
 import json
 import logging
@@ -25,7 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from vididi_jax.errors import UserError, one_sentence
+from vididi_jax.errors import Parser, UserError, one_sentence
 from vididi_jax.train import integrity
 from vididi_jax.train.processes import by_first
 
@@ -303,7 +302,7 @@ def inspect(workdir: str, verify: bool = False) -> bool:
 
 @one_sentence()
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='python -m vididi_jax.train.checkpoint', description='Look at the checkpoints of a training run.')
     parser.add_argument('command', choices=('inspect', 'verify'),
                         help='list them; or read all of their files, too, and exit with code 1 if one is damaged')
