@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Queue
+from threading import Event, Lock
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -41,6 +42,8 @@ AGAINST = 'schedule=base'
 WEIZMANN_EPOCHS = 80  # of its config's 300: both of these runs take little longer than one of the others
 
 RUNNING: set[subprocess.Popen] = set()  # which end with this process
+STARTING = Lock()  # held while one is started, and while all are ended
+ENDED = Event()  # from then on none is started
 
 
 class Job(NamedTuple):
@@ -87,9 +90,12 @@ def call(log: Path, cores: set[int], *words: str) -> None:
     """Run a command of this project on some cores; what it prints is added to a log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     pin = (lambda: os.sched_setaffinity(0, cores)) if cores else None
-    with log.open('a') as file, subprocess.Popen(
-            (sys.executable, *words), cwd=ROOT, stdout=file, stderr=file, preexec_fn=pin) as process:
-        RUNNING.add(process)
+    with log.open('a') as file:
+        with STARTING:
+            if ENDED.is_set():
+                raise UserError(f'{" ".join(words)} was not started, as another command failed.')
+            process = subprocess.Popen((sys.executable, *words), cwd=ROOT, stdout=file, stderr=file, preexec_fn=pin)
+            RUNNING.add(process)
         process.wait()
         RUNNING.remove(process)
     if process.returncode:
@@ -114,6 +120,7 @@ def run_job(job: Job, log: Path, cores: Queue) -> None:
 
 def run_all(jobs: list[Job], out: Path, processes: int) -> None:
     """All jobs, so many at a time, each on a core of its own where the system can say which."""
+    ENDED.clear()
     known = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
     cores = Queue()
     for number in range(processes):
@@ -126,8 +133,10 @@ def run_all(jobs: list[Job], out: Path, processes: int) -> None:
                 future.result()
                 bar.update()
         except BaseException:
-            for process in tuple(RUNNING):  # each saves what it has
-                process.terminate()
+            with STARTING:
+                ENDED.set()
+                for process in tuple(RUNNING):  # each saves what it has
+                    process.terminate()
             pool.shutdown(cancel_futures=True)
             raise
 
@@ -177,7 +186,9 @@ def plain_titles(text: str) -> str:
 
 
 def commits_of(jobs: list[Job]) -> list[str]:
-    return sorted({result['commit'][:8] for job in jobs for result in read_run(job.workdir).results.values()})
+    """Of all results, short, with '+changes' where the tree differed from it."""
+    found = {result['commit'] for job in jobs for result in read_run(job.workdir).results.values()}
+    return sorted(commit[:8] + commit[40:] for commit in found)
 
 
 def as_json(figures: list[Figure]) -> list[dict]:
@@ -250,18 +261,19 @@ def main() -> None:
         minutes = minutes_in_all(out, (time.monotonic() - start) / 60)
     vicreg = [job for job in main_jobs if job.workdir.name.startswith('vicreg')]
     write(out, compared(main_jobs, EVALUATIONS), compared([*vicreg, *ablation], EVALUATIONS) if ablation else [],
-          compared(real, ('retrieval',)) if real else [], main_jobs, ablation, minutes, arguments)
+          compared(real, ('retrieval',)) if real else [], main_jobs, [*ablation, *real], minutes, arguments)
 
 
-def write(out, figures, ablation, real, main_jobs, ablation_jobs, minutes: float, arguments) -> None:
+def write(out, figures, ablation, real, main_jobs, others, minutes: float, arguments) -> None:
     """claim.json, claim.png and claim.md in `out`, and where `--write` says."""
     about = {'command': f'python benchmarks/claim.py --seeds={arguments.seeds}', 'processor': processor(),
-             'processes': arguments.processes, 'minutes': round(minutes), 'commits': commits_of(main_jobs),
+             'processes': arguments.processes, 'minutes': round(minutes), 'commits': commits_of([*main_jobs, *others]),
              'date': datetime.now(UTC).date().isoformat(), 'seeds': arguments.seeds}
     (out / 'claim.json').write_text(json.dumps({
         **about, 'frameworks': as_json(figures), 'ablation': as_json(ablation), 'weizmann': as_json(real),
         'untrained': dict(untrained_rows(main_jobs)),
-        'saliency': {job.workdir.name: last_health(job) for job in (*main_jobs, *ablation_jobs)}}, indent=2) + '\n')
+        'saliency': {job.workdir.name: last_health(job) for job in (*main_jobs, *others) if 'tug' in job.evaluate},
+    }, indent=2) + '\n')
     first = tables.first_metrics(figures)
     (out / 'claim.png').write_bytes(pictures.group_bars([
         *(figure for figure in first['retrieval'] if figure.features != 'd2V'),

@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable
 from itertools import accumulate
@@ -15,7 +14,7 @@ from vididi_jax.data.source import STATUSES
 from vididi_jax.errors import UserError
 
 from .description import describe
-from .output import Output, write, writing
+from .output import Output, discard, write, writing
 from .plan import Plan
 from .shards import frames_part_name, row_of
 
@@ -35,7 +34,7 @@ def finish(plan: Plan, shards: list[tuple], parts: list[dict], out: Path, descri
         with writing(out):
             for name in names:
                 (out / name).unlink()
-            shutil.rmtree(incomplete)  # so that the next try reads the files again
+        discard(out)  # so that the next try reads the files again
         reason = f'; the first one: {rows[0]["path"]}: {rows[0]["reason"]}' if rows else ''
         raise UserError(f'none of the {len(rows)} videos can be decoded{reason}.')
     manifest = rows + [row_of(video, 'missing', reason='listed, and not in the folder of videos')
@@ -60,8 +59,7 @@ def write_last(out: Path, files: dict[str, bytes], sums: dict[str, str]) -> None
     """Write the small files, name -> content, and the checksums of these and, from `sums`, of all others: the end."""
     sums = sums | {name: write(out, name, content) for name, content in files.items()}
     write(out, checksums.NAME, checksums.format_sums(sums).encode())
-    with writing(out):
-        shutil.rmtree(out / records.INCOMPLETE)
+    discard(out)
 
 
 def count(rows: list[dict], split: str) -> dict[str, int]:

@@ -128,9 +128,13 @@ def _group(path: Path, pattern: str) -> str:
     if not pattern:
         return ''
     try:
-        match = re.search(pattern, printable(path.name))
-        return match[1]
-    except (re.error, IndexError) as error:
+        expression = re.compile(pattern)
+    except re.error as error:
         raise UserError(f'--group={pattern} is no regular expression with a group in brackets ({error}).') from error
-    except TypeError as error:
-        raise UserError(f'--group={pattern} does not match {printable(str(path))}: every video needs one.') from error
+    if not expression.groups:
+        raise UserError(f'--group={pattern} is no regular expression with a group in brackets (it has none).')
+    match = expression.search(printable(path.name))
+    found = next((text for text in match.groups() if text is not None), None) if match else None
+    if found is None:
+        raise UserError(f'--group={pattern} does not match {printable(str(path))}: every video needs one.')
+    return found

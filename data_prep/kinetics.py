@@ -106,6 +106,7 @@ def read_list(path: Path, split: str) -> list[Video]:
 
 def draw(listed: list[Video], arguments: argparse.Namespace) -> list[Video]:
     """The part of the listed videos that is asked for, in their order."""
+    _check(arguments.seed >= 0, 'seed', 'at least 0')
     rng = np.random.default_rng(arguments.seed)
     classes = sorted({video.label for video in listed})
     wanted = dict.fromkeys(PAPER) | (PAPER if arguments.paper_subset else {})

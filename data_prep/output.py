@@ -5,13 +5,15 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from vididi_jax import lock
 from vididi_jax.data import checksums, records
 from vididi_jax.data.source import open_splits
 from vididi_jax.errors import UserError
+from vididi_jax.lock import locked
 
 TEMPORARY = '.tmp'  # ending of what is not whole yet
 
@@ -24,6 +26,30 @@ def writing(out: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f'cannot write to {out} ({error}): make room there, and the same command goes on from here; or '
                         'choose another --out.') from error
+
+
+@contextmanager
+def unfinished(out: Path) -> Iterator[None]:
+    """Within the `with` no other process writes to `out`; at its end OUT/incomplete goes, if nothing is left in it."""
+    folder = out / records.INCOMPLETE
+    with ExitStack() as last, locked(folder, 'choose another --out'):
+        last.callback(_leave, folder)  # when the lock is released: a network file system keeps what is open
+        yield
+
+
+def _leave(folder: Path) -> None:
+    with suppress(OSError):
+        if [path.name for path in folder.iterdir()] == [lock.NAME]:
+            (folder / lock.NAME).unlink()
+            folder.rmdir()
+
+
+def discard(out: Path) -> None:
+    """Delete all that OUT/incomplete holds, but for the lock."""
+    with writing(out):
+        for path in (out / records.INCOMPLETE).iterdir():
+            if path.name != lock.NAME:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 class Output:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from vididi_jax.data import records
 from vididi_jax.data.source import RecordSource, open_splits
-from vididi_jax.lock import locked
 
 from .finish import count, line_starts, manifest_lines, npy_of, write_last
-from .output import is_complete, write, writing
+from .output import is_complete, unfinished, write, writing
 from .plan import Plan, Video, digest
 
 
@@ -30,7 +29,7 @@ def write_views(plan: Plan, out: Path) -> None:
         with writing(out):
             complete = is_complete(out / name, described)
         if not complete:
-            with locked(out / name / records.INCOMPLETE, 'choose another --out'):
+            with unfinished(out / name):
                 _write_view(videos, store, every, numbers, out / name, described)
         for source in open_splits(out / name):
             print(f'{name} {source.split}: {source.counts["ok"]:,} videos of {source.counts["listed"]:,} listed')

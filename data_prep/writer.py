@@ -19,12 +19,11 @@ from tqdm import tqdm
 from vididi_jax.data import records
 from vididi_jax.data.readers import end_with_parent
 from vididi_jax.errors import UserError
-from vididi_jax.lock import locked
 
 from . import beam
 from .decode import Decoded
 from .finish import finish
-from .output import clear, is_complete, write, writing
+from .output import clear, is_complete, unfinished, write, writing
 from .plan import Plan, Video
 from .shards import read_parts, write_shard
 from .views import write_views
@@ -62,7 +61,7 @@ def write_dataset(plan: Plan, decode: Callable[[Video], Decoded], out: str | Pat
         if is_complete(out, described):
             print(f'{out} is complete already: nothing to do')
             return [json.loads(line) for line in (out / records.MANIFEST).read_bytes().splitlines()]
-    with locked(out / records.INCOMPLETE, 'choose another --out'):
+    with unfinished(out):
         clear(out)
         write(out, records.PLAN, json.dumps(described).encode(), folder=out / records.INCOMPLETE)
         shards = plan.shards()

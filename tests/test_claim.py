@@ -6,6 +6,7 @@ import time
 import pytest
 
 from benchmarks import claim, commands
+from vididi_jax.compare.runs import Run
 from vididi_jax.config import field_names, load_config
 from vididi_jax.errors import UserError
 
@@ -48,6 +49,27 @@ def test_what_is_running_ends_when_something_fails(tmp_path, monkeypatch):
     with pytest.raises(UserError, match='as it must'):
         claim.run_all(jobs, tmp_path, processes=2)
     assert not claim.RUNNING
+
+
+def test_nothing_is_started_after_a_failure(tmp_path, monkeypatch):
+    """Also by the thread whose job failed, which takes the next one that waits."""
+    def run_job(job, log, cores):
+        if job.group == '0':
+            raise UserError('as it must')
+        claim.call(log, set(), '-c', 'import time; time.sleep(600)')
+
+    monkeypatch.setattr(claim, 'run_job', run_job)
+    start = time.monotonic()
+    for _ in range(5):
+        with pytest.raises(UserError, match='as it must'):
+            claim.run_all([claim.Job(str(i), tmp_path / str(i), [], {}) for i in range(4)], tmp_path, processes=2)
+    assert not claim.RUNNING and time.monotonic() - start < 60
+
+
+def test_commits_say_what_was_changed(tmp_path, monkeypatch):
+    found = [40 * 'a', 40 * 'a' + '+changes', 'unknown']
+    monkeypatch.setattr(claim, 'read_run', lambda workdir: Run(workdir, {}, {'tug': {'commit': found.pop()}}))
+    assert claim.commits_of(3 * [claim.Job('', tmp_path, [], {})]) == [8 * 'a', 8 * 'a' + '+changes', 'unknown']
 
 
 def test_a_section_is_replaced_and_nothing_else(tmp_path):

@@ -102,7 +102,8 @@ def test_paper_is_what_the_authors_code_did(root):
 
 @pytest.mark.parametrize(('value', 'expected'), [
     ('((1, 1), (0, 2))', Schedule(((1, 1), (0, 2)))), ("'base'", SCHEDULES['base']),
-    ("{'phases': ((0, 1),), 'coin': True}", Schedule(((0, 1),), coin=True))])
+    ("{'phases': ((0, 1),), 'coin': True}", Schedule(((0, 1),), coin=True)),
+    ("{'phases': ((0, 0),), 'choices': ((0, 1), (2, 0))}", Schedule(((0, 0),), choices=((0, 1), (2, 0))))])
 def test_a_config_may_spell_its_schedule_out(root, tmp_path, monkeypatch, value, expected):
     """In a file and on the command line; and it survives config.json, so that the run can be resumed."""
     file = tmp_path / 'mine.py'

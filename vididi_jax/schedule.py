@@ -67,7 +67,7 @@ def resolve(spec) -> Schedule:
 
     Args:
       spec: a name of `SCHEDULES`, a `Schedule`, a tuple of phases such as `((1, 1), (0, 1))`, or a mapping with
-        `phases` and, if wanted, `coin`.
+        `phases` and, if wanted, `coin` and `choices`.
 
     Raises:
       UserError: anything else.
@@ -87,18 +87,20 @@ def resolve(spec) -> Schedule:
         fields = dict(spec) if hasattr(spec, 'keys') else {'phases': spec}
         phases = tuple((first, second) for first, second in fields.pop('phases'))
         coin = fields.pop('coin', False)
+        choices = tuple((first, second) for first, second in fields.pop('choices', ()))
     except (TypeError, ValueError, KeyError):
         raise UserError(f'schedule {reprlib.repr(spec)} is unknown: give one of {known}, a tuple of phases such as '
                         '((1, 1), (0, 1)), or a mapping with phases and coin.') from None
     if fields:
-        raise UserError(f'a schedule has phases and coin, not {", ".join(map(str, fields))}: drop it from {spec!r}.')
-    orders = list(itertools.chain.from_iterable(phases))
-    if not orders or not all(type(order) is int and order >= 0 for order in orders):
+        raise UserError(f'a schedule has phases, coin and choices, not {", ".join(map(str, fields))}: drop it from '
+                        f'{spec!r}.')
+    orders = list(itertools.chain.from_iterable(phases + choices))
+    if not phases or not all(type(order) is int and order >= 0 for order in orders):
         raise UserError(f'the phases of schedule {spec!r} must be pairs of derivative orders, whole numbers from 0 up, '
                         f'and at least one pair; or give one of {known}.')
     if not isinstance(coin, bool):
         raise UserError(f'the coin of schedule {spec!r} must be True or False.')
-    return Schedule(phases, coin)
+    return Schedule(phases, coin, choices)
 
 
 def schedule_key(seed: int) -> jax.Array:

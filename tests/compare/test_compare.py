@@ -34,17 +34,17 @@ def runs(root, tmp_path):
     return found
 
 
-def write(workdir, config, hits, name='retrieval', **changes):
+def write(workdir, run, hits, name='retrieval', **changes):
     """A run as training and evaluation leave it, as far as a comparison reads it."""
     folder = workdir / 'eval' / name
     folder.mkdir(parents=True)
-    (workdir / 'config.json').write_text(json.dumps(configs.to_dict(config)))
+    (workdir / 'config.json').write_text(json.dumps(configs.to_dict(run)))
     share = 100 * float(hits.mean())
     counts = {'videos': len(hits), 'listed': len(hits)}
     (folder / 'results.json').write_text(json.dumps({
         'task': 'retrieval', 'protocol': 'motion/test', 'clips_x_crops': '3 x 1', 'encoder': 'trained', 'chance': 12.5,
         'counts': {'train': counts, 'test': counts}, 'commit': 'abc',
-        'metrics': {'V': {'R@1': share, 'R@5': 90.0 + config.seed}}, **changes}))
+        'metrics': {'V': {'R@1': share, 'R@5': 90.0 + run.seed}}, **changes}))
     with (folder / 'videos.csv').open('w', newline='') as file:
         csv.writer(file).writerows([('fold', 'id', 'label', 'V'), *(
             ('test', f'video{i}', 'up', int(hit)) for i, hit in enumerate(hits))])
@@ -161,4 +161,16 @@ def test_what_does_not_compare_is_refused(root, runs, tmp_path):
     write(tmp_path / 'more' / 'b', configs.load_config(f'{root}/configs/motion_vicreg.py'), hits[:-1],
           counts={'train': {'videos': VIDEOS, 'listed': VIDEOS}, 'test': {'videos': VIDEOS, 'listed': VIDEOS}})
     refused('not evaluated on the same videos', runs=f'{tmp_path}/more/*')
+    longer = {'training_config': {'epochs': 2}}
+    write(tmp_path / 'trained_on' / 'a', config, hits, **longer)
+    refused('was evaluated as a run of 2 epochs .* and goes to 1 since', runs=f'{tmp_path}/trained_on/*')
+    for seed, step in ((0, 12), (1, 24)):
+        config.seed = seed
+        write(tmp_path / 'stopped' / str(seed), config, hits, config={'eval': {'checkpoint': 'latest'}},
+              checkpoint_step=step)
+    refused('is of step 12 and that of .* of step 24', runs=f'{tmp_path}/stopped/*')
+    for seed, data in ((0, 'a'), (1, 'b')):
+        config.seed = seed
+        write(tmp_path / 'data' / str(seed), config, hits, fingerprint=data)
+    refused("their fingerprint differ .'a' and 'b'", runs=f'{tmp_path}/data/*')
     assert not (tmp_path / 'out').exists()

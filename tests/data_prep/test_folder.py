@@ -76,3 +76,9 @@ def test_a_list_that_does_not_fit_is_refused(plan, tmp_path, text, match):
 def test_a_list_and_folders_cannot_both_say_it(plan, tmp_path):
     with pytest.raises(UserError, match='leave out --group and --split_by_dir'):
         plan('--list=x.csv', '--split_by_dir')
+
+
+def test_a_group_is_what_the_first_brackets_that_match_hold(plan):
+    assert [video.group for video in plan('--group=^([a-c])[.]|^(.)').videos] == ['a', 'b', 'e', 'd', 'c']
+    with pytest.raises(UserError, match='does not match .*: every video needs one'):
+        plan('--group=^(a)?.')

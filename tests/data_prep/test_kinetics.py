@@ -76,6 +76,8 @@ def test_what_is_drawn_depends_on_the_lists_and_the_seed_alone(tmp_path):
         return kinetics.draw(listed, arguments('', *flags))
 
     assert draw() == listed
+    with pytest.raises(UserError, match='seed'):
+        draw('--seed=-1')
     halves = {seed: draw('--fraction=0.5', f'--seed={seed}') for seed in (0, 1)}
     assert halves[0] == draw('--fraction=0.5') != halves[1]
     assert ids(draw('--fraction=0.1')) < ids(halves[0]) < ids(listed)

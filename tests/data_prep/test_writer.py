@@ -1,5 +1,6 @@
 """Writing data sets: what TFDS reads, what is quarantined, and runs that were stopped."""
 
+import errno
 import json
 import os
 import resource
@@ -128,6 +129,19 @@ def test_wrong_arguments_are_one_sentence(arguments, message, tmp_path, monkeypa
     with pytest.raises(UserError, match=message):
         prepare(*arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_keeps_what_is_open_gets_a_whole_data_set(tmp_path, monkeypatch, tiny_motion):
+    """As NFS does: a file that is deleted while it is open stays, by another name, and so does its folder."""
+    def rmdir(path, *, dir_fd=None, rmdir=os.rmdir):
+        opened = (os.readlink(link) for link in Path('/proc/self/fd').iterdir() if link.is_symlink())
+        if any(name.endswith('incomplete/lock (deleted)') for name in opened):
+            raise OSError(errno.ENOTEMPTY, 'Directory not empty', str(path))
+        rmdir(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, 'rmdir', rmdir)
+    prepare('motion', f'--out={tmp_path / "out"}', '--train=8', '--test=8', '--frames=4', '--size=8', '--workers=1')
+    assert len(RecordSource(tmp_path / 'out', 'train')) == 8 and not (tmp_path / 'out' / 'incomplete').exists()
 
 
 def test_a_killed_run_goes_on_and_writes_the_same_bytes(tmp_path, root, tiny_motion):

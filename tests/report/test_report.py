@@ -75,7 +75,17 @@ def test_only_results_of_one_question_stand_side_by_side(reported):
              'metrics': {kind: {'R@1': 0.0} for kind in results['retrieval']['metrics']}}
     assert headlines({**results, 'other': other}) == [line]
     assert headlines({'other': other, 'untrained': results['untrained']}) == []
+    config = results['retrieval']['config']
+    for changes in ({'config': config | {'eval': config['eval'] | {'frames': 7}}}, {'fingerprint': 'of other data'}):
+        assert headlines({**results, 'retrieval': results['retrieval'] | changes}) == []
     assert '<img' in page.recall_section(results)[1] and page.recall_section({**results, 'other': other})
+
+
+def test_a_result_that_is_cut_is_one_sentence(tmp_path):
+    (tmp_path / 'eval' / 'tug').mkdir(parents=True)
+    (tmp_path / 'eval' / 'tug' / 'results.json').write_text('{"task": "tug", ')
+    with pytest.raises(UserError, match=f'results.json is damaged .*: evaluate {tmp_path} again'):
+        page.read_results(tmp_path)
 
 
 def test_a_report_is_of_the_checkpoint_that_was_evaluated(reported, monkeypatch):

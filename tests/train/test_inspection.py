@@ -34,6 +34,17 @@ def test_an_update_that_does_not_fit_is_not_run(tiny_config, monkeypatch, capsys
     assert needed > 3 * views
 
 
+def test_an_update_that_cannot_be_compiled_is_one_line(tiny_config, monkeypatch, capsys):
+    """As a compiler for TPUs says that it takes more memory than there is."""
+    def lower(*_):
+        raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm.\nMore')
+
+    monkeypatch.setattr(inspection, 'lower_update', lower)
+    inspection.run(tiny_config, None)
+    assert ('memory: no update can be compiled for these devices (RESOURCE_EXHAUSTED: Ran out of memory in memory '
+            'space hbm.)') in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(('name', 'gflop'), [('r3d_18', 40.7), ('r2plus1d_18', 40.5), ('mc3_18', 43.3)])
 def test_operations_are_the_known_ones(name, gflop):
     """Of a clip of 8 x 112 x 112, two operations a multiply-add."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import flax.serialization
 import jax
@@ -29,6 +30,17 @@ from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.run import workdir_config
 from vididi_jax.train.state import build_networks, make_init
 from vididi_jax.train.step import make_train_step
+
+
+def test_a_loss_of_parts_of_the_batch_goes_on_with_as_many_devices(tiny_config):
+    mesh = make_mesh()
+    meta = {'step': 4, 'data': 'these', 'devices': mesh.size + 1}
+    task = SimpleNamespace(init=lambda key: {}, fingerprint='these')
+    kept = SimpleNamespace(restore_latest=lambda abstract: ({}, meta))
+    assert loop.restore_or_init(tiny_config, task, kept, mesh) == ({}, meta)
+    tiny_config.framework.scope = 'per_device'
+    with pytest.raises(UserError, match=f'on {mesh.size + 1} device.* here are {mesh.size}: .* go on with as many'):
+        loop.restore_or_init(tiny_config, task, kept, mesh)
 
 
 def command(config, workdir):
@@ -146,6 +158,18 @@ def test_init_from_starts_with_another_runs_encoder(finished, tiny_config, tmp_p
     jax.tree.map(np.testing.assert_array_equal, started['state'].params['encoder'], variables['params'])
     jax.tree.map(np.testing.assert_array_equal, started['state'].batch_stats['encoder'], variables['batch_stats'])
     assert int(started['state'].step) == 0
+    # The checkpoint is settled when the run begins, whatever 'latest' means later.
+    assert workdir_config(tmp_path / 'new').init_checkpoint == '24'
+    asked = []
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, 'load_fitting_variables', lambda workdir, expected, checkpoint: (
+            asked.append(checkpoint), (variables, {'step': 24}))[1])
+        pretrain.run(tiny_config, str(tmp_path / 'new'))
+    assert asked == ['24'] and workdir_config(tmp_path / 'new').init_checkpoint == '24'
+    tiny_config.init_checkpoint = '12'
+    with pytest.raises(UserError, match="started with init_checkpoint='24' and this command says '12'"):
+        pretrain.run(tiny_config, str(tmp_path / 'new'))
+    tiny_config.init_checkpoint = 'latest'
     make_init = pretrain.make_init
 
     def make_traced_init(*arguments):

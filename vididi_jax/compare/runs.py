@@ -10,10 +10,12 @@ import numpy as np
 
 from vididi_jax.config import flatten, to_dict
 from vididi_jax.errors import UserError
+from vididi_jax.evaluate.results import read_result
 from vididi_jax.train.run import MAY_DIFFER, workdir_config
 
 FIRST = ('framework.loss', 'schedule', 'model.name')  # what a table of runs is about, if these differ
-SAME = ('task', 'protocol', 'clips_x_crops', 'encoder', 'counts')  # what one evaluation of all runs has in common
+# What one evaluation of all runs has in common.
+SAME = ('task', 'protocol', 'clips_x_crops', 'encoder', 'counts', 'fingerprint')
 # Fields of an evaluation's config that may differ: they decide nothing of what is measured, or are drawn.
 FREE = ('allow_missing', 'checkpoint', 'data', 'eval.name', 'log', 'seed')
 
@@ -78,12 +80,14 @@ def read_run(workdir: Path) -> Run:
     config = flatten(to_dict(workdir_config(workdir)))
     results = {}
     for path in sorted(workdir.glob('eval/*/results.json')):
-        try:
-            result = json.loads(path.read_text())
-        except ValueError as error:
-            raise UserError(f'{path} is damaged ({error}): evaluate {workdir} again.') from error
-        if result['task'] != 'eval_all':  # whose parts have results of their own
-            results[path.parent.name] = result
+        result = read_result(path)
+        if result['task'] == 'eval_all':  # whose parts have results of their own
+            continue
+        then = result.get('training_config', {}).get('epochs', config['epochs'])
+        if then != config['epochs'] and result['encoder'] == 'trained':
+            raise UserError(f'{workdir} was evaluated as a run of {then} epochs (eval/{path.parent.name}), and goes to '
+                            f'{config["epochs"]} since: evaluate it again.')
+        results[path.parent.name] = result
     if not results:
         raise UserError(f'{workdir} has no result to compare: evaluate it first, with configs/retrieval.py or another.')
     return Run(workdir, config, results)
@@ -166,6 +170,21 @@ def check_settings(name: str, first: Run, run: Run) -> None:
         if not free and here.get(field) != there.get(field):
             raise UserError(f'evaluation {name!r} of {first.workdir} and of {run.workdir} do not compare: their '
                             f'config.{field} differ ({here.get(field)!r:.100} and {there.get(field)!r:.100}).')
+
+
+def check_steps(groups: list[Group], evaluations: list[str]) -> None:
+    """Raises `UserError` if the latest checkpoint of a run was one of another step than those of its group."""
+    for group in groups:
+        for name in evaluations:
+            first, *others = group.runs
+            for run in others:
+                here, there = (other.results[name] for other in (first, run))
+                latest = all(flatten(r.get('config', {})).get('eval.checkpoint') == 'latest' for r in (here, there))
+                if latest and here['checkpoint_step'] != there['checkpoint_step']:
+                    raise UserError(
+                        f'evaluation {name!r} of {first.workdir} is of step {here["checkpoint_step"]:,} and that of '
+                        f'{run.workdir} of step {there["checkpoint_step"]:,}: train both to the end, and evaluate '
+                        'again.')
 
 
 def read_scores(run: Run, evaluation: str) -> dict[str, dict[tuple[str, str], float]]:

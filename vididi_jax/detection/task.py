@@ -246,8 +246,9 @@ def finish(detection: Detection, judged: dict[str, dict], steps: int, label_map:
         per_class={kind: result['per_class'] for kind, result in judged.items()},
         evaluator_counts={kind: result['counts'] for kind, result in judged.items()}, counts=counts,
         boxes=config.detection.boxes, label_map=label_map, protocol=data.name, split=config.eval.test,
-        data=config.data.dir, clips_x_crops=f'1 x 1 (whole frames in {config.eval.size} pixels)', encoder=encoder,
-        frozen=frozen, steps=steps, epoch=f'the last one, {config.epochs}', checkpoint_step=detection.encoder.step,
+        data=config.data.dir, fingerprint=data.train.source.fingerprint, encoder=encoder, frozen=frozen,
+        clips_x_crops=f'1 x 1 (whole frames in {config.eval.size} pixels)', steps=steps,
+        epoch=f'the last one, {config.epochs}', checkpoint_step=detection.encoder.step,
         statistics=training.get('statistics', 'plain'), seed=training.seed, evaluation_seed=config.seed,
         training_config=training.to_dict())
     used = '; '.join(f'{side} {count["videos"]:,} of {count["listed"]:,} keyframes with {count["boxes"]:,} boxes'

@@ -6,6 +6,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import flax.linen as nn
 import jax
@@ -103,7 +104,7 @@ def _write(paths: dict[int, Path], features: dict[int, np.ndarray]) -> None:
     for order, value in features.items():
         path = paths[order]
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix('.tmp')
+        temporary = path.with_name(f'{path.stem}.{uuid4().hex[:8]}.tmp')  # another evaluation may write the same
         with temporary.open('wb') as file:
             np.savez(file, features=value)  # a zip file: it has checksums
         os.replace(temporary, path)

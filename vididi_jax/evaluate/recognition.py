@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.evaluate.features import video_features
 from vididi_jax.evaluate.metrics import over_folds
 from vididi_jax.evaluate.protocol import Fold, Protocol, Side, open_protocol
-from vididi_jax.evaluate.results import write_results
+from vididi_jax.evaluate.results import write_results, write_whole
 from vididi_jax.evaluate.views import Views, read_views
 from vididi_jax.fields import check_fields
 from vididi_jax.pictures import confusion_picture
@@ -176,14 +177,20 @@ def counts_of(evaluation: Evaluation) -> dict[str, dict[str, float]]:
     return counts
 
 
+def fingerprint_of(protocol: Protocol) -> str:
+    """Of all data that an evaluation reads."""
+    return '+'.join(dict.fromkeys(part.source.fingerprint for parts in protocol.sides.values() for part in parts))
+
+
 def write_scores(path: Path, protocol: Protocol, outcomes: list[Outcome]) -> None:
     """`Outcome.scores` of every test video, a line each: fold, id, label, and a column for each kind of feature."""
-    with path.open('w', newline='') as file:
-        writer = csv.writer(file)
-        writer.writerow(('fold', 'id', 'label', *outcomes[0].scores))
-        for fold, outcome in zip(protocol.folds, outcomes, strict=True):
-            for row, *scores in zip(fold.test.rows, *outcome.scores.values(), strict=True):
-                writer.writerow((fold.name, row['id'], row['label'], *(f'{float(score):.6g}' for score in scores)))
+    text = StringIO()
+    writer = csv.writer(text)
+    writer.writerow(('fold', 'id', 'label', *outcomes[0].scores))
+    for fold, outcome in zip(protocol.folds, outcomes, strict=True):
+        for row, *scores in zip(fold.test.rows, *outcome.scores.values(), strict=True):
+            writer.writerow((fold.name, row['id'], row['label'], *(f'{float(score):.6g}' for score in scores)))
+    write_whole(path, text.getvalue())
 
 
 @by_first
@@ -211,8 +218,8 @@ def finish(
     path = write_results(
         evaluation.workdir, config.eval.name, task=task, metrics=metrics, config=config, std=std, folds=folds,
         chance=float(np.mean([outcome.chance for outcome in outcomes])), protocol=protocol.name,
-        split=protocol.folds[0].test.source.split, data=evaluation.directory, clips_x_crops=evaluation.views.text,
-        short_video=config.eval.short_video, counts=counts,
+        split=protocol.folds[0].test.source.split, data=evaluation.directory, fingerprint=fingerprint_of(protocol),
+        clips_x_crops=evaluation.views.text, short_video=config.eval.short_video, counts=counts,
         test_videos_without_their_class_in_train={
             name: sum(entry[name] for entry in without) for name in ('videos', 'classes')},
         transductive=None if seen is None else seen > 0, test_videos_seen_in_pretraining=seen, encoder=encoder,

@@ -2,15 +2,18 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from uuid import uuid4
 
 import jax
 
 from vididi_jax.config import to_dict
+from vididi_jax.errors import UserError
 
 PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
@@ -63,8 +66,28 @@ def write_results(workdir: str | Path, name: str, *, task: str, metrics: dict, c
     result = {'task': task, 'metrics': metrics, **details, **provenance(config)}
     path = Path(workdir) / 'eval' / name / 'results.json'
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + '\n')
+    write_whole(path, json.dumps(result, indent=2) + '\n')
     return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there as a whole, or as it was before."""
+    temporary = path.with_name(f'{path.name}.{uuid4().hex[:8]}.tmp')
+    try:
+        temporary.write_text(text, newline='')
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_result(path: Path) -> dict:
+    """A results.json; raises `UserError` if it is damaged."""
+    try:
+        result = json.loads(path.read_text())
+        result['task']
+        return result
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{path} is damaged ({error}): evaluate {path.parents[2]} again.') from error
 
 
 commit()

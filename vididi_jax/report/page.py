@@ -1,7 +1,6 @@
 """A run as one page: WORKDIR/report/index.html, with its pictures inside."""
 
 import html
-import json
 import logging
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import jax
 from vididi_jax import pictures
 from vididi_jax.config import flatten, to_dict
 from vididi_jax.errors import UserError
+from vididi_jax.evaluate.results import read_result
 from vididi_jax.fields import check_fields
 from vididi_jax.report.animation import Clips
 from vididi_jax.report.evidence import latest_retrieval, take_up
@@ -34,7 +34,7 @@ FRAMEWORKS = {'vicreg': 'VICReg', 'info_nce': 'SimCLR', 'nt_xent': 'SimCLR', 'by
 
 def read_results(workdir: Path) -> dict[str, dict]:
     """Every results.json below WORKDIR/eval, by the name of its folder."""
-    return {path.parent.name: json.loads(path.read_text()) for path in sorted(workdir.glob('eval/*/results.json'))}
+    return {path.parent.name: read_result(path) for path in sorted(workdir.glob('eval/*/results.json'))}
 
 
 def top(training, found: list[Headline], rows: list[dict], results: dict[str, dict]) -> list[str]:

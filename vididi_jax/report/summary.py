@@ -19,12 +19,15 @@ class Headline(NamedTuple):
 FIGURES = (('tug', 'V', 'motion over background', 'motion over background'), ('retrieval', 'joined', 'R@1', 'R@1'))
 
 
-ALIKE = ('task', 'protocol', 'clips_x_crops', 'counts')  # of results that may stand side by side
+ALIKE = ('task', 'protocol', 'clips_x_crops', 'counts', 'fingerprint')  # of results that may stand side by side
+OWN = ('name', 'untrained', 'checkpoint')  # fields of `config.eval` that say which encoder was asked, not what
 
 
 def alike(one: dict, other: dict) -> bool:
-    """Whether two results are of the same question, asked of the same videos."""
-    return all(one.get(name) == other.get(name) for name in ALIKE)
+    """Whether two results are of the same question, asked of the same clips."""
+    settings = ({name: value for name, value in result.get('config', {}).get('eval', {}).items() if name not in OWN}
+                for result in (one, other))
+    return all(one.get(name) == other.get(name) for name in ALIKE) and next(settings) == next(settings)
 
 
 def newest_first(results: dict[str, dict], task: str) -> list[dict]:

@@ -130,7 +130,11 @@ def time_of(update: jax.stages.Compiled, config, mesh: Mesh, total_steps: int) -
 def measure_update(config, mesh: Mesh, total_steps: int) -> Iterator[str]:
     """Lines that say what the longest update of a config takes, each as soon as it is known."""
     start = time.perf_counter()
-    update = lower_update(config, mesh, config.clip.frames, total_steps).compile()
+    try:
+        update = lower_update(config, mesh, config.clip.frames, total_steps).compile()
+    except jax.errors.JaxRuntimeError as error:  # compilers for TPUs say so themselves
+        yield f'memory: no update can be compiled for these devices ({str(error).splitlines()[0]:.200})'
+        return
     yield f'compiled in {time.perf_counter() - start:.0f} s'
     need, free = needed(update), room(mesh)
     yield (f'memory: at most {need / 1e9:,.2f} GB of each device in an update, '

@@ -26,7 +26,7 @@ from vididi_jax.train.encoder import load_fitting_variables
 from vididi_jax.train.metric_writer import check_logs
 from vididi_jax.train.processes import bereaved, everywhere, is_first
 from vididi_jax.train.progress import Progress, Times, falls_on
-from vididi_jax.train.run import check_same_run, write_config
+from vididi_jax.train.run import begun_from, check_same_run, settled, write_config
 from vididi_jax.train.signals import after_step
 from vididi_jax.train.state import AUGMENT, INIT, TrainState, with_encoder
 
@@ -108,18 +108,21 @@ def run(
     mesh = meshes.make_mesh()
 
     @everywhere
-    def checked() -> tuple[Task, int]:
-        check_same_run(config, workdir)
+    def checked() -> tuple[ml_collections.ConfigDict, Task, int]:
+        known = settled(config, workdir)
+        check_same_run(known, workdir)
         check_logs(config.log.to)
-        task = make_task(config, mesh)
-        return task, pipeline.number_of_workers(task.batches, config.data.workers)
+        task = make_task(known, mesh)
+        return known, task, pipeline.number_of_workers(task.batches, config.data.workers)
 
-    task, workers = checked()
+    config, task, workers = checked()
     total = config.epochs * task.steps_per_epoch
     with ExitStack() as held:
         everywhere(hold)(held, workdir)
         checkpoints = held.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
         state, meta = restore_or_init(config, task, checkpoints, mesh)
+        if 'begun_from' in meta:
+            config = begun_from(config, meta['begun_from'])
         if is_first():
             write_config(config, workdir)
             print(task.description, flush=True)
@@ -155,13 +158,23 @@ def restore_or_init(config, task: Task, checkpoints: Checkpoints, mesh) -> tuple
         if meta['data'] != task.fingerprint:
             raise UserError(f'the data in {config.data.dir} are not those of the run (their fingerprint differs from '
                             f'the one at step {meta["step"]}): set --config.data.dir to those, or start a new workdir.')
+        if takes_parts(config) and meta.get('devices', mesh.size) != mesh.size:
+            raise UserError(f'the run was on {meta["devices"]} device(s), and here are {mesh.size}: with '
+                            "framework.scope=per_device the loss is one of each device's part of the batch: go on with "
+                            'as many, or start a new workdir.')
         return state, meta
-    encoder = config.init_from and load_fitting_variables(  # before init, which compiles
-        config.init_from, abstract.params['encoder'], config.init_checkpoint)[0]
-    state = task.init(key)
-    if encoder:
-        state = with_encoder(state, encoder)
-    return meshes.replicate(mesh, state), {'step': 0, 'epoch_losses': [], 'data': task.fingerprint}
+    meta = {'step': 0, 'epoch_losses': [], 'data': task.fingerprint}
+    if not config.init_from:
+        return meshes.replicate(mesh, task.init(key)), meta
+    encoder, there = load_fitting_variables(  # before init, which compiles
+        config.init_from, abstract.params['encoder'], config.init_checkpoint)
+    state = with_encoder(task.init(key), encoder)
+    return meshes.replicate(mesh, state), meta | {'begun_from': str(there['step'])}
+
+
+def takes_parts(config) -> bool:
+    """Whether the loss is one of each device's part of the batch."""
+    return 'framework' in config and config.framework.scope == 'per_device'
 
 
 def train(
@@ -230,7 +243,7 @@ def train(
                 losses = progress.epoch_losses
                 checkpoints.save(step + 1, state, {
                     'data': meta['data'], 'epoch_losses': losses, 'losses': progress.losses, 'next_batch': step + 1,
-                    'config': config.to_json_best_effort()},
+                    'devices': mesh.size, 'config': config.to_json_best_effort()},
                     float(np.mean(losses)) if ends_epoch and len(losses) == cycle else np.inf)
                 mark = time.perf_counter()
             if signal:

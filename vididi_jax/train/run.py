@@ -49,8 +49,29 @@ def _read(path: Path) -> dict:
                         'of each of its checkpoints has it.') from error
 
 
-def check_same_run(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
-    """Raises `UserError` if `workdir` was started with another config, but for `MAY_DIFFER` and a raised `MAY_RISE`."""
+def settled(config: ml_collections.ConfigDict, workdir: str | Path) -> ml_collections.ConfigDict:
+    """`config`, where the run in `workdir` has begun with the checkpoint of `init_from` that it began with.
+
+    'latest' and 'best' of a run that went on are others by now.
+    """
+    path = Path(workdir) / 'config.json'
+    if config.get('init_checkpoint') not in ('latest', 'best') or not config.init_from or not path.exists():
+        return config
+    return begun_from(config, (BEFORE | flatten(_read(path)))['init_checkpoint'])
+
+
+def begun_from(config: ml_collections.ConfigDict, checkpoint: str) -> ml_collections.ConfigDict:
+    """`config` with another `init_checkpoint`."""
+    return ml_collections.ConfigDict({**config, 'init_checkpoint': checkpoint}).lock()
+
+
+def check_same_run(
+    config: ml_collections.ConfigDict, workdir: str | Path, advice: str = 'use another --workdir',
+) -> None:
+    """Raises `UserError` if `workdir` was started with another config, but for `MAY_DIFFER` and a raised `MAY_RISE`.
+
+    `advice` is what one who wants the other config is told to do.
+    """
     path = Path(workdir) / 'config.json'
     if not path.exists():
         return
@@ -64,6 +85,6 @@ def check_same_run(config: ml_collections.ConfigDict, workdir: str | Path) -> No
         name = min(refused, key=MAY_RISE.count)  # first one that may not change at all
         raise UserError(
             f'{workdir} was started with {name}={before.get(name)!r} and this command says {now.get(name)!r} '
-            f'({len(changed)} field(s) that decide the run differ): use another --workdir, or the same config; '
+            f'({len(changed)} field(s) that decide the run differ): {advice}, or the same config; '
             f'{", ".join(MAY_RISE)} may be raised, and {", ".join(MAY_DIFFER)} may differ.'
         )
