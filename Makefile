@@ -19,7 +19,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CON
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/installed: requirements.txt setup.py $(wildcard constraints/*) | $(BIN)/python
 	$(INSTALL) -r requirements.txt
@@ -52,7 +52,7 @@ ut_interaction: GROUP := ^[0-9]+_([0-9]+)_
 ut_interaction: STRIDE := 7
 
 weizmann ut_interaction: $(VENV)/installed
-	$(BIN)/python -m data_prep folder --videos=$(VIDEOS) --group='$(GROUP)' --short_side=64 --out=runs/$@/data
+	$(BIN)/python -m data_prep folder --videos='$(VIDEOS)' --group='$(GROUP)' --short_side=64 --out=runs/$@/data
 	for schedule in base vididi; do \
 	  workdir=runs/$@/$${schedule}$(SEED); \
 	  $(MAIN) --config=configs/$@_vicreg.py --workdir=$$workdir --config.data.dir=runs/$@/data \
@@ -62,7 +62,7 @@ weizmann ut_interaction: $(VENV)/installed
 	done
 
 test: $(VENV)/installed-test
-	VIDIDI_DATA="$(VIDIDI_DATA)" $(BIN)/python -m pytest -n 2 --dist loadfile
+	VIDIDI_DATA="$(VIDIDI_DATA)" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The same in another Python, in an environment of its own: make next PYTHON=python3.13.
 next:
@@ -84,7 +84,7 @@ docs: $(VENV)/installed-test $(VENV)/installed-docs
 
 # By hand, whenever vididi_jax/models changes: torch alone takes several gigabytes.
 $(PARITY)/installed: requirements.txt
-	test -x $(PARITY)/bin/python || $(PYTHON) -m venv $(PARITY)
+	test -x $(PARITY)/bin/python || $(PYTHON) -m venv $(PARITY) || { rm -rf $(PARITY); exit 1; }
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.14.1 torchvision==0.29.1 onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.32.0 -r requirements.txt
 	touch $@
 
@@ -99,13 +99,13 @@ $(PARITY)/installed-notebooks: $(PARITY)/installed setup.py
 notebooks: $(PARITY)/installed-notebooks
 	rm -rf build/notebooks && mkdir -p build/notebooks
 	for script in notebooks/*.py; do start=$$(date +%s); \
-	  PATH=$(abspath $(PARITY)/bin):$$PATH JAX_PLATFORMS=cpu TQDM_DISABLE=1 $(PARITY)/bin/jupytext --quiet --to ipynb --execute \
+	  PATH="$(CURDIR)/$(PARITY)/bin:$$PATH" JAX_PLATFORMS=cpu TQDM_DISABLE=1 $(PARITY)/bin/jupytext --quiet --to ipynb --execute \
 	    --run-path build/notebooks $$script || exit 1; \
 	  echo "$$script: $$(($$(date +%s) - start)) s"; done
 
 # What the compilers for TPUs and GPUs say of a step, without a device: by hand, an hour or two.
 $(AHEAD)/installed: requirements.txt constraints/python3.11.txt
-	test -x $(AHEAD)/bin/python || $(PYTHON) -m venv $(AHEAD)
+	test -x $(AHEAD)/bin/python || $(PYTHON) -m venv $(AHEAD) || { rm -rf $(AHEAD); exit 1; }
 	jax=$$(sed -n 's/^jax==//p' constraints/python3.11.txt); $(AHEAD)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  "jax[tpu]==$$jax" "jax-cuda12-plugin==$$jax" "jax-cuda12-pjrt==$$jax" nvidia-cuda-nvcc-cu12 nvidia-cuda-nvrtc-cu12 \
 	  nvidia-cuda-runtime-cu12 nvidia-cuda-cupti-cu12 nvidia-nvjitlink-cu12 -r requirements.txt
@@ -116,7 +116,7 @@ ahead: $(AHEAD)/installed
 
 # data_prep by Apache Beam, which wants older releases of some packages than constraints/ has.
 $(BEAM)/installed: requirements.txt setup.py
-	test -x $(BEAM)/bin/python || $(PYTHON) -m venv $(BEAM)
+	test -x $(BEAM)/bin/python || $(PYTHON) -m venv $(BEAM) || { rm -rf $(BEAM); exit 1; }
 	$(BEAM)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,beam]'
 	touch $@
 
@@ -125,7 +125,7 @@ beam: $(BEAM)/installed
 
 # Data sets in S3, from a server in the test.
 $(S3)/installed: requirements.txt setup.py
-	test -x $(S3)/bin/python || $(PYTHON) -m venv $(S3)
+	test -x $(S3)/bin/python || $(PYTHON) -m venv $(S3) || { rm -rf $(S3); exit 1; }
 	$(S3)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,s3]' 'aiobotocore[boto3]' 'moto[server]>=5.1,<6'
 	touch $@
 

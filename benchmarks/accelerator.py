@@ -236,7 +236,7 @@ def loop(tiny: bool) -> dict:
         saved = {int(path.name): path.stat().st_mtime for path in (workdir / 'checkpoints').iterdir()
                  if path.name.isdigit()}
     steps = sorted(saved)
-    first, last = steps[4], steps[-1]
+    first, last = steps[3], steps[-1]
     milliseconds = 1e3 * (saved[last] - saved[first]) / (last - first)
     return {'steps timed': last - first, 'ms a step, checkpoints included': milliseconds,
             'UCF101 recipe of 59,600 steps, minutes': 59_600 * milliseconds / 6e4}
@@ -345,16 +345,17 @@ FUNCTIONS = {'ceilings': ceilings, 'pretraining': pretraining, 'kernels': kernel
              **{f'step_{name}_f32': partial(step, name, 'float32') for name in ENCODERS}}
 
 
-def run_part(part: str, tiny: bool, out: Path) -> None:
+def run_part(part: str, tiny: bool, path: Path) -> None:
     start = time.perf_counter()
     found = FUNCTIONS[part](tiny)
     about = {'device': jax.devices()[0].device_kind, 'jax': jax.__version__, 'seconds': time.perf_counter() - start}
-    (out / f'{part}.json').write_text(json.dumps({**about, **found}, indent=2))
+    path.write_text(json.dumps({**about, **found}, indent=2))
 
 
 def start(part: str, out: Path, tiny: bool, name: str, **environment: str) -> dict | str:
-    """Run a part; its figures, or what went wrong."""
-    command = [sys.executable, __file__, f'--out={out}', f'--only={part}', *(['--tiny'] if tiny else [])]
+    """Run a part; its figures, which are in OUT/NAME.json as well, or what went wrong."""
+    path = out / f'{name}.json'
+    command = [sys.executable, __file__, f'--out={path}', f'--only={part}', *(['--tiny'] if tiny else [])]
     with (out / f'{name}.log').open('w') as log:
         try:
             code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, timeout=LIMIT,
@@ -363,7 +364,7 @@ def start(part: str, out: Path, tiny: bool, name: str, **environment: str) -> di
             return f'took more than {LIMIT} s'
     if code:
         return f'exit code {code}: ' + (out / f'{name}.log').read_text()[-300:].replace('\n', ' ')
-    return json.loads((out / f'{part}.json').read_text())
+    return json.loads(path.read_text())
 
 
 def main() -> None:
@@ -373,9 +374,9 @@ def main() -> None:
     parser.add_argument('--tiny', action='store_true', help='small shapes, to see on a CPU that all parts run')
     parser.add_argument('--only', choices=FUNCTIONS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.only:
         return run_part(arguments.only, arguments.tiny, arguments.out)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     if unknown := set(arguments.parts.split(',')) - set(FUNCTIONS):
         raise UserError(f'--parts has {sorted(unknown)[0]!r}: choose from {", ".join(FUNCTIONS)}.')
     for part in arguments.parts.split(','):
@@ -383,7 +384,8 @@ def main() -> None:
         found = start(part, arguments.out, arguments.tiny, part)
         if part == 'cycle' and isinstance(found, dict):
             there = start(part, arguments.out, arguments.tiny, 'cycle_cpu', JAX_PLATFORMS='cpu')
-            found = {name: value if isinstance(value, str) else (value, there[name]) for name, value in found.items()}
+            found = there if isinstance(there, str) else {
+                name: value if isinstance(value, str) else (value, there[name]) for name, value in found.items()}
         print(f'\n{part} ({time.perf_counter() - began:.0f} s)', flush=True)
         if isinstance(found, str):
             print(f'  FAILED: {found}', flush=True)

@@ -244,6 +244,7 @@ def main() -> None:
         raise UserError('--seeds and --processes must be at least 1.')
     out, start, quick = arguments.out.resolve(), time.monotonic(), arguments.seeds == 1
     weizmann = arguments.weizmann or Path(os.environ.get('VIDIDI_DATA', ROOT / '../shared/data')) / 'weizmann'
+    weizmann = weizmann.resolve()  # data_prep is called from elsewhere
     data = {'motion': ('motion',), 'triples': ('motion', '--triples')}
     if not quick and weizmann.is_dir():
         data['weizmann_data'] = 'folder', f'--videos={weizmann}', '--group=^([a-z]+)_', '--short_side=64'

@@ -112,9 +112,8 @@ def loader_batches(folders: Folders, batch_size: int, workers: int) -> Iterator:
     import torch
 
     torch.set_num_threads(1)
-    while True:
-        yield from torch.utils.data.DataLoader(
-            folders, batch_size, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=True)
+    endless = torch.utils.data.RandomSampler(folders, replacement=True, num_samples=10**9)  # one epoch: no new workers
+    yield from torch.utils.data.DataLoader(folders, batch_size, sampler=endless, num_workers=workers)
 
 
 def has_torch() -> bool:

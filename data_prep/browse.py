@@ -85,7 +85,8 @@ def run(config, workdir: str) -> None:
     directory, rows = prepare_folder(config.videos, out)
     source, features = embed(config, encoder, views, directory, out / 'cache', config.data.workers)
     unread = [row for row in rows if row['status'] != 'ok']
-    about = (f'{Path(config.videos).resolve()}: features of {config.kind} by the encoder of {config.checkpoint}, step '
+    about = (f'{printable(str(Path(config.videos).resolve()))}: features of {config.kind} by the encoder of '
+             f'{printable(config.checkpoint)}, step '
              f'{encoder.step}, {views.text} views of {views.frames} frames; {len(unread):,} of {len(rows):,} files '
              'could not be read.')
     write_browser(out / 'index.html', source, features, unread, about=about, clusters=config.clusters)

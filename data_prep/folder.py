@@ -49,7 +49,7 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
         raise UserError(f'{root} holds no video files ({len(tree.missing):,} links to videos lead nowhere, and of its '
                         f'{tree.others:,} other files none is a video: not hidden, with an ending among '
                         f'{" ".join(sorted(EXTENSIONS))}): give another --videos.')
-    print(f'{len(tree.videos):,} video files below {root}; {tree.others:,} other files are not read')
+    print(f'{len(tree.videos):,} video files below {printable(str(root))}; {tree.others:,} other files are not read')
     for paths, what in ((tree.missing, 'links to videos lead nowhere, which are missing'),
                         (tree.astray, 'other links lead nowhere'),
                         (tree.repeated, 'links lead to folders that are read under another name')):

@@ -39,6 +39,10 @@ def has_packages() -> bool:
         return subprocess.run((sys.executable, '-m', 'pip', *words), capture_output=True).returncode == 0
 
 
+# Files that take minutes: first, so that no processor has none left while another is still at one.
+LONG = ('test_loop.py', 'test_multiprocess.py', 'test_compiled.py', 'test_configs.py', 'test_finetune.py',
+        'test_report.py', 'test_task.py', 'test_docs.py', 'test_ucf101.py')
+
 # marker -> (is there what its tests need, what they are, why they are left out)
 NEEDS = {
     'realdata': (
@@ -52,7 +56,9 @@ NEEDS = {
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests that need what is not there are deselected, and their number is printed."""
+    """Tests that need what is not there are deselected, and their number is printed; files that take long come first.
+    """
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
     config.left_out = {}
     for marker, (is_there, *_) in NEEDS.items():
         lacking = [item for item in items if item.get_closest_marker(marker)]
@@ -130,6 +136,15 @@ def finished(tmp_path_factory, tiny_motion):
 
     workdir = tmp_path_factory.mktemp('run') / 'work'
     return workdir, pretrain.run(tiny(tiny_motion), str(workdir))
+
+
+@pytest.fixture
+def flat(monkeypatch):
+    """An encoder that compiles at once in place of every other; it takes clips of one length."""
+    from tests.train.test_step import Flat
+    from vididi_jax.train import state
+
+    monkeypatch.setattr(state, 'build_encoder', lambda model, platform: Flat())
 
 
 @pytest.fixture(scope='session')

@@ -1,5 +1,7 @@
 """What scripts and notebooks call: configs by name, training, evaluation, video files."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -47,15 +49,16 @@ def test_a_video_file_has_the_features_of_its_record(folder, finished):
                                        expected[order][number], rtol=1e-4, atol=1e-5)
 
 
-def test_training_and_evaluation_are_functions(finished, tiny_config):
+def test_training_and_evaluation_are_functions(finished, tiny_config, tmp_path):
     """Of a run that is complete: nothing is trained again, and the encoder comes back."""
-    encode = vididi_jax.pretrain(tiny_config, finished[0], report=False)
-    assert repr(encode) == (f'encode(clips, order=0): (N, T, H, W, 3) -> (N, 16) by r3d_18 of {finished[0]}, step 24, '
+    workdir = shutil.copytree(finished[0], tmp_path / 'work')
+    encode = vididi_jax.pretrain(tiny_config, workdir, report=False)
+    assert repr(encode) == (f'encode(clips, order=0): (N, T, H, W, 3) -> (N, 16) by r3d_18 of {workdir}, step 24, '
                             '16 x 16 pixels, trained on clips of 8 frames at stride 1')
     assert encode.__doc__.startswith('`encode(clips, order=0)`')
     config = vididi_jax.get_config('retrieval:motion')
     config.data.dir, config.data.workers = tiny_config.data.dir, 0
-    metrics = vididi_jax.evaluate(config, finished[0], report=False)
+    metrics = vididi_jax.evaluate(config, workdir, report=False)
     assert set(metrics) == {'V', 'dV', 'd2V', 'joined'} and 0 <= metrics['V']['R@1'] <= 100
 
 

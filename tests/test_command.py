@@ -56,6 +56,15 @@ def test_wrong_commands_are_one_sentence(words, message, monkeypatch, capsys):
     assert stopped.value.code == 1 and capsys.readouterr().err.startswith(f'error: {message}')
 
 
+def test_a_config_without_a_task_is_one_sentence(tmp_path, monkeypatch, capsys):
+    path = tmp_path / 'mine.py'
+    path.write_text('import ml_collections\ndef get_config():\n    return ml_collections.ConfigDict({"seed": 0})\n')
+    monkeypatch.setattr(sys, 'argv', ['vididi', 'train', str(path), '--workdir=x'])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert f'{path} is a config of the task None' in capsys.readouterr().err
+
+
 def test_the_package_works_without_the_checkout(tmp_path, root, finished):
     """What a wheel holds: data, a config by its name, weights; and no package but vididi_jax."""
     build = ('build', f'--build-base={tmp_path}', f'--build-lib={tmp_path}/lib')

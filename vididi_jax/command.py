@@ -72,7 +72,7 @@ def flag_words(command: str, words: list[str]) -> list[str]:
         known = ', '.join(TRAIN if command == 'train' else EVALUATE)
         raise UserError(f'vididi {command} needs a config first: one of {known}, or a file of your own.')
     config, tasks = shipped(words[0]), TRAINING if command == 'train' else EVALUATIONS
-    if (task := load_config(config).task) not in tasks:
+    if (task := load_config(config).get('task')) not in tasks:
         raise UserError(f'{words[0]} is a config of the task {task!r}, which vididi {command} does not do: '
                         'vididi --help has the command that does.')
     return [f'--config={config}', *words[1:]]

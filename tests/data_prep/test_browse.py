@@ -69,6 +69,9 @@ def test_a_folder_is_embedded_searched_and_kept(root, finished, videos, tmp_path
     write_video(videos / 'a<0>.avi', ramp(12, 32, 24))  # another one of that name
     write_video(videos / os.fsdecode(b'caf\xe9.avi'), ramp(12, 32, 24))
     assert '6 videos embedded' in run() and 'caf\\\\xe9.avi' in (tmp_path / 'out' / 'index.html').read_text()
+    videos.rename(tmp_path / os.fsdecode(b'd\xe9'))
+    assert '6 videos embedded' in run(videos=str(tmp_path / os.fsdecode(b'd\xe9')))
+    assert 'd\\xe9: features' in (tmp_path / 'out' / 'index.html').read_text()
 
 
 def test_what_cannot_be_browsed_is_one_sentence(root, finished, videos, tmp_path):

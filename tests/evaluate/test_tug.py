@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from vididi_jax import config as configs
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import tug
 from vididi_jax.report.summary import headlines
-from vididi_jax.train import pretrain
 
 
 def brute_force(x, labels, groups):
@@ -54,12 +54,11 @@ def test_an_encoder_of_the_class_has_100_and_one_of_the_group_0():
     assert tug.shares(np.eye(4)[groups], labels, groups, asked)[0].mean() == 0
 
 
-def test_the_command_on_triples(root, tiny_motion, tiny_config, tmp_path, capsys):
-    """Through training, both evaluations and the line that sums up; data without groups are refused."""
+def test_the_command_on_triples(root, finished, tiny_motion, tmp_path, capsys):
+    """Of a run: both evaluations and the line that sums up; data without groups are refused."""
     prepare(build_parser().parse_args(['motion', '--triples', '--test=16', '--size=16', '--workers=1',
                                        f'--out={tmp_path / "triples"}']))
-    work = tmp_path / 'work'
-    pretrain.run(tiny_config, str(work))
+    work = shutil.copytree(finished[0], tmp_path / 'work')
     results = {}
     for untrained in (True, False):
         config = configs.load_config(f'{root}/configs/tug.py:smoke')

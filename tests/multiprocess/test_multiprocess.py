@@ -23,8 +23,8 @@ TINY = ['--config.model.width=2', '--config.model.dtype=float64', '--config.fram
 
 
 def run(layout: dict, *arguments: str) -> list:
-    """main.py in that layout; all of its processes must end well."""
-    done = launch(['main.py', *arguments], **layout)
+    """main.py in that layout, without a report; all of its processes must end well."""
+    done = launch(['main.py', '--noreport', *arguments], **layout)
     assert not any(process.returncode for process in done), done[0].stderr[-3000:] + done[-1].stderr[-3000:]
     return done
 

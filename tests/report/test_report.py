@@ -19,6 +19,8 @@ from vididi_jax.report.animation import SIDE, animation, evenly
 from vididi_jax.report.results import class_rows
 from vididi_jax.report.scatter import embed
 from vididi_jax.report.summary import headlines
+from vididi_jax.tasks import run_task
+from vididi_jax.train import pretrain
 
 BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 
@@ -86,6 +88,41 @@ def test_a_result_that_is_cut_is_one_sentence(tmp_path):
     (tmp_path / 'eval' / 'tug' / 'results.json').write_text('{"task": "tug", ')
     with pytest.raises(UserError, match=f'results.json is damaged .*: evaluate {tmp_path} again'):
         page.read_results(tmp_path)
+
+
+@pytest.mark.parametrize(('name', 'module'), [('motion_vicreg', pretrain), ('retrieval', retrieval)])
+def test_training_and_evaluation_write_the_page_anew(root, finished, monkeypatch, capsys, name, module):
+    monkeypatch.setattr(module, 'run', lambda config, workdir: 'result')
+    written = []
+    monkeypatch.setattr(page, 'write', lambda workdir: (written.append(workdir), ('page', []))[1])
+    config = configs.load_config(f'{root}/configs/{name}.py:smoke')
+    for report, times in ((True, 1), (False, 1)):
+        assert run_task(config, str(finished[0]), report=report) == 'result'
+        assert written == [str(finished[0])] * times
+    assert 'report written to page' in capsys.readouterr().out
+
+
+def test_many_classes_are_shown_from_first_to_last():
+    labels = np.repeat(np.arange(101), 3)
+    for count, classes in ((2, [0, 100]), (32, None), (101, range(101))):
+        shown = labels[evidence.evenly_by_class(labels, count)]
+        assert len(shown) == len(set(shown)) == count and {shown[0], shown[-1]} == {0, 100}
+        assert classes is None or list(shown) == list(classes)
+    few = labels[evidence.evenly_by_class(labels[:9], 7)]
+    assert np.bincount(few).tolist() == [3, 2, 2]
+
+
+def test_a_report_of_other_data_or_beside_nothing_says_so(reported, tmp_path, monkeypatch):
+    workdir, _ = reported
+    result = page.read_results(workdir)['retrieval']
+    with pytest.raises(UserError, match='are not those of the result'):
+        evidence.take_up(workdir, {**result, 'fingerprint': 'another'}, '')
+    with pytest.raises(UserError, match='no config.json'):
+        page.write(str(workdir), beside=str(tmp_path))
+    # What is in order stays: here the views of training, without the evaluation's videos.
+    monkeypatch.setattr(page, 'latest_retrieval', lambda results: {**result, 'fingerprint': 'another'})
+    text = page.write(str(workdir))[0].read_text()
+    assert 'Without videos: the data in' in text and 'id="gallery"' not in text and 'What training sees' in text
 
 
 def test_a_report_is_of_the_checkpoint_that_was_evaluated(reported, monkeypatch):

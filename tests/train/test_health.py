@@ -34,12 +34,20 @@ def test_a_run_measures_itself(finished):
         assert -1 <= row['health/order_agreement'] <= 1 and 0 <= row['health/knn_accuracy'] <= 100
 
 
-def test_clips_of_one_frame_have_no_motion_and_go_on(tiny_config, tmp_path):
+def test_clips_of_one_frame_have_no_motion_and_go_on(tiny_config, tmp_path, flat):
     tiny_config.clip.frames, tiny_config.schedule, tiny_config.epochs = 1, 'base', 1
     pretrain.run(tiny_config, str(tmp_path))
     measured = read_metrics(tmp_path)[-1]
     assert 'health/effective_rank' in measured
     assert not {'health/order_agreement', 'health/saliency_on_motion', 'health/moving_pixels'} & measured.keys()
+
+
+def test_an_encoder_that_needs_frames_is_measured_of_fewer_orders(tiny_config):
+    plan = make_plan(tiny_config, make_mesh())
+    tiny_config.model.name = 's3d'
+    for frames, order in ((5, 0), (6, 1), (8, 2)):
+        tiny_config.clip.frames = frames
+        assert health.Probe(tiny_config, None, plan.source, plan.videos, make_mesh()).max_order == order
 
 
 def test_a_probe_warns_of_a_collapse_and_survives_what_is_not_finite(tiny_config, caplog):

@@ -18,7 +18,7 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from tests.data_sets import edit_rows
-from vididi_jax.config import to_dict
+from vididi_jax.config import flatten, to_dict
 from vididi_jax.errors import UserError
 from vididi_jax.fields import RULES
 from vididi_jax.train import loop, pretrain
@@ -27,7 +27,7 @@ from vididi_jax.train.debug import load_bundle
 from vididi_jax.train.mesh import make_mesh
 from vididi_jax.train.metric_writer import read_metrics, without_times
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
-from vididi_jax.train.run import workdir_config
+from vididi_jax.train.run import check_same_run, workdir_config
 from vididi_jax.train.state import build_networks, make_init
 from vididi_jax.train.step import make_train_step
 
@@ -77,6 +77,8 @@ def test_running_a_finished_run_again_changes_nothing(finished, tiny_config, cap
 def test_a_stopped_and_killed_run_ends_as_one_that_never_stopped(finished, tiny_config, tmp_path, root):
     """SIGTERM, then SIGKILL, both in the middle of a phase; state and metrics are equal bit by bit."""
     workdir = tmp_path / 'killed'
+    workdir.mkdir()  # what a run left that had no checkpoint yet
+    (workdir / 'metrics.jsonl').write_text('{"step": 2, "loss": 1.0}\n{"step": 3, "lo')
     for number, after in ((signal.SIGTERM, 6), (signal.SIGKILL, 15)):
         process = subprocess.Popen(
             command(tiny_config, workdir), cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -141,11 +143,20 @@ def test_epochs_may_be_raised_and_nothing_else(finished, tiny_config, tmp_path):
     assert (workdir / 'config.json').read_text() == before
 
 
-def test_a_workdir_without_checkpoint_starts_afresh(tiny_config, tmp_path, finished):
-    (tmp_path / 'metrics.jsonl').write_text('{"step": 2, "loss": 1.0}\n{"step": 3, "lo')
-    state = pretrain.run(tiny_config, str(tmp_path))
-    assert without_times(read_metrics(tmp_path)) == without_times(read_metrics(finished[0]))
-    jax.tree.map(np.testing.assert_array_equal, state, finished[1])
+def test_every_field_that_decides_the_run_must_stay(finished, tiny_config):
+    may_differ = {'allow_missing', 'checkpoint.every_steps', 'checkpoint.keep', 'data.dir', 'data.workers', 'epochs',
+                  'health.every_cycles', 'health.videos', 'log.every_steps', 'log.to', 'model.conv_impl'}
+    fields = flatten(to_dict(tiny_config))
+    assert may_differ < set(fields)
+    for name, value in fields.items():
+        config = tiny_config.copy_and_resolve_references()
+        with config.ignore_type():
+            config.update_from_flattened_dict({name: value + 1 if name == 'epochs' else 'another'})
+        if name in may_differ:
+            check_same_run(config, finished[0])
+        else:
+            with pytest.raises(UserError, match=f'started with {name}='):
+                check_same_run(config, finished[0])
 
 
 def test_init_from_starts_with_another_runs_encoder(finished, tiny_config, tmp_path, monkeypatch):
@@ -192,6 +203,7 @@ BAD = [
     (dict(epochs=0), 'config.epochs is 0: it must be a whole number from 1 to 1,000,000'),
     (dict(schedule='vidid'), 'vididi'),
     ({'clip.frames': 2}, 'no derivative of order 2'),
+    ({'model.name': 's3d', 'clip.frames': 6}, 's3d takes clips of at least 5 frames, and views of order 2 have 4'),
     ({'clip.stride': 3, 'clip.short_video': 'error'}, '48 of 48 videos'),
     ({'data.dir': 'nowhere'}, "'nowhere' does not exist"),
     ({'data.dir': ''}, 'data.dir'),
@@ -215,8 +227,9 @@ def test_bad_configs_are_refused_before_anything_is_written(tiny_config, tmp_pat
     assert not list(tmp_path.glob('work/checkpoints/*'))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_with_a_message(tiny_config, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_message(tiny_config, tmp_path, monkeypatch, flat):
     """What is saved repeats the step: the same metrics, not finite again."""
+    tiny_config.clip.length = 'constant'
     monkeypatch.setitem(RULES, 'augment.mean', lambda value: None)
     tiny_config.augment.mean = (float('inf'),) * 3  # pixels of -inf, however the compiler rounds
     with pytest.raises(UserError, match='at step 1 .*not finite.* loss.*no checkpoint yet.*debug/1'):
@@ -242,7 +255,8 @@ def test_the_message_names_the_checkpoint_that_is_left(finished, tiny_config, tm
         pretrain.run(tiny_config, str(workdir))
 
 
-def test_steps_launched_after_one_that_is_not_finite_change_nothing(tiny_config, tmp_path, monkeypatch):
+def test_steps_launched_after_one_that_is_not_finite_change_nothing(tiny_config, tmp_path, monkeypatch, flat):
+    tiny_config.clip.length = 'constant'
     launched, make_step = [], pretrain.make_train_step
 
     def make(*arguments):
@@ -296,7 +310,7 @@ def test_a_diverging_run_ends_with_one_sentence_and_finite_checkpoints(tiny_moti
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restored))
 
 
-def test_metrics_are_written_every_so_many_steps_or_never(tiny_config, tmp_path, monkeypatch, capsys):
+def test_metrics_are_written_every_so_many_steps_or_never(tiny_config, tmp_path, monkeypatch, flat):
     metrics = {'loss': np.float32(1), 'finite': np.bool_(True)}
     monkeypatch.setattr(pretrain, 'make_train_step', lambda *_: lambda state, *_: (state, metrics))
     tiny_config.health.every_cycles, tiny_config.epochs = 0, 2
@@ -306,7 +320,7 @@ def test_metrics_are_written_every_so_many_steps_or_never(tiny_config, tmp_path,
         assert [row['step'] for row in read_metrics(tmp_path / str(every))] == steps
 
 
-def test_the_best_checkpoint_ends_a_cycle(tiny_config, tmp_path, monkeypatch):
+def test_the_best_checkpoint_ends_a_cycle(tiny_config, tmp_path, monkeypatch, flat):
     """Not one of the middle of the next epoch, which knows no other mean loss."""
     tiny_config.health.every_cycles, tiny_config.epochs, tiny_config.checkpoint.keep = 0, 5, 1
 
@@ -337,7 +351,7 @@ class Result:
         return 1.0
 
 
-def test_a_run_that_waits_for_data_says_so(tiny_config, tmp_path, monkeypatch, capsys):
+def test_a_run_that_waits_for_data_says_so(tiny_config, tmp_path, monkeypatch, capsys, flat):
     """Batches that take 60 ms, for steps that cost nothing; and steps that end 20 ms after the next batch is read.
 
     Slow batches while steps before them are under way are no wait: nobody is idle.

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 from ml_collections import ConfigDict
+from tensorboardX.proto import event_pb2
 
+from vididi_jax.data import records
 from vididi_jax.errors import UserError
 from vididi_jax.train import pretrain
 from vididi_jax.train.metric_writer import MetricsWriter, check_logs, read_metrics
@@ -31,6 +33,17 @@ def config(*to):
     return ConfigDict({'seed': 3, 'log': {'to': to}})
 
 
+def scalars(folder):
+    """(step, name, value) of all events in a folder; TensorBoard keeps float32."""
+    path, = folder.glob('events*')
+    data, place = path.read_bytes(), 0
+    while place < len(data):
+        event = event_pb2.Event.FromString(records.read_record(data, place))
+        place += records.record_size(len(records.read_record(data, place)))
+        for value in event.summary.value:
+            yield event.step, value.tag, pytest.approx(value.simple_value, rel=1e-7)
+
+
 def test_rows_go_where_the_config_says(tmp_path, wandb):
     with MetricsWriter(tmp_path, 0, config('jsonl')) as writer:
         for row in ROWS:
@@ -39,7 +52,7 @@ def test_rows_go_where_the_config_says(tmp_path, wandb):
     with MetricsWriter(tmp_path, 2, config('jsonl', 'tensorboard', 'wandb')) as writer:
         assert read_metrics(tmp_path) == ROWS[:2]
         writer.write(ROWS[2])
-    assert read_metrics(tmp_path) == ROWS and list((tmp_path / 'tensorboard').glob('events*'))
+    assert read_metrics(tmp_path) == ROWS and list(scalars(tmp_path / 'tensorboard')) == [(3, 'loss', 1 / 3)]
     assert wandb.rows == [(3, {'loss': 1 / 3})] and wandb.finished == 1
 
 

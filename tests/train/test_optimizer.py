@@ -125,10 +125,14 @@ def test_low_precision_parameters_keep_their_dtype():
         np.testing.assert_allclose(np.asarray(got[name], np.float64), p, rtol=0.05, atol=0.03)  # 8 bits of mantissa
 
 
-def test_adamw_moves_every_parameter():
+def test_adamw_moves_every_parameter_and_decays_kernels():
+    """Its first step is the rate times the gradient's sign, and the decay of what is no bias or norm."""
     params, gradients = random_problem(1)
-    got = run(build_optimizer(config(name='adamw', base_rate=0.4), 10), jax.tree.map(jnp.asarray, params), gradients)
-    np.testing.assert_allclose(got['bias'], params['bias'] - 0.1 * np.sign(gradients[0]['bias']), atol=1e-5)
+    optimizer = build_optimizer(config(name='adamw', base_rate=0.4, weight_decay=0.5), 10)
+    got = run(optimizer, jax.tree.map(jnp.asarray, params), gradients)
+    for name, before in params.items():
+        decay = 0.5 * before if before.ndim > 1 else 0
+        np.testing.assert_allclose(got[name], before - 0.1 * (np.sign(gradients[0][name]) + decay), atol=1e-5)
 
 
 @pytest.mark.parametrize('name', ['lars', 'adamw'])

@@ -80,11 +80,13 @@ def test_the_target_starts_as_a_copy_and_goes_its_own_way(byol):
 
 
 def test_the_target_stands_still_while_gradients_are_accumulated():
-    _, states, _ = run_byol(accumulate=2)
+    config, states, metrics = run_byol(accumulate=2)
     moved = [any((a != b).any() for a, b in zip(jax.tree.leaves(before.target['params']),
                                                jax.tree.leaves(after.target['params']), strict=True))
              for before, after in zip(states, states[1:], strict=False)]
     assert moved == [False, True, False]
+    rate = learning_rate(config, STEPS)  # that is logged which an update has, whose gradients are of two steps
+    np.testing.assert_allclose([found['learning_rate'] for found in metrics], [rate(0), rate(0), rate(2)], rtol=1e-6)
 
 
 def test_frames_of_views_and_of_what_is_read():
@@ -147,6 +149,23 @@ def test_a_step_minimises_the_loss_that_it_names(loss, scope, function, options)
         found.append(float(metrics['loss']))
     np.testing.assert_allclose(found[0], function(*z, **options)[0], rtol=1e-5)  # float32
     assert found[2] < found[0]
+
+
+def test_byol_predicts_the_targets_embedding_of_the_other_view():
+    """Each prediction is held against the other view's target; of a fresh state that is the online embedding."""
+    networks, update, state, views = small_step('byol', base_rate=0.5)
+    variables = {name: {'params': state.params[name], 'batch_stats': state.batch_stats[name]} for name in state.params}
+
+    def forward(name, module, x):
+        return module.apply(variables[name], x, train=True, mutable=['batch_stats'])[0]
+
+    targets = [forward('projector', networks.projector, forward('encoder', networks.encoder, view)) for view in views]
+    predictions = [forward('predictor', networks.predictor, z) for z in targets]
+    one, two = (float(losses.byol_loss(predictions[i], targets[1 - i])[0]) for i in (0, 1))
+    assert abs(one - float(losses.byol_loss(predictions[0], targets[0])[0])) > 0.01  # or this says nothing
+    _, metrics = update(state, tuple(views), ORDERS)
+    found = [float(metrics[name]) for name in ('view1_to_view2', 'view2_to_view1', 'loss')]
+    np.testing.assert_allclose(found, [one, two, one + two], rtol=1e-5)  # float32
 
 
 class Chip:

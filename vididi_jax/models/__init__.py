@@ -1,6 +1,7 @@
 """Encoders: 3-D convolutional networks from clips to features."""
 
 ENCODERS = ('r3d_18', 'r2plus1d_18', 'mc3_18', 's3d')
+LEAST_FRAMES = {'s3d': 5}  # of a clip, where pools leave nothing of a shorter one; 1 for others
 
 
 def create_encoder(

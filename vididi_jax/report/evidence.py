@@ -9,7 +9,7 @@ from vididi_jax.config import from_dict
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import retrieval
 from vididi_jax.evaluate.protocol import Fold
-from vididi_jax.evaluate.recognition import Evaluation, features_of
+from vididi_jax.evaluate.recognition import Evaluation, features_of, fingerprint_of
 
 
 class Evidence(NamedTuple):
@@ -55,13 +55,20 @@ def take_up(workdir: str | Path, result: dict, directory: str) -> Evidence:
     if evaluation.protocol.name != result['protocol']:
         raise UserError(f'{config.data.dir} has {evaluation.protocol.name}, and the result is of {result["protocol"]}: '
                         'set config.data.dir to where the data lie.')
+    if fingerprint_of(evaluation.protocol) != result.get('fingerprint'):
+        raise UserError(f'the data in {config.data.dir} are not those of the result: set config.data.dir to where they '
+                        'lie, or evaluate again.')
     features, fold = features_of(evaluation, retrieval.ORDERS), evaluation.protocol.folds[0]
     return Evidence(evaluation, fold, retrieval.kinds(features(fold.test)), retrieval.kinds(features(fold.train)))
 
 
 def evenly_by_class(labels: np.ndarray, count: int) -> np.ndarray:
-    """Indices of at most `count` videos, taken from the classes in turns, ascending."""
-    turn = np.zeros(len(labels), int)
-    for label in np.unique(labels):
+    """Indices of at most `count` videos, ascending: one of each class in turns; of more classes than that, evenly some.
+    """
+    classes = np.unique(labels)
+    if len(classes) > count:
+        classes = classes[np.linspace(0, len(classes) - 1, count).round().astype(int)]
+    turn = np.full(len(labels), len(labels))
+    for label in classes:
         turn[labels == label] = np.arange((labels == label).sum())
     return np.sort(np.lexsort((labels, turn))[:count])

@@ -15,7 +15,7 @@ from vididi_jax.data import pipeline
 from vididi_jax.errors import UserError
 from vididi_jax.pixels.crops import centre_crop
 from vididi_jax.report.evidence import Evidence, evenly_by_class
-from vididi_jax.report.html import picture, table
+from vididi_jax.report.html import paragraph, picture, table
 from vididi_jax.saliency import MOVES, moving, saliency, share_on
 from vididi_jax.train.encoder import Encoder, trained_encoder, untrained_encoder
 from vididi_jax.train.run import workdir_config
@@ -62,6 +62,8 @@ def encoders_of(evidence: Evidence, workdir: Path, beside: str) -> dict[str, Enc
 def looks_section(evidence: Evidence, workdir: Path, beside: str) -> str:
     """The section `saliency`."""
     chosen = evenly_by_class(evidence.fold.test.labels, MEASURED)
+    if len(chosen) < 2:
+        return paragraph('Where the encoder looks is what tells clips apart, and the first fold has one test video.')
     batch, maps, rows = _clips(evidence, chosen), {}, []
     seen = _pixels(batch, evidence.evaluation.encoder.augment)[1]
     for name, encoder in encoders_of(evidence, workdir, beside).items():  # each sees the pixels that it was trained on

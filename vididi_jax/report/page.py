@@ -67,19 +67,25 @@ def recall_section(results: dict[str, dict]) -> list[str]:
 
 
 def data_sections(workdir: Path, training, results: dict[str, dict], directory: str, beside: str, clips: Clips) -> list:
-    """What is made of videos: neighbours, map, saliency, views. Without the data, a sentence stands for them."""
-    parts = []
+    """What is made of videos: neighbours, map, saliency; views. Without their data a sentence stands for either."""
     result = latest_retrieval(results)
-    try:
-        if result:
-            evidence = take_up(workdir, result, directory)
-            parts += [gallery_section(evidence, clips), map_section(evidence, clips),
-                      looks_section(evidence, workdir, beside)]
-        moved = directory and (result is None or result.get('data') == training.data.dir)
-        parts.append(views_section(training, directory if moved else training.data.dir, clips))
-    except UserError as error:
-        logger.warning('the report has no videos: %s', error)
-        parts.append(paragraph(f'Without videos: {error}'))
+    moved = directory and (result is None or result.get('data') == training.data.dir)
+
+    def of_evaluation() -> list[str]:
+        evidence = take_up(workdir, result, directory)
+        return [gallery_section(evidence, clips), map_section(evidence, clips),
+                looks_section(evidence, workdir, beside)]
+
+    def of_training() -> list[str]:
+        return [views_section(training, directory if moved else training.data.dir, clips)]
+
+    parts = []
+    for make in (of_evaluation, of_training) if result else (of_training,):
+        try:
+            parts += make()
+        except UserError as error:
+            logger.warning('the report has no videos: %s', error)
+            parts.append(paragraph(f'Without videos: {error}'))
     return parts
 
 
@@ -98,6 +104,8 @@ def write(workdir: str, directory: str = '', beside: str = '') -> tuple[Path, li
     if 'loss' not in workdir_config(workdir).get('framework', {}):
         raise UserError(f'{workdir} is a run of fine-tuning or detection, and reports are of pretraining: its results '
                         'are on the page of the run that it started from.')
+    if beside:
+        workdir_config(beside)  # raises, before anything is made
     training, rows, results = workdir_config(workdir), read_metrics(workdir), read_results(Path(workdir))
     found = headlines(results)
     parts = [*top(training, found, rows, results),

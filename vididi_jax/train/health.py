@@ -12,6 +12,7 @@ from vididi_jax.compilation import compiler_options
 from vididi_jax.data import pipeline
 from vididi_jax.data.source import RecordSource
 from vididi_jax.derivatives import derivative_stack
+from vididi_jax.models import LEAST_FRAMES
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.crops import centre_crop
 from vididi_jax.saliency import moving, saliency, share_on
@@ -37,7 +38,7 @@ class Probe:
             source, clips_per_video=2, length=config.clip.frames, stride=config.clip.stride,
             batch_size=config.batch_size, records=chosen, rows=meshes.rows_here(mesh, config.batch_size))
         self.batches = list(dataset)
-        self.max_order = min(2, config.clip.frames - 1)
+        self.max_order = max(0, min(2, config.clip.frames - LEAST_FRAMES.get(config.model.name, 1)))
         self.has_labels = len(source.label_names) > 1
         self._mesh = mesh
         options = compiler_options(meshes.platform(mesh))

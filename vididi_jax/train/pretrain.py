@@ -11,6 +11,7 @@ from vididi_jax.data import clips, pipeline
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 from vididi_jax.fields import check_fields
+from vididi_jax.models import LEAST_FRAMES
 from vididi_jax.models.build import compute_dtype
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import loop
@@ -18,7 +19,7 @@ from vididi_jax.train import mesh as meshes
 from vididi_jax.train.health import Probe
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.state import TrainState, build_networks, make_init
-from vididi_jax.train.step import check_framework, frames_to_read, make_train_step
+from vididi_jax.train.step import check_framework, frames_to_read, make_train_step, view_frames
 
 
 class Plan(NamedTuple):
@@ -52,6 +53,12 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
     if config.clip.length == 'shrink' and config.clip.frames <= schedule.max_order:
         raise UserError(f'clips of {config.clip.frames} frames have no derivative of order {schedule.max_order}, which '
                         f'schedule {config.schedule!r} asks for: raise config.clip.frames.')
+    shortest = view_frames(config.clip.frames, (schedule.max_order,) * 2, config.clip.length)
+    least = LEAST_FRAMES.get(config.model.name, 1)
+    if shortest < least:
+        raise UserError(f'{config.model.name} takes clips of at least {least} frames, and views of order '
+                        f'{schedule.max_order} have {shortest}: raise config.clip.frames, or set config.clip.length to '
+                        'constant.')
     source = RecordSource(config.data.dir, config.data.split)
     frames = frames_to_read(config.clip.frames, schedule.max_order, config.clip.length)
     needed = clips.frames_needed(frames, config.clip.stride, config.clip.placement)

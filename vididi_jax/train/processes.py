@@ -19,6 +19,7 @@ from vididi_jax.errors import UserError
 # How an error starts that comes from below Python, but for those that a process makes itself.
 STATUS = re.compile('(?!RESOURCE_EXHAUSTED|INVALID_ARGUMENT|UNIMPLEMENTED)[A-Z_]+: ')
 PATIENCE = 300  # seconds that JAX gives all processes to start
+PIECE = 2**30  # bytes of a message: features of a large set are more than an int32 counts
 
 
 def join(detect: bool, coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -192,7 +193,9 @@ def _attempt(function: Callable, *args, **kwargs) -> tuple:
 def _broadcast(outcome: tuple | None) -> tuple:
     """What the first process gives, in all of them."""
     data = np.frombuffer(pickle.dumps(outcome), np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+    pieces, rest = multihost_utils.broadcast_one_to_all(np.array(divmod(len(data), PIECE), np.int32))
+    size = int(pieces) * PIECE + int(rest)
     padded = np.zeros(size, np.uint8) if outcome is None else data
-    received = multihost_utils.broadcast_one_to_all(padded)
-    return pickle.loads(np.asarray(received).tobytes()) if outcome is None else outcome
+    received = [np.asarray(multihost_utils.broadcast_one_to_all(padded[start : start + PIECE])).tobytes()
+                for start in range(0, size, PIECE)]
+    return pickle.loads(b''.join(received)) if outcome is None else outcome

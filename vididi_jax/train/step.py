@@ -157,7 +157,10 @@ def make_update(
         moved = optax.incremental_update(state.target['params'], online, tau)  # tau is the target's share
         return {**fields, 'target': {'params': moved, 'batch_stats': target_stats}}
 
-    shared = (optimizer, learning_rate, mesh)
+    def rate(step):  # that of the update which the step is a part of
+        return learning_rate(step // config.optimizer.accumulate * config.optimizer.accumulate)
+
+    shared = (optimizer, rate, mesh)
     if networks.predictor is None:
         return compile_update(two_views, *shared, lambda state, params, fields: fields)
     return compile_update(online_and_target, *shared, move_target)
