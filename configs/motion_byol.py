@@ -25,8 +25,8 @@ dV and joined, and the effective rank of the embeddings at the end:
        12.8              20      0.9                 (512, 256)  stopped at half, collapsed  1.1
 
 Weight decay keeps more directions alive. The third row with 1e-3: 59.6, 62.5, 63.7 and rank 11.3; with 1e-2: 56.8,
-60.0, 60.5 and 12.0. With the textures that the data set has now and 40 epochs, the mean of V, dV and joined over seeds 0, 1, 2 is
-46.1, 50.7, 49.8 for an ema_base of 0.9, and 44.6, 57.2, 55.3 for 0.8, which is this recipe.
+60.0, 60.5 and 12.0. With the textures that the data set has now, and 40 epochs, the mean of V, dV and joined over
+seeds 0, 1, 2 is 46.1, 50.7, 49.8 for an ema_base of 0.9, and 44.6, 57.2, 55.3 for 0.8, which is this recipe.
 """
 
 from vididi_jax.configs import default, motion_vicreg
