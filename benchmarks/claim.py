@@ -96,7 +96,8 @@ def call(log: Path, cores: set[int], *words: str) -> None:
                 raise UserError(f'{" ".join(words)} was not started, as another command failed.')
             process = subprocess.Popen((sys.executable, *words), cwd=ROOT, stdout=file, stderr=file, preexec_fn=pin)
             RUNNING.add(process)
-        process.wait()
+        with process:  # which is waited for, whatever is raised here
+            process.wait()
         RUNNING.remove(process)
     if process.returncode:
         last = log.read_text().strip().splitlines()[-1:]
@@ -188,7 +189,7 @@ def plain_titles(text: str) -> str:
 def commits_of(jobs: list[Job]) -> list[str]:
     """Of all results, short, with '+changes' where the tree differed from it."""
     found = {result['commit'] for job in jobs for result in read_run(job.workdir).results.values()}
-    return sorted(commit[:8] + commit[40:] for commit in found)
+    return sorted(commit[:8] + commit[40:] for commit in found)  # of 40 digits, or 'unknown'
 
 
 def as_json(figures: list[Figure]) -> list[dict]:

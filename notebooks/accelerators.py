@@ -29,11 +29,11 @@ if importlib.util.find_spec('vididi_jax') is None:  # if pip replaces what was i
     subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', f'git+{REPOSITORY}'], check=True)
 
 
-def run(command):
-    """A command of a shell, which leaves accelerators to this notebook."""
+def run(command, lines=0):
+    """A command of a shell, which leaves accelerators to this notebook; prints its last so many lines, 0 for all."""
     quiet = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'TQDM_DISABLE': '1'}
     done = subprocess.run(command, shell=True, env=quiet, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    print(done.stdout)
+    print('\n'.join(done.stdout.splitlines()[-lines:]))
     done.check_returncode()
 
 # %% [markdown]
@@ -82,8 +82,8 @@ assert np.isclose(float(loss(split)), float(loss(jnp.asarray(z))), rtol=1e-5)
 
 # %%
 run('vididi prep motion --train=64 --test=8 --out=data/few')
-run('vididi train ucf101_vicreg --config.task=inspect --config.data.dir=data/few | tail -5')
-run('vididi train motion_vicreg --config.task=inspect --config.data.dir=data/few | tail -5')
+run('vididi train ucf101_vicreg --config.task=inspect --config.data.dir=data/few', lines=5)
+run('vididi train motion_vicreg --config.task=inspect --config.data.dir=data/few', lines=5)
 
 # %% [markdown]
 # ## What to set

@@ -161,16 +161,18 @@ def test_what_does_not_compare_is_refused(root, runs, tmp_path):
     write(tmp_path / 'more' / 'b', configs.load_config(f'{root}/configs/motion_vicreg.py'), hits[:-1],
           counts={'train': {'videos': VIDEOS, 'listed': VIDEOS}, 'test': {'videos': VIDEOS, 'listed': VIDEOS}})
     refused('not evaluated on the same videos', runs=f'{tmp_path}/more/*')
-    longer = {'training_config': {'epochs': 2}}
-    write(tmp_path / 'trained_on' / 'a', config, hits, **longer)
-    refused('was evaluated as a run of 2 epochs .* and goes to 1 since', runs=f'{tmp_path}/trained_on/*')
+    latest = {'config': {'eval': {'checkpoint': 'latest'}}, 'checkpoint_step': 12}
+    write(tmp_path / 'trained_on' / 'a', config, hits, **latest, training_config={'epochs': 2})
+    refused("'retrieval' of .* is of a run of 2 epochs, which goes to 1 by now", runs=f'{tmp_path}/trained_on/*')
+    write(tmp_path / 'trained_on' / 'a', config, hits, name='tug', **latest, training_config={'epochs': 1})
     for seed, step in ((0, 12), (1, 24)):
         config.seed = seed
-        write(tmp_path / 'stopped' / str(seed), config, hits, config={'eval': {'checkpoint': 'latest'}},
-              checkpoint_step=step)
+        write(tmp_path / 'stopped' / str(seed), config, hits, **latest | {'checkpoint_step': step},
+              training_config={'epochs': 1})
     refused('is of step 12 and that of .* of step 24', runs=f'{tmp_path}/stopped/*')
     for seed, data in ((0, 'a'), (1, 'b')):
         config.seed = seed
         write(tmp_path / 'data' / str(seed), config, hits, fingerprint=data)
     refused("their fingerprint differ .'a' and 'b'", runs=f'{tmp_path}/data/*')
     assert not (tmp_path / 'out').exists()
+    compare(root, tmp_path, runs=f'{tmp_path}/trained_on/*', evaluations='tug')  # the stale one is not asked for

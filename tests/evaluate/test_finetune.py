@@ -114,7 +114,7 @@ def test_a_run_goes_on_under_another_name_of_its_workdir_and_not_on_other_splits
     monkeypatch.chdir(workdir.parent)
     assert finetune.run(config, workdir.name) == first
     config.eval.train, config.eval.test = 'test', 'train'
-    with pytest.raises(UserError, match='was started with (data.split|fold|protocol)='):
+    with pytest.raises(UserError, match='with (data.split|fold|protocol)=.* set another --config.eval.name'):
         finetune.run(config, str(workdir))
 
 

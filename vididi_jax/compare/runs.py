@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import itertools
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -81,13 +82,8 @@ def read_run(workdir: Path) -> Run:
     results = {}
     for path in sorted(workdir.glob('eval/*/results.json')):
         result = read_result(path)
-        if result['task'] == 'eval_all':  # whose parts have results of their own
-            continue
-        then = result.get('training_config', {}).get('epochs', config['epochs'])
-        if then != config['epochs'] and result['encoder'] == 'trained':
-            raise UserError(f'{workdir} was evaluated as a run of {then} epochs (eval/{path.parent.name}), and goes to '
-                            f'{config["epochs"]} since: evaluate it again.')
-        results[path.parent.name] = result
+        if result['task'] != 'eval_all':  # whose parts have results of their own
+            results[path.parent.name] = result
     if not results:
         raise UserError(f'{workdir} has no result to compare: evaluate it first, with configs/retrieval.py or another.')
     return Run(workdir, config, results)
@@ -172,19 +168,24 @@ def check_settings(name: str, first: Run, run: Run) -> None:
                             f'config.{field} differ ({here.get(field)!r:.100} and {there.get(field)!r:.100}).')
 
 
-def check_steps(groups: list[Group], evaluations: list[str]) -> None:
-    """Raises `UserError` if the latest checkpoint of a run was one of another step than those of its group."""
-    for group in groups:
-        for name in evaluations:
-            first, *others = group.runs
-            for run in others:
-                here, there = (other.results[name] for other in (first, run))
-                latest = all(flatten(r.get('config', {})).get('eval.checkpoint') == 'latest' for r in (here, there))
-                if latest and here['checkpoint_step'] != there['checkpoint_step']:
-                    raise UserError(
-                        f'evaluation {name!r} of {first.workdir} is of step {here["checkpoint_step"]:,} and that of '
-                        f'{run.workdir} of step {there["checkpoint_step"]:,}: train both to the end, and evaluate '
-                        'again.')
+def check_trained(groups: list[Group], evaluations: list[str]) -> None:
+    """Raises `UserError` if the latest checkpoint that was evaluated of a run is not that of its end.
+
+    The config says how many epochs a run goes to, and runs of a group, which differ in their seed, end at one step.
+    """
+    for group, name in itertools.product(groups, evaluations):
+        latest = [run for run in group.runs if run.results[name]['encoder'] == 'trained'
+                  and flatten(run.results[name].get('config', {})).get('eval.checkpoint') == 'latest']
+        for run in latest:
+            result, first = run.results[name], latest[0].results[name]
+            then, now = result['training_config']['epochs'], run.config['epochs']
+            if then != now:
+                raise UserError(f'evaluation {name!r} of {run.workdir} is of a run of {then} epochs, which goes to '
+                                f'{now} by now: evaluate it again, or leave it out of config.evaluations.')
+            if result['checkpoint_step'] != first['checkpoint_step']:
+                raise UserError(
+                    f'evaluation {name!r} of {latest[0].workdir} is of step {first["checkpoint_step"]:,} and that of '
+                    f'{run.workdir} of step {result["checkpoint_step"]:,}: train both to the end, and evaluate again.')
 
 
 def read_scores(run: Run, evaluation: str) -> dict[str, dict[tuple[str, str], float]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vididi_jax import pictures
 from vididi_jax.compare import tables
-from vididi_jax.compare.runs import Group, check_steps, common_evaluations, find_workdirs, group_runs, read_run
+from vididi_jax.compare.runs import Group, check_trained, common_evaluations, find_workdirs, group_runs, read_run
 from vididi_jax.compare.statistics import CONFIDENCE, Figure, compare
 from vididi_jax.evaluate.results import commit
 from vididi_jax.fields import check_fields
@@ -62,7 +62,7 @@ def run(config, workdir: str) -> list[Figure]:
     runs = [read_run(path) for path in workdirs]
     groups = group_runs(runs)
     evaluations, left_out = common_evaluations(runs, config.evaluations)
-    check_steps(groups, evaluations)
+    check_trained(groups, evaluations)
     figures = compare(groups, evaluations, against=config.against, samples=config.samples, seed=config.seed)
     write_all(Path(workdir), groups, evaluations, figures, config)
     print(f'{len(runs)} runs in {len(groups)} group(s)'

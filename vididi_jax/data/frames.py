@@ -26,8 +26,9 @@ class Frames:
         self.encoding, self.indices, self.first = encoding, [int(frame) for frame in indices], {}
         for position, frame in enumerate(self.indices):
             self.first.setdefault(frame, position)
-        offsets, lengths, self.sums = zip(*table[list(self.first)].tolist(), strict=True)
-        self.parts = [storage.Part(shard, *place) for place in zip(offsets, lengths, strict=True)]
+        rows = table[list(self.first)].tolist()
+        self.parts = [storage.Part(shard, offset, length) for offset, length, _ in rows]
+        self.sums = [crc for *_, crc in rows]
 
     def check(self, number: int, data: bytes | np.ndarray) -> None:
         """Raises `ValueError` if these are not the bytes of the part of this number."""

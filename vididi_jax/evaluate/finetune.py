@@ -120,8 +120,7 @@ def prepare(config, workdir: str) -> Evaluation:
     evaluation = open_evaluation(config, workdir, tuple(config.finetune.orders))
     for number, fold in enumerate(evaluation.protocol.folds):
         training = fold_run(evaluation, number, fold)
-        check_same_run(training.config, training.folder,
-                       f'set another --config.eval.name, or delete {training.folder}')
+        check_same_run(training.config, training.folder)
         training.make_task(training.config, meshes.make_mesh())
     return evaluation
 

@@ -7,6 +7,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from vididi_jax.errors import UserError
+from vididi_jax.models import LEAST_FRAMES
 from vididi_jax.models.norm import BatchNorm, relu
 from vididi_jax.models.resnet3d import Conv3D, recomputing
 
@@ -161,9 +162,9 @@ class S3D(nn.Module):
         Raises:
           UserError: clips of fewer than 5 frames or smaller than 17 x 17, of which the pools leave nothing.
         """
-        if clips.shape[1] < 5 or min(clips.shape[2:4]) < 17:
+        if clips.shape[1] < LEAST_FRAMES['s3d'] or min(clips.shape[2:4]) < 17:
             raise UserError(f's3d got clips of {clips.shape[1]} frames of {clips.shape[2]} x {clips.shape[3]}: '
-                            'it needs at least 5 frames of 17 x 17.')
+                            f'it needs at least {LEAST_FRAMES["s3d"]} frames of 17 x 17.')
         rest = (self.dtype, self.conv_impl)
         block = recomputing(InceptionBlock, self.remat)
         scaled = lambda channels: max(channels * self.width // 64, 1)  # noqa: E731

@@ -25,9 +25,12 @@ OWN = ('name', 'untrained', 'checkpoint')  # fields of `config.eval` that say wh
 
 def alike(one: dict, other: dict) -> bool:
     """Whether two results are of the same question, asked of the same clips."""
-    settings = ({name: value for name, value in result.get('config', {}).get('eval', {}).items() if name not in OWN}
-                for result in (one, other))
-    return all(one.get(name) == other.get(name) for name in ALIKE) and next(settings) == next(settings)
+    def question(result: dict) -> list:
+        settings = result.get('config', {}).get('eval', {})
+        return [*(result.get(name) for name in ALIKE),
+                {name: value for name, value in settings.items() if name not in OWN}]
+
+    return question(one) == question(other)
 
 
 def newest_first(results: dict[str, dict], task: str) -> list[dict]:

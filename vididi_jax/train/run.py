@@ -65,13 +65,8 @@ def begun_from(config: ml_collections.ConfigDict, checkpoint: str) -> ml_collect
     return ml_collections.ConfigDict({**config, 'init_checkpoint': checkpoint}).lock()
 
 
-def check_same_run(
-    config: ml_collections.ConfigDict, workdir: str | Path, advice: str = 'use another --workdir',
-) -> None:
-    """Raises `UserError` if `workdir` was started with another config, but for `MAY_DIFFER` and a raised `MAY_RISE`.
-
-    `advice` is what one who wants the other config is told to do.
-    """
+def check_same_run(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
+    """Raises `UserError` if `workdir` was started with another config, but for `MAY_DIFFER` and a raised `MAY_RISE`."""
     path = Path(workdir) / 'config.json'
     if not path.exists():
         return
@@ -83,6 +78,8 @@ def check_same_run(
     refused = [name for name in changed if name not in MAY_RISE or now[name] < before[name]]
     if refused:
         name = min(refused, key=MAY_RISE.count)  # first one that may not change at all
+        # A run of an evaluation, which has an encoder, lies below the workdir that is evaluated.
+        advice = f'set another --config.eval.name, or delete {workdir}' if 'encoder' in now else 'use another --workdir'
         raise UserError(
             f'{workdir} was started with {name}={before.get(name)!r} and this command says {now.get(name)!r} '
             f'({len(changed)} field(s) that decide the run differ): {advice}, or the same config; '
