@@ -1,7 +1,7 @@
 """The claim: with derivatives an encoder learns motion, without them it learns backgrounds. `make claim`.
 
-Trains every framework with the schedules `base` and `vididi`, seed by seed, with one budget on the motion data set,
-one process a core. Unless there is one seed only, also VICReg with other schedules of the paper, and one framework on
+Trains every framework with the schedules `base` and `vididi`, seed by seed, each framework with one budget for all
+schedules, on the motion data set, one process a core. Unless there is one seed only, also VICReg with other schedules of the paper, and one framework on
 Weizmann's videos where they are, seed 0. Evaluates each run (retrieval, motion over background, linear probe), compares
 the schedules, and writes tables and a plot. What was done before is not done again: a second start goes on.
 """
@@ -284,7 +284,7 @@ def write(out, figures, ablation, real, main_jobs, others, minutes: float, argum
                           for name, row in untrained_rows(main_jobs))
     head = (f'`{about["command"]}`: {about["processor"]}, {about["processes"]} runs at a time, one core each, '
             f'{about["minutes"]} minutes, commit {", ".join(about["commits"])}, {about["date"]}. Seeds 0 to '
-            f'{arguments.seeds - 1}; the same budget for all.')
+            f'{arguments.seeds - 1}; the same budget for all schedules of a framework.')
     parts = [head, tables.markdown(figures, AGAINST), f'Untrained, mean over the seeds: {untrained}.',
              'Share of the saliency on moving pixels of training clips, percent, at the end, seed by seed:\n\n'
              + saliency_table(main_jobs)]
