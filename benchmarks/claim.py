@@ -1,9 +1,10 @@
 """The claim: with derivatives an encoder learns motion, without them it learns backgrounds. `make claim`.
 
-Trains every framework with the schedules `base` and `vididi`, seed by seed, each framework with one budget for all
-schedules, on the motion data set, one process a core. Unless there is one seed only, also VICReg with other schedules of the paper, and one framework on
-Weizmann's videos where they are, seed 0. Evaluates each run (retrieval, motion over background, linear probe), compares
-the schedules, and writes tables and a plot. What was done before is not done again: a second start goes on.
+Trains every framework with the schedules `base` and `vididi`, seed by seed, with one budget for all schedules of a
+framework, on the motion data set, one process a core. Unless there is one seed only, also VICReg with other schedules
+of the paper, and one framework on Weizmann's videos where they are, seed 0. Evaluates each run (retrieval, motion over
+background, linear probe), compares the schedules, and writes tables and a plot. What was done before is not done again:
+a second start goes on.
 """
 
 import argparse
