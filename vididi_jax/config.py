@@ -93,6 +93,16 @@ def from_dict(values: dict) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(convert(values)).lock()
 
 
+def text_of(value) -> str:
+    """A field's value as a word, a string as it is.
+
+    Example:
+      >>> text_of('base'), text_of([[1, 1], [0, 2]])
+      ('base', '[[1, 1], [0, 2]]')
+    """
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
 def flatten(values: dict, prefix: str = '') -> dict:
     """{'a': {'b': 1}} -> {'a.b': 1}."""
     flat = {}

@@ -142,7 +142,7 @@ def group_bars(figures: list) -> bytes:
             if found.chance is not None:
                 axis.axvline(found.chance, color='black', linestyle=':', linewidth=1)
         axis.set_title(kind if one_metric else f'{metric}, {kind}', fontsize=9)
-        axis.set_xlim(0, 1.3 * max(1e-9, *(max(found.values) for found in shown)))
+        axis.set_xlim(0, 1.3 * max(1e-9, *(max(*found.values, found.chance or 0) for found in shown)))
         axis.grid(axis='x', alpha=0.3)
     axes[0][0].set_yticks(range(len(groups)), [labels[name] for name in groups], fontsize=8)
     axes[0][0].invert_yaxis()

@@ -125,6 +125,32 @@ def test_without_a_baseline_groups_are_compared_with_the_first(root, runs, tmp_p
     assert {row['against'] for row in rows if row['metric'] == 'R@1'} == {'', 'framework.loss=byol, schedule=base'}
 
 
+def test_what_groups_differ_in_besides_their_names_is_told(root, tmp_path):
+    config = configs.load_config(f'{root}/configs/motion_vicreg.py')
+    for schedule, epochs in (('base', 20), ('vididi', 40)):
+        config.schedule, config.epochs, config.data.workers = schedule, epochs, epochs
+        write(tmp_path / 'runs' / schedule, config, np.arange(9) % 2)
+    assert [row['schedule'] for row in compare(root, tmp_path)] == ['base', 'base', 'vididi', 'vididi']
+    for file in ('compare.md', 'compare.tex', 'index.html'):
+        text = (tmp_path / 'out' / file).read_text()
+        assert 'schedule=vididi differs from schedule=base also in epochs 40 for 20.' in text
+
+
+def test_schedules_that_are_spelled_out_are_compared_and_compile(root, tmp_path):
+    """A row of a LaTeX table that begins with a bracket is the option of the line above."""
+    config = configs.load_config(f'{root}/configs/motion_vicreg.py')
+    for number, schedule in enumerate(('base', ((1, 1), (0, 2)), {'phases': ((0, 2),), 'coin': True})):
+        with config.unlocked():
+            config.schedule = schedule
+        write(tmp_path / 'runs' / str(number), config, np.arange(9) % (number + 2) == 0)
+    rows = compare(root, tmp_path, against='schedule=base')
+    assert [row['schedule'] for row in rows[::2]] == ['base', '[[1, 1], [0, 2]]',
+                                                      '{"coin": true, "phases": [[0, 2]]}']
+    assert all(row['against'] == 'schedule=base' for row in rows[2::2])
+    lines = (tmp_path / 'out' / 'compare.tex').read_text().splitlines()
+    assert not [line for line in lines if line.startswith('[')] and sum(line.startswith('{[}') for line in lines) == 1
+
+
 def test_only_what_tells_groups_apart_names_them():
     a = {'framework.loss': 'vicreg', 'seed': 0, 'data.workers': 1, 'optimizer.base_rate': 1.0, 'epochs': 3}
     b = {**a, 'seed': 1, 'data.workers': 2}
@@ -170,6 +196,13 @@ def test_what_does_not_compare_is_refused(root, runs, tmp_path):
         write(tmp_path / 'stopped' / str(seed), config, hits, **latest | {'checkpoint_step': step},
               training_config={'epochs': 1})
     refused('is of step 12 and that of .* of step 24', runs=f'{tmp_path}/stopped/*')
+    for name, row, told in (('later', {'step': 48, 'epoch': 0}, 'of step 12, and the run, .* is at step 48'),
+                            ('half', {'step': 12, 'epoch': 0}, 'goes to 2 epochs, is at step 12, in epoch 1')):
+        config.epochs = 1 if name == 'later' else 2
+        write(tmp_path / name / 'a', config, hits, **latest, training_config={'epochs': config.epochs})
+        (tmp_path / name / 'a' / 'metrics.jsonl').write_text(json.dumps(row) + '\n')
+        refused(told, runs=f'{tmp_path}/{name}/*')
+    config.epochs = 1
     for seed, data in ((0, 'a'), (1, 'b')):
         config.seed = seed
         write(tmp_path / 'data' / str(seed), config, hits, fingerprint=data)

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vididi_jax.config import flatten, to_dict
+from vididi_jax.config import flatten, text_of, to_dict
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.results import read_result
+from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.run import MAY_DIFFER, workdir_config
 
 FIRST = ('framework.loss', 'schedule', 'model.name')  # what a table of runs is about, if these differ
@@ -26,7 +27,7 @@ class Run(NamedTuple):
 
     Attributes:
       workdir: its folder.
-      config: {dotted field: value}.
+      config: {dotted field: value}; the schedule is one of them, however it is spelled.
       results: {folder below WORKDIR/eval: its results.json}, without those of several evaluations in one.
     """
 
@@ -78,7 +79,10 @@ def find_workdirs(runs: str) -> tuple[list[Path], int]:
 
 def read_run(workdir: Path) -> Run:
     """A workdir's config and results; raises `UserError` if it is none, or has no result."""
-    config = flatten(to_dict(workdir_config(workdir)))
+    values = to_dict(workdir_config(workdir))
+    if 'schedule' in values:
+        values['schedule'] = text_of(values['schedule'])
+    config = flatten(values)
     results = {}
     for path in sorted(workdir.glob('eval/*/results.json')):
         result = read_result(path)
@@ -89,14 +93,15 @@ def read_run(workdir: Path) -> Run:
     return Run(workdir, config, results)
 
 
-def telling_fields(configs: list[dict]) -> tuple[str, ...]:
-    """The fewest fields, taken in the order of `FIRST` and then of the alphabet, that tell apart configs that differ.
-
-    The seed tells nothing, and neither does what decides nothing of what is trained, see `train.run.MAY_DIFFER`; but
-    other data are.
-    """
+def decisive_fields(configs: list[dict]) -> list[str]:
+    """Fields that decide what is trained, see `train.run.MAY_DIFFER`, and the data; without the seed."""
     free = tuple(f'{name}.' for name in (*MAY_DIFFER, 'seed') if name != 'data.dir')
-    names = sorted({name for config in configs for name in config if not f'{name}.'.startswith(free)})
+    return sorted({name for config in configs for name in config if not f'{name}.'.startswith(free)})
+
+
+def telling_fields(configs: list[dict]) -> tuple[str, ...]:
+    """The fewest decisive fields, in the order of `FIRST` and then of the alphabet, that tell apart what differs."""
+    names = decisive_fields(configs)
     names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
 
     def parts(fields: tuple[str, ...]) -> int:
@@ -125,8 +130,12 @@ def group_runs(runs: list[Run]) -> list[Group]:
     return list(groups.values())
 
 
-def text_of(value) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def untold_differences(group: Group, other: Group) -> list[str]:
+    """'FIELD VALUE for VALUE' of each decisive field in which two groups differ, without those that name them."""
+    here, there = (which.runs[0].config for which in (group, other))
+    return [f'{field} {text_of(here.get(field))} for {text_of(there.get(field))}'
+            for field in decisive_fields([here, there])
+            if field not in group.values and here.get(field) != there.get(field)]
 
 
 def common_evaluations(runs: list[Run], asked: str) -> tuple[list[str], list[str]]:
@@ -171,7 +180,8 @@ def check_settings(name: str, first: Run, run: Run) -> None:
 def check_trained(groups: list[Group], evaluations: list[str]) -> None:
     """Raises `UserError` if the latest checkpoint that was evaluated of a run is not that of its end.
 
-    The config says how many epochs a run goes to, and runs of a group, which differ in their seed, end at one step.
+    The config says how many epochs a run goes to, and metrics.jsonl how far it went; runs of a group, which differ in
+    their seed, end at one step.
     """
     for group, name in itertools.product(groups, evaluations):
         latest = [run for run in group.runs if run.results[name]['encoder'] == 'trained'
@@ -182,6 +192,12 @@ def check_trained(groups: list[Group], evaluations: list[str]) -> None:
             if then != now:
                 raise UserError(f'evaluation {name!r} of {run.workdir} is of a run of {then} epochs, which goes to '
                                 f'{now} by now: evaluate it again, or leave it out of config.evaluations.')
+            for row in read_metrics(run.workdir)[-1:]:
+                if row['step'] > result['checkpoint_step'] or row['epoch'] + 1 < now:
+                    raise UserError(
+                        f'evaluation {name!r} of {run.workdir} is of step {result["checkpoint_step"]:,}, and the run, '
+                        f'which goes to {now} epochs, is at step {row["step"]:,}, in epoch {row["epoch"] + 1}: train '
+                        'it to the end, and evaluate it again, or leave it out of config.evaluations.')
             if result['checkpoint_step'] != first['checkpoint_step']:
                 raise UserError(
                     f'evaluation {name!r} of {latest[0].workdir} is of step {first["checkpoint_step"]:,} and that of '

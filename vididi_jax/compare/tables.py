@@ -3,9 +3,11 @@
 import csv
 import io
 
+from vididi_jax.compare.runs import untold_differences
 from vididi_jax.compare.statistics import Figure
 
 SIGNIFICANT = 0.05
+LISTED = 5  # fields
 
 
 def first_metrics(figures: list[Figure]) -> dict[str, list[Figure]]:
@@ -54,7 +56,17 @@ def caption(figures: list[Figure], against: str) -> str:
         text += (f' * differs from {other}, p < {SIGNIFICANT} of a two-sided paired bootstrap over the '
                  f'test videos ({", ".join(videos)}), each counted once, where a mean is over folds, too; the runs are '
                  'taken as given.')
-    return text
+    return text + ''.join(f' {sentence}' for sentence in untold(figures))
+
+
+def untold(figures: list[Figure]) -> list[str]:
+    """For each two groups that are compared, in what they differ besides what their names say."""
+    groups = {figure.group.name: figure.group for figure in figures}
+    pairs = dict.fromkeys((figure.group.name, figure.against) for figure in figures if figure.test)
+    found = {(name, other): untold_differences(groups[name], groups[other]) for name, other in pairs}
+    return [f'{name} differs from {other} also in {", ".join(fields[:LISTED])}'
+            + (f' and {len(fields) - LISTED} more fields.' if len(fields) > LISTED else '.')
+            for (name, other), fields in found.items() if fields]
 
 
 def plain(header: tuple, rows: list[tuple]) -> str:
@@ -84,7 +96,8 @@ def markdown(figures: list[Figure], against: str) -> str:
 def escape(word: str) -> str:
     """Text for LaTeX."""
     special = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$',
-               '<': '$<$', **{c: f'\\{c}' for c in '&%$#_{}'}}
+               '<': '$<$', '>': '$>$', '|': '$|$', '[': '{[}',  # which after a line's end would be its option
+               **{c: f'\\{c}' for c in '&%$#_{}'}}
     return ''.join(special.get(letter, letter) for letter in word)
 
 

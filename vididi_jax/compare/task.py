@@ -16,7 +16,7 @@ from vididi_jax.train.processes import by_first
 def difference_rows(figures: list[Figure]) -> list[tuple]:
     """A line for each comparison of two groups."""
     return [(f.evaluation, f.features, f.group.name, f.against, f'{f.test.difference:+.1f}',
-             f'{f.test.low:+.1f} to {f.test.high:+.1f}', f'{f.test.p:.4f}', f'{f.test.videos:,}')
+             f'{f.test.low:+.1f} to {f.test.high:+.1f}', f'{f.test.p:.2g}', f'{f.test.videos:,}')
             for f in figures if f.test]
 
 
