@@ -19,7 +19,7 @@ def get_config(variant: str = ''):
     config.kind = 'dV'  # features that are compared: of V, dV or d2V, or V and dV joined
     config.clusters = 0  # at most; 0: some sqrt(videos / 2); from 0 to 10,000
     del config.allow_missing, config.data.dir
-    for name in ('name', 'untrained', 'protocol', 'train', 'test', 'folds'):
+    for name in ('name', 'untrained', 'protocol', 'train', 'test', 'folds', 'short_video'):
         del config.eval[name]
     if not variant:
         config.eval.clips, config.eval.frames = 5, 8

@@ -11,6 +11,7 @@ import numpy as np
 
 from vididi_jax.browse.neighbours import NEAREST
 from vididi_jax.browse.page import write_browser
+from vididi_jax.data.clips import frames_spanned
 from vididi_jax.data.readers import usable_cpus
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
@@ -84,11 +85,12 @@ def run(config, workdir: str) -> None:
     encoder = trained_encoder(training, config.checkpoint, config.eval.checkpoint)
     directory, rows = prepare_folder(config.videos, out)
     source, features = embed(config, encoder, views, directory, out / 'cache', config.data.workers)
+    short = source.num_frames < frames_spanned(views.frames, views.stride)
     unread = [row for row in rows if row['status'] != 'ok']
     about = (f'{printable(str(Path(config.videos).resolve()))}: features of {config.kind} by the encoder of '
              f'{printable(config.checkpoint)}, step '
              f'{encoder.step}, {views.text} views of {views.frames} frames; {len(unread):,} of {len(rows):,} files '
-             'could not be read.')
+             f'could not be read, and {int(short.sum()):,} videos are shorter than a view, which begins them again.')
     write_browser(out / 'index.html', source, features, unread, about=about, clusters=config.clusters)
     print(f'{len(source):,} videos embedded, {len(unread):,} not read; written to {out / "index.html"}')
     if config.query:

@@ -170,6 +170,11 @@ def _draw(key: jax.Array, count: int) -> jax.Array:
     return jax.random.randint(key, (), 0, count, np.int32)
 
 
+def order_name(order: int) -> str:
+    """'V', 'dV', 'd2V' and so on."""
+    return f'd{order}V' if order > 1 else ('V', 'dV')[order]
+
+
 def describe_phase(schedule: Schedule, phase: int) -> str:
     """The pairs of views of a phase, for people.
 
@@ -177,11 +182,8 @@ def describe_phase(schedule: Schedule, phase: int) -> str:
       >>> describe_phase(SCHEDULES['vididi'], 1)
       'orders (0, 1) or (1, 2), views V1 & dV2 or dV1 & d2V2'
     """
-    def view(order: int, number: int) -> str:
-        return ('V', 'dV')[order] + str(number) if order < 2 else f'd{order}V{number}'
-
     possible = schedule.possible(phase)
-    pairs = (f'{view(first, 1)} & {view(second, 2)}' for first, second in possible)
+    pairs = (f'{order_name(first)}1 & {order_name(second)}2' for first, second in possible)
     return f'orders {" or ".join(map(str, possible))}, views {" or ".join(pairs)}'
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 
+import flax.linen as nn
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,13 +15,17 @@ from PIL import Image
 from vididi_jax import config as configs
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import retrieval
-from vididi_jax.report import evidence, page
-from vididi_jax.report.animation import SIDE, animation, evenly
+from vididi_jax.pixels.augment import Augmentation
+from vididi_jax.report import evidence, looks, page, summary
+from vididi_jax.report.animation import SIDE, Clips, animation, evenly
 from vididi_jax.report.results import class_rows
 from vididi_jax.report.scatter import embed
 from vididi_jax.report.summary import headlines
+from vididi_jax.report.views import views_section, visible
 from vididi_jax.tasks import run_task
 from vididi_jax.train import pretrain
+from vididi_jax.train.encoder import Encoder
+from vididi_jax.train.run import workdir_config
 
 BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 
@@ -119,6 +124,11 @@ def test_a_report_of_other_data_or_beside_nothing_says_so(reported, tmp_path, mo
         evidence.take_up(workdir, {**result, 'fingerprint': 'another'}, '')
     with pytest.raises(UserError, match='no config.json'):
         page.write(str(workdir), beside=str(tmp_path))
+    shutil.copy(workdir / 'config.json', tmp_path)
+    before = (workdir / 'report' / 'index.html').stat().st_mtime_ns
+    with pytest.raises(UserError, match='has no checkpoint'):
+        page.write(str(workdir), beside=str(tmp_path))
+    assert (workdir / 'report' / 'index.html').stat().st_mtime_ns == before
     # What is in order stays: here the views of training, without the evaluation's videos.
     monkeypatch.setattr(page, 'latest_retrieval', lambda results: {**result, 'fingerprint': 'another'})
     text = page.write(str(workdir))[0].read_text()
@@ -139,6 +149,67 @@ def test_a_run_of_fine_tuning_has_no_report_of_its_own(reported, tmp_path):
     (tmp_path / 'config.json').write_text(json.dumps(values))
     with pytest.raises(UserError, match='is a run of fine-tuning or detection'):
         page.write(str(tmp_path))
+
+
+class Linear(nn.Module):
+    @nn.compact
+    def __call__(self, clips, train=0):
+        return nn.Dense(5, use_bias=False)(clips.reshape(len(clips), -1))
+
+
+def test_figures_of_saliency_are_those_of_plain_numpy(reported, monkeypatch):
+    """Of a linear encoder, whose gradient is its weights: the middle clip of every test video."""
+    workdir, _ = reported
+    found = evidence.take_up(workdir, page.read_results(workdir)['retrieval'], '')
+    weights, augment = np.random.default_rng(0).normal(size=(6144, 5)) / 100, found.evaluation.encoder.augment
+    encoder = Encoder(Linear(), {'params': {'Dense_0': {'kernel': np.float32(weights)}}}, augment, 0)
+    monkeypatch.setattr(looks, 'encoders_of', lambda *_: {'linear': encoder})
+    rows = dict(re.findall(r'<td>(.*?)</td><td>(.*?)</td>', looks.looks_section(found, {})))
+    test = found.fold.test
+    frames = np.stack([test.source[int(i)].frames(range(8, 16)) for i in test.videos]) / 255
+    x = ((frames - np.array(augment.mean)) / np.array(augment.std)).reshape(16, -1)
+    own = x @ weights - (x @ weights).mean(0)
+    seen = np.abs((x * (own @ weights.T)).reshape(frames.shape).sum(-1))
+    change, moves = (np.abs(np.diff(frames, axis=1)) > 0.1).any(-1), np.zeros(frames.shape[:-1], bool)
+    moves[:, 1:] |= change
+    moves[:, :-1] |= change
+    share = ((seen * moves).sum((1, 2, 3)) / seen.sum((1, 2, 3))).mean()
+    assert float(rows['linear']) == pytest.approx(100 * share, abs=0.06)  # printed with one digit
+    assert float(rows['moving pixels themselves, the share of an even saliency']) == pytest.approx(
+        100 * moves.mean(), abs=0.06)
+
+
+def test_views_are_the_pixels_and_gray_where_nothing_changes():
+    x, spec = np.random.default_rng(0).integers(0, 256, (4, 5, 5, 3)), Augmentation()
+    x[:, 0] = 9
+    normalised = (x / 255 - np.array(spec.mean)) / np.array(spec.std)
+    np.testing.assert_array_equal(visible(normalised, 0, spec), x)
+    change = np.diff(normalised, axis=0)
+    seen = visible(change, 1, spec)
+    assert (seen[:, 0] == 128).all() and {0, 255} & {int(seen.min()), int(seen.max())}
+    assert ((seen > 128) <= (change > 0)).all() and ((seen < 128) <= (change < 0)).all()
+
+
+@pytest.mark.parametrize(('schedule', 'names'), [
+    ('base', ['V']), ('derivative_only', ['dV']), ({'phases': ((0, 2),)}, ['V', 'd2V'])])
+def test_views_are_those_that_the_schedule_has(reported, schedule, names):
+    """Also a schedule that is spelled out."""
+    training = workdir_config(reported[0])
+    with training.unlocked(), training.ignore_type():
+        training.schedule = schedule
+    text = views_section(training, training.data.dir, Clips())
+    assert re.findall(r'<figcaption>(.*?)</figcaption>', text)[:2 * len(names)] == [
+        f'{name} of view {view}' for view in (1, 2) for name in names]
+    assert summary.schedule_of(training) in ('base', 'derivative_only', '{"phases": [[0, 2]]}')
+
+
+def test_a_section_that_cannot_be_made_leaves_the_others(reported, monkeypatch):
+    def fail(*_):
+        raise UserError('no map today')
+
+    monkeypatch.setattr(page, 'map_section', fail)
+    text = page.write(str(reported[0]))[0].read_text()
+    assert 'Without videos: no map today' in text and 'id="gallery"' in text and 'id="saliency"' in text
 
 
 def test_an_animation_keeps_its_frames_and_shrinks_what_is_large():

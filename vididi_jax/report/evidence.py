@@ -1,4 +1,7 @@
-"""What an evaluation was made of, taken up again: its videos, its encoder and its features, which the cache has."""
+"""What an evaluation was made of, taken up again: its videos, its encoder and its features.
+
+The cache has the features on the machine that made them; others compute them anew.
+"""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -16,9 +16,9 @@ from vididi_jax.errors import UserError
 from vididi_jax.pixels.crops import centre_crop
 from vididi_jax.report.evidence import Evidence, evenly_by_class
 from vididi_jax.report.html import paragraph, picture, table
+from vididi_jax.report.summary import pretraining_config, schedule_of
 from vididi_jax.saliency import MOVES, moving, saliency, share_on
 from vididi_jax.train.encoder import Encoder, trained_encoder, untrained_encoder
-from vididi_jax.train.run import workdir_config
 
 logger = logging.getLogger(__name__)
 
@@ -45,28 +45,31 @@ def _pixels(batch: dict, augment) -> tuple[jax.Array, jax.Array]:
     return pixels, jnp.clip(pixels * jnp.array(augment.std) + jnp.array(augment.mean), 0, 1)
 
 
-def encoders_of(evidence: Evidence, workdir: Path, beside: str) -> dict[str, Encoder]:
-    """{name: encoder}: this run's, that before its training if it can still be had, and that of another run."""
+def encoders_of(evidence: Evidence, beside: dict[str, Encoder]) -> dict[str, Encoder]:
+    """{name: encoder}: this run's, that before its training if it can still be had, and those beside it."""
     training = evidence.evaluation.training
-    found = {f'{training.schedule}, trained': evidence.evaluation.encoder}
+    found = {f'{schedule_of(training)}, trained': evidence.evaluation.encoder}
     try:
         found['untrained'] = untrained_encoder(training)
     except UserError as error:  # what it started from is gone
         logger.warning('the report shows no untrained encoder: %s', error)
-    if beside:
-        other = workdir_config(beside)
-        found[f'{Path(beside).name} ({other.schedule})'] = trained_encoder(other, beside)
-    return found
+    return found | beside
 
 
-def looks_section(evidence: Evidence, workdir: Path, beside: str) -> str:
+def other_run(workdir: str) -> dict[str, Encoder]:
+    """{name: its trained encoder}; raises `UserError` if it is no run of pretraining, or has no checkpoint."""
+    training = pretraining_config(workdir)
+    return {f'{Path(workdir).name} ({schedule_of(training)})': trained_encoder(training, workdir)}
+
+
+def looks_section(evidence: Evidence, beside: dict[str, Encoder]) -> str:
     """The section `saliency`."""
     chosen = evenly_by_class(evidence.fold.test.labels, MEASURED)
     if len(chosen) < 2:
         return paragraph('Where the encoder looks is what tells clips apart, and the first fold has one test video.')
     batch, maps, rows = _clips(evidence, chosen), {}, []
     seen = _pixels(batch, evidence.evaluation.encoder.augment)[1]
-    for name, encoder in encoders_of(evidence, workdir, beside).items():  # each sees the pixels that it was trained on
+    for name, encoder in encoders_of(evidence, beside).items():  # each sees the pixels that it was trained on
         pixels, plain = _pixels(batch, encoder.augment)
         found = _saliency(encoder.module, encoder.variables, pixels)
         maps[name] = np.asarray(jax.image.resize(found, seen.shape[:-1], 'linear'))

@@ -2,7 +2,9 @@
 
 import html
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 
@@ -15,16 +17,18 @@ from vididi_jax.report.animation import Clips
 from vididi_jax.report.evidence import latest_retrieval, take_up
 from vididi_jax.report.gallery import gallery_section
 from vididi_jax.report.html import paragraph, picture, table, write_page
-from vididi_jax.report.looks import looks_section
+from vididi_jax.report.looks import looks_section, other_run
 from vididi_jax.report.results import result_sections
 from vididi_jax.report.scatter import map_section
-from vididi_jax.report.summary import Headline, alike, headlines, newest_first
+from vididi_jax.report.summary import Headline, alike, headlines, newest_first, pretraining_config, schedule_of
 from vididi_jax.report.views import views_section
+from vididi_jax.train.encoder import Encoder
 from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.processes import by_first, check_alone, is_first
-from vididi_jax.train.run import workdir_config
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar('T')
 
 CURVES = ('loss', 'invariance', 'variance', 'covariance', 'view1_to_view2', 'view2_to_view1', 'gradient_norm',
           'learning_rate', 'health/effective_rank', 'health/order_agreement', 'health/knn_accuracy',
@@ -37,17 +41,27 @@ def read_results(workdir: Path) -> dict[str, dict]:
     return {path.parent.name: read_result(path) for path in sorted(workdir.glob('eval/*/results.json'))}
 
 
+def attempt(make: Callable[[], T]) -> T | str:
+    """What `make` returns, or, if it raises a `UserError`, a paragraph that says so."""
+    try:
+        return make()
+    except UserError as error:
+        logger.warning('the report has no videos: %s', error)
+        return paragraph(f'Without videos: {error}')
+
+
 def top(training, found: list[Headline], rows: list[dict], results: dict[str, dict]) -> list[str]:
     """What this run is, and its figures."""
     framework = FRAMEWORKS.get(training.framework.loss, training.framework.loss)
     data = next((result['protocol'].split('/')[0] for result in results.values()
                  if result.get('data') == training.data.dir), Path(training.data.dir).name)
-    title = f'{framework}, schedule {training.schedule}, on {data}'
+    title = f'{framework}, schedule {schedule_of(training)}, on {data}'
     date = max((result['date'] for result in results.values()), default='')
     about = [f'{training.model.name} of width {training.model.width}', f'seed {training.seed}',
              *([f'{rows[-1]["step"]:,} steps logged'] if rows else []), *([f'evaluated {date[:10]}'] if date else [])]
     cards = ''.join(f'<div>{html.escape(line.name)}<strong>{line.trained:.1f} %</strong>untrained '
-                    f'{line.untrained:.1f}, chance {line.chance:.1f}</div>' for line in found)
+                    f'{line.untrained:.1f}, chance {line.chance:.1f}; trained {line.step:,} steps</div>'
+                    for line in found)
     return [f'<h1>{html.escape(title)}</h1>', paragraph('; '.join(about)),
             f'<div class="headline">{cards}</div>' if cards else '']
 
@@ -66,27 +80,20 @@ def recall_section(results: dict[str, dict]) -> list[str]:
             'their class among the k nearest, by features; the dotted line is chance, which is drawn for k = 1 alone.')]
 
 
-def data_sections(workdir: Path, training, results: dict[str, dict], directory: str, beside: str, clips: Clips) -> list:
-    """What is made of videos: neighbours, map, saliency; views. Without their data a sentence stands for either."""
+def data_sections(
+    workdir: Path, training, results: dict[str, dict], directory: str, beside: dict[str, Encoder], clips: Clips,
+) -> list[str]:
+    """What is made of videos: neighbours, map, saliency; views. A sentence stands for what cannot be made."""
     result = latest_retrieval(results)
     moved = directory and (result is None or result.get('data') == training.data.dir)
-
-    def of_evaluation() -> list[str]:
-        evidence = take_up(workdir, result, directory)
-        return [gallery_section(evidence, clips), map_section(evidence, clips),
-                looks_section(evidence, workdir, beside)]
-
-    def of_training() -> list[str]:
-        return [views_section(training, directory if moved else training.data.dir, clips)]
-
     parts = []
-    for make in (of_evaluation, of_training) if result else (of_training,):
-        try:
-            parts += make()
-        except UserError as error:
-            logger.warning('the report has no videos: %s', error)
-            parts.append(paragraph(f'Without videos: {error}'))
-    return parts
+    if result:
+        evidence = attempt(lambda: take_up(workdir, result, directory))
+        parts += [evidence] if isinstance(evidence, str) else [
+            attempt(make) for make in (lambda: gallery_section(evidence, clips), lambda: map_section(evidence, clips),
+                                       lambda: looks_section(evidence, beside))]
+    views = attempt(lambda: views_section(training, directory if moved else training.data.dir, clips))
+    return [*parts, views]
 
 
 def write(workdir: str, directory: str = '', beside: str = '') -> tuple[Path, list[Headline]]:
@@ -101,22 +108,18 @@ def write(workdir: str, directory: str = '', beside: str = '') -> tuple[Path, li
       The path, and the figures before and after training that there are.
     """
     folder, clips = Path(workdir), Clips()
-    if 'loss' not in workdir_config(workdir).get('framework', {}):
-        raise UserError(f'{workdir} is a run of fine-tuning or detection, and reports are of pretraining: its results '
-                        'are on the page of the run that it started from.')
-    if beside:
-        workdir_config(beside)  # raises, before anything is made
-    training, rows, results = workdir_config(workdir), read_metrics(workdir), read_results(Path(workdir))
+    training, rows, results = pretraining_config(workdir), read_metrics(workdir), read_results(folder)
+    others = other_run(beside) if beside else {}
     found = headlines(results)
     parts = [*top(training, found, rows, results),
-             *data_sections(folder, training, results, directory, beside, clips), *recall_section(results),
+             *data_sections(folder, training, results, directory, others, clips), *recall_section(results),
              *result_sections(results, folder)]
     if rows:
         parts += ['<h2>Training</h2>', picture(pictures.curves(rows, CURVES), f'{len(rows)} rows of metrics.jsonl, up '
                   f'to step {rows[-1]["step"]}; losses of different phases do not compare.')]
     parts += ['<h2>Config</h2>', table(sorted(flatten(to_dict(training)).items()), ('field', 'value'))]
     path = folder / 'report' / 'index.html'
-    write_page(path, f'{folder.name}: {training.framework.loss}, {training.schedule}', parts, clips.pictures)
+    write_page(path, f'{folder.name}: {training.framework.loss}, {schedule_of(training)}', parts, clips.pictures)
     return path, found
 
 

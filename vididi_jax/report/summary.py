@@ -1,15 +1,37 @@
-"""The figures that sum up a run which was evaluated before and after training."""
+"""What a run is, and the figures that sum it up if it was evaluated before and after training."""
 
+from pathlib import Path
 from typing import NamedTuple
+
+import ml_collections
+
+from vididi_jax.config import text_of, to_dict
+from vididi_jax.errors import UserError
+from vididi_jax.train.run import workdir_config
+
+
+def pretraining_config(workdir: str | Path) -> ml_collections.ConfigDict:
+    """Of a run of pretraining; raises `UserError` for any other folder."""
+    config = workdir_config(workdir)
+    if 'loss' not in config.get('framework', {}):
+        raise UserError(f'{workdir} is a run of fine-tuning or detection, and reports are of pretraining: its results '
+                        'are on the page of the run that it started from.')
+    return config
+
+
+def schedule_of(training: ml_collections.ConfigDict) -> str:
+    """The name of a run's schedule, or what it is."""
+    return text_of(to_dict(training)['schedule'])
 
 
 class Headline(NamedTuple):
-    """One figure before and after training, in percent."""
+    """One figure before and after training, in percent; `step`: the steps of that training."""
 
     name: str
     untrained: float
     trained: float
     chance: float
+    step: int
 
     def __str__(self) -> str:
         return (f'{self.name} untrained={self.untrained:.1f} trained={self.trained:.1f} '
@@ -51,5 +73,6 @@ def headlines(results: dict[str, dict]) -> list[Headline]:
                  for before in of_task if before['encoder'] == 'untrained' and alike(before, after)]
         if pairs:
             before, after = (result['metrics'][kind][metric] for result in pairs[0])
-            found.append(Headline(name, before, after, pairs[0][1]['chance']))
+            after_all = pairs[0][1]
+            found.append(Headline(name, before, after, after_all['chance'], after_all['checkpoint_step']))
     return found

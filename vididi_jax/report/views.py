@@ -1,7 +1,5 @@
 """What training sees: two augmented views of a video and their derivatives, moving."""
 
-import html
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +11,10 @@ from vididi_jax.derivatives import time_derivative
 from vididi_jax.pixels.augment import Augmentation, augment
 from vididi_jax.report.animation import Clips
 from vididi_jax.report.html import clip_image, paragraph
+from vididi_jax.schedule import order_name, resolve
+from vididi_jax.train.step import frames_to_read, view_frames
 
 VIDEOS = 3
-NAMES = ('V', 'dV', 'd2V')
 
 
 def visible(clip: np.ndarray, order: int, spec: Augmentation) -> np.ndarray:
@@ -28,21 +27,26 @@ def visible(clip: np.ndarray, order: int, spec: Augmentation) -> np.ndarray:
 def views_section(training, directory: str, clips: Clips) -> str:
     """Some videos of the training split, augmented with the run's seed; raises `UserError` if the data are absent."""
     source, spec = RecordSource(directory, training.data.split), Augmentation(**training.augment)
-    count = min(VIDEOS, len(source))
+    count, schedule, clip = min(VIDEOS, len(source)), resolve(training.schedule), training.clip
     batch = pipeline.load_whole(source, np.arange(count), np.stack([clip_indices.sample_clip_pair(
-        np.random.default_rng((training.seed, record)), int(source.num_frames[record]), length=training.clip.frames,
-        stride=training.clip.stride, placement=training.clip.placement) for record in range(count)]))
-    orders = range(min(3, training.clip.frames))
-    figures = []
+        np.random.default_rng((training.seed, record)), int(source.num_frames[record]), stride=clip.stride,
+        length=frames_to_read(clip.frames, schedule.max_order, clip.length), placement=clip.placement)
+        for record in range(count)]))
+    orders = [order for order, share in enumerate(schedule.shares) if share]
+    rows = []
     views = [augment(jax.random.fold_in(jax.random.key(training.seed), view),
                      jnp.asarray(batch['clips'][:, view]), jnp.asarray(batch['size']), spec) for view in (0, 1)]
     for video in range(count):
-        for number, view in enumerate(views):
+        row = ''
+        for number, view in enumerate(views, 1):
+            figures = ''
             for order in orders:
-                name = f'{NAMES[order]} of view {number + 1}'
-                frames = visible(time_derivative(view[video], order), order, spec)
-                figures.append(f'<figure>{clip_image(clips.add(frames), name)}<figcaption>{html.escape(name)}'
-                               '</figcaption></figure>')
+                name = f'{order_name(order)} of view {number}'
+                seen = time_derivative(view[video], order)[:view_frames(clip.frames, (order, order), clip.length)]
+                frames = visible(seen, order, spec)
+                figures += f'<figure>{clip_image(clips.add(frames), name)}<figcaption>{name}</figcaption></figure>'
+            row += f'<div>{figures}</div>'
+        rows.append(f'<div class="views">{row}</div>')
     text = (f'{count} of the {len(source):,} videos of split {training.data.split!r}: two clips of each, augmented as '
-            'in training, and their derivatives, in which gray is no change.')
-    return ('<h2>What training sees</h2>' + paragraph(text) + f'<div class="views">{"".join(figures)}</div>')
+            'in training, in the orders that the schedule has; in a derivative gray is no change.')
+    return '<h2>What training sees</h2>' + paragraph(text) + ''.join(rows)
