@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -157,6 +158,14 @@ def test_smoke_is_judged_by_the_files_it_writes(workdir, settings, tiny_boxes, t
     submitted = ava.read_boxes(workdir / 'eval' / 'detector' / 'detections.csv', detected=True)
     assert len(submitted.score) == 8 * asked.mask.sum()
     assert read_metrics(folder / 'run') == rows and not (workdir / 'eval' / 'detector' / 'run').exists()
+    (data / 'excluded_test.csv').write_text('{},{:04d}\n'.format(*boxes.keyframes[0]))  # what is judged may change
+    seal(data)
+    task.run(config, str(workdir))
+    later = json.loads((workdir / 'eval' / 'detector' / 'results.json').read_text())
+    assert later['evaluator_counts']['joined']['keyframes_excluded'] == 1
+    config.epochs = 3
+    with pytest.raises(UserError, match='was trained with another epochs .*leave eval.run empty'):
+        task.run(config, str(workdir))
 
     page.run(report_config.get_config(), str(workdir))
     text = (workdir / 'report' / 'index.html').read_text()
@@ -193,6 +202,39 @@ def test_a_frozen_detector_judges_frames_of_evaluations_own_size(workdir, settin
     one, two = (ava.read_boxes(workdir / 'eval' / name / 'detections.csv') for name in ('detection_frozen', 'smaller'))
     np.testing.assert_array_equal(one.box, two.box)  # shares of the frame
     assert np.abs(one.score - two.score).max() > 1e-4
+
+
+def test_pictures_have_the_truth_of_the_file_and_the_top_class(tiny_boxes, monkeypatch):
+    monkeypatch.setattr(task, 'keyframe_picture', lambda panels: panels)
+    source = RecordSource(tiny_boxes, 'test')
+    asked, truth = open_keyframes(source, 'boxes'), open_keyframes(source)
+    scores = np.random.default_rng(0).random((*asked.mask.shape, 8))
+    names = list(ava.read_label_map(tiny_boxes / 'label_map.pbtxt').values())
+    panels = task.keyframes_shown(SimpleNamespace(
+        data=SimpleNamespace(test=SimpleNamespace(source=source)), boxes=(None, asked, truth)), scores, names)
+    rows = ava.read_boxes(tiny_boxes / 'annotations_test.csv')
+    assert len(panels) == 8
+    for i, (frame, wanted, told) in enumerate(panels):
+        np.testing.assert_array_equal(frame, source[i].frames([12])[0])
+        video, time = ava.parse_keyframe_id(source.ids[i])
+        mine = (np.array(rows.video) == video) & (np.array(rows.timestamp) == time)
+        assert sorted(text for _, text in wanted) == sorted(names[a - 1] for a in rows.action[mine])
+        assert [text.rpartition(' ')[0] for _, text in told] == [
+            names[row.argmax()] for row in scores[i][asked.mask[i]]]
+
+
+def test_what_detections_are_judged_by_is_read_before_training(workdir, settings, tiny_boxes, tmp_path):
+    data = shutil.copytree(tiny_boxes, tmp_path / 'data')
+    (data / 'label_map_evaluated.pbtxt').write_text(ava.format_label_map({99: 'fly'}))
+    seal(data)
+    with pytest.raises(UserError, match='no box of any class of the label map'):
+        task.run(settings(**{'data.dir': str(data)}), str(workdir))
+    (data / 'label_map_evaluated.pbtxt').unlink()
+    (data / 'excluded_test.csv').write_text('a,b,c\n')
+    seal(data)
+    with pytest.raises(UserError, match='excluded_test.csv, line 1'):
+        task.run(settings(**{'data.dir': str(data)}), str(workdir))
+    assert not list(workdir.glob('eval/*/run'))
 
 
 def test_avas_smoke_fits_the_tiny_data(workdir, tiny_boxes):

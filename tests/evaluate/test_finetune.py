@@ -4,6 +4,7 @@ import json
 import shutil
 from argparse import Namespace
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,17 +100,23 @@ def test_the_linear_probe_by_sgd_leaves_the_encoder_as_it_was(workdir):
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
-def test_a_checkpoint_of_other_weights_or_another_recipe_is_refused(workdir):
-    finetune.run(settings(epochs=1), str(workdir))
+@pytest.fixture(scope='module')
+def tuned(finished, tmp_path_factory):
+    """A run that was fine-tuned for an epoch, and the figures."""
+    workdir = shutil.copytree(finished[0], tmp_path_factory.mktemp('tuned') / 'work')
+    return workdir, finetune.run(settings(epochs=1), str(workdir))
+
+
+def test_a_checkpoint_of_other_weights_or_another_recipe_is_refused(tuned):
+    workdir, _ = tuned
     with pytest.raises(UserError, match='optimizer.momentum'):
         finetune.run(settings(epochs=1, **{'optimizer.momentum': 0.5}), str(workdir))
     with pytest.raises(UserError, match='started with encoder='):
         finetune.run(settings(epochs=1, **{'eval.untrained': True}), str(workdir))
 
 
-def test_a_run_goes_on_under_another_name_of_its_workdir_and_not_on_other_splits(workdir, monkeypatch):
-    config = settings(epochs=1)
-    first = finetune.run(config, str(workdir))
+def test_a_run_goes_on_under_another_name_of_its_workdir_and_not_on_other_splits(tuned, tmp_path, monkeypatch):
+    config, workdir, first = settings(epochs=1), shutil.copytree(tuned[0], tmp_path / 'work'), tuned[1]
     assert workdir_config(workdir / 'eval' / 'finetune' / 'fold_0').init_checkpoint == '24'  # which was the latest
     monkeypatch.chdir(workdir.parent)
     assert finetune.run(config, workdir.name) == first
@@ -179,6 +186,37 @@ def test_dropout_draws_from_the_steps_key_and_only_in_training():
         np.testing.assert_array_equal(probabilities[order], plain[order])
 
 
+class Ones(nn.Module):
+    feature_dim: int = 400
+    dtype: jnp.dtype = jnp.float32
+
+    def __call__(self, clips, train=0):
+        return jnp.ones((len(clips), 400))
+
+
+def test_dropout_leaves_zeros_and_scales_the_rest():
+    head = {'kernel': jnp.eye(400), 'bias': jnp.zeros(400)}
+    variables = {'params': {'encoder': {}, 'head0': head, 'head1': head}, 'batch_stats': {'encoder': {}}}
+    model, clips = Classifier(Ones(), (0, 1), 400, 0.25, frozen=True), jnp.zeros((8, 3, 2, 2, 3))
+    found, _ = model.logits(variables, clips, True, jax.random.key(0))
+    for value in found.values():
+        np.testing.assert_allclose(np.unique(value), [0, 4 / 3], rtol=1e-6)
+        assert abs((value == 0).mean() - 0.25) < 0.04  # five standard deviations
+    assert (found[0] != found[1]).any()
+    assert all((value == 1).all() for value in model.logits(variables, clips, False)[0].values())
+
+
+def test_joined_is_the_mean_of_the_heads_probabilities(tiny_motion):
+    train, test = (whole(RecordSource(tiny_motion, split)) for split in ('train', 'test'))
+    p = np.random.default_rng(0).dirichlet(np.ones(8), (2, 16))
+    found = finetune.judge(Fold('fold', train, test), {0: p[0], 1: p[1]})
+    for kind, q in {'V': p[0], 'dV': p[1], 'joined': p.mean(0)}.items():
+        assert found.metrics[kind]['top-1'] == pytest.approx(100 * np.mean(q.argmax(1) == test.labels))
+    expected = np.zeros((8, 8), int)
+    np.add.at(expected, (test.labels, p.mean(0).argmax(1)), 1)
+    np.testing.assert_array_equal(found.confusion, expected)
+
+
 def test_a_class_without_training_videos_cannot_be_chosen(tiny_motion):
     """Not even by heads that are sure of it, nor among the five best."""
     train, test = (whole(RecordSource(tiny_motion, split)) for split in ('train', 'test'))
@@ -199,7 +237,7 @@ def test_wrong_settings_are_refused(workdir, changes, message):
 
 
 @pytest.mark.parametrize(('field', 'value', 'message'), [
-    ('width', 4, r'\(4,\) here|2\) there and'), ('name', 'mc3_18', 'there and'), ('name', 'r2plus1d_18', 'absent')])
+    ('width', 4, r'\(4,\) here|2\) there and'), ('name', 'r2plus1d_18', 'absent')])
 def test_encoders_that_do_not_fit_their_config_are_refused(workdir, field, value, message):
     """Of another width, and of another architecture, with the first parameter that tells."""
     from vididi_jax.train.run import workdir_config

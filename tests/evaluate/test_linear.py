@@ -1,5 +1,7 @@
 """The linear probe against scikit-learn, and how its strength is chosen."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax
@@ -8,8 +10,10 @@ from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate.linear import BLOCK, choose_strength, fit
+from vididi_jax.evaluate import linear
+from vididi_jax.evaluate.linear import BLOCK, choose_strength, fit, probe
 from vididi_jax.evaluate.metrics import confusion, over_folds, top_k
+from vididi_jax.evaluate.protocol import Fold, Side
 
 
 def problem(seed=0, videos=60, dim=7, classes=4):
@@ -93,3 +97,29 @@ def test_accuracies_and_confusion_are_scikit_learns():
 def test_folds_are_summed_up_by_mean_and_standard_deviation():
     mean, std = over_folds([{'V': {'top-1': 10.0}}, {'V': {'top-1': 20.0}}, {'V': {'top-1': 60.0}}])
     assert mean == {'V': {'top-1': 30.0}} and std['V']['top-1'] == pytest.approx(np.std([10, 20, 60]))
+
+
+def test_each_kind_is_of_its_order():
+    rng = np.random.default_rng(3)
+
+    def side(n):
+        labels = rng.integers(0, 4, n)
+        return Side(SimpleNamespace(labels=labels, groups=labels, label_names=list('abcd')), np.arange(n))
+
+    train, test = side(60), side(50)
+    own = {id(s): {order: rng.normal(size=(len(s.videos), 7)).astype(np.float32) for order in (0, 1)}
+           for s in (train, test)}
+    found = probe(Fold('', train, test), lambda s: own[id(s)], (1.0,))
+    for kind, orders in {'V': (0,), 'dV': (1,), 'joined': (0, 1)}.items():
+        x, y = (np.hstack([own[id(s)][order] for order in orders]) for s in (train, test))
+        scaler = StandardScaler().fit(x)
+        model = LogisticRegression(C=1.0, tol=1e-8, max_iter=10_000).fit(scaler.transform(x), train.labels)
+        assert found.metrics[kind]['top-1'] == pytest.approx(100 * model.score(scaler.transform(y), test.labels))
+
+
+def test_folds_without_a_group_to_hold_out_are_refused_before_features_are_computed(monkeypatch):
+    folds = [SimpleNamespace(train=SimpleNamespace(groups=np.array(names))) for names in (list('ab'), list('cc'))]
+    monkeypatch.setattr(linear, 'open_evaluation', lambda *_: SimpleNamespace(protocol=SimpleNamespace(folds=folds)))
+    with pytest.raises(UserError, match='one group'):
+        linear.prepare(SimpleNamespace(linear=SimpleNamespace(strengths=(0.1, 1.0))), '')
+    linear.prepare(SimpleNamespace(linear=SimpleNamespace(strengths=(1.0,))), '')

@@ -3,13 +3,16 @@
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs import finetune, motion_vicreg, retrieval
 from tests.evaluate.test_protocol import edit
+from vididi_jax.data.source import RecordSource
 from vididi_jax.evaluate import results
 from vididi_jax.evaluate.protocol import open_protocol
 from vididi_jax.evaluate.recognition import Evaluation, counts_of, seen_in_training
+from vididi_jax.train.checkpoint import Checkpoints
 from vididi_jax.train.run import write_config
 
 
@@ -74,6 +77,20 @@ def test_what_cannot_be_looked_up_is_unknown_unless_something_was_found(runs, ti
         assert seen_in_training(evaluation(str(tiny_motion), config)) == seen
     lost = evaluation(str(tiny_motion), runs('lost', origin='gone'), untrained=True)
     assert seen_in_training(lost) is None
+
+
+def test_data_that_are_others_by_now_are_unknown(runs, tiny_motion, tmp_path):
+    """As of a folder where another split was prepared since; and so are those of a run that had labels."""
+    training = runs('other')
+    asked = evaluation(str(tiny_motion), training)._replace(workdir=tmp_path / 'other')
+    for step, data, seen in ((1, 'elsewhere', None), (2, RecordSource(tiny_motion, 'train').fingerprint, 0)):
+        with Checkpoints(tmp_path / 'other') as checkpoints:
+            checkpoints.save(step, {'params': np.zeros(1)}, {'data': data}, 0.0)
+        assert seen_in_training(asked) == seen
+    training = runs('tuned')
+    with training.unlocked():
+        training.task = 'finetune'
+    assert seen_in_training(evaluation(str(tiny_motion), training)) is None
 
 
 def test_a_circle_of_runs_ends(runs, tiny_motion):

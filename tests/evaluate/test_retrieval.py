@@ -127,3 +127,23 @@ def test_join_weighs_both_features_the_same():
 
 def test_chance_is_the_share_of_the_class_in_the_gallery():
     assert chance_recall(np.array([0, 1, 2]), np.array([0, 0, 1, 3])) == pytest.approx(100 * (0.5 + 0.25 + 0) / 3)
+
+
+def test_each_kind_is_of_its_order_and_the_joint_of_the_first_two():
+    rng = np.random.default_rng(7)
+    train, test = (Side(MadeUp(rng.integers(0, 3, n)), np.arange(n)) for n in (40, 30))
+    own = {id(side): {order: rng.normal(size=(len(side.videos), 5)) for order in (0, 1, 2)} for side in (train, test)}
+    protocol = Protocol('', (Fold('', train, test),), {'train': (train,), 'test': (test,)})
+    config = SimpleNamespace(retrieval=SimpleNamespace(ks=(1, 5)))
+    found, = search(SimpleNamespace(protocol=protocol, config=config), lambda side: own[id(side)])
+    normal = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
+    for kind, build in {'V': lambda f: f[0], 'dV': lambda f: f[1], 'd2V': lambda f: f[2],
+                        'joined': lambda f: np.hstack([normal(f[0]), normal(f[1])])}.items():
+        query, gallery = (build(own[id(side)]) for side in (test, train))
+        for k in (1, 5):
+            assert found.metrics[kind][f'R@{k}'] == pytest.approx(
+                brute_force(query, test.labels, gallery, train.labels, k))
+    expected = np.zeros((3, 3), int)  # of the last kind, joined; rows are true classes
+    for label, near in zip(test.labels, (normal(query) @ normal(gallery).T).argmax(1), strict=True):
+        expected[label, train.labels[near]] += 1
+    np.testing.assert_array_equal(found.confusion, expected)

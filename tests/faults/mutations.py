@@ -201,7 +201,7 @@ def ready(workdir: Path) -> dict:
     from vididi_jax.train import mesh, pretrain
     from vididi_jax.train.encoder import Encoder
 
-    def empty(training, *_) -> Encoder:
+    def empty(training, *_, **__) -> Encoder:
         return Encoder(build_encoder(training.model, 'cpu'), {}, Augmentation(**training.augment), 0)
 
     def train(config, _, make_task):

@@ -107,6 +107,27 @@ def test_a_damaged_checkpoint_is_moved_away_and_the_one_before_taken(workdir, ca
     assert loaded(workdir) == 6
 
 
+def test_a_loss_that_is_damaged_sets_its_checkpoint_aside(workdir, caplog):
+    """Whichever it is: no other could be kept beside it."""
+    path = workdir / 'checkpoints' / '4' / 'metrics' / 'metrics'
+    for text in ('', '{"lo', '{"lost": 1.0}'):
+        copy = shutil.copytree(workdir, workdir.parent / f'copy{len(text)}')
+        (copy / path.relative_to(workdir)).write_text(text)
+        with pytest.raises(UserError, match='checkpoints/4 is damaged .*cannot be told which one is the best'):
+            loaded(copy, 'best')
+        assert restored(copy)[1]['step'] == 6
+        assert [folder.name for folder in (copy / 'damaged').iterdir()] == ['4']
+        with Checkpoints(copy) as checkpoints:
+            checkpoints.save(8, state(8), {}, 0.5)
+        assert loaded(copy, 'best') == 8
+    path.write_text('')
+    for step in (2, 6):
+        damage(workdir, step)
+    with pytest.raises(UserError, match='all 3 checkpoints'):
+        restored(workdir)
+    assert not (workdir / 'damaged').exists()
+
+
 def test_if_all_are_damaged_nothing_is_moved(workdir):
     for step in (2, 4, 6):
         damage(workdir, step)

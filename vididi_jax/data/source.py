@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -134,6 +135,26 @@ class RecordSource:
             raise UserError('no data directory is given: set --config.data.dir to what data_prep wrote.')
         self.place, self.split = directory, split
         self.directory = storage.local_copy(directory) if storage.is_url(directory) else Path(directory)
+        with self._of_the_cache():
+            self._open()
+
+    @contextmanager
+    def _of_the_cache(self) -> Iterator[None]:
+        """Around what reads files of the cache: of a copy that is damaged it is told that it is one."""
+        try:
+            yield
+        except UserError as error:
+            copies = {self.directory: self.place}
+            if hasattr(self, '_frames'):  # of a view, in the copy of the store
+                copies.setdefault(self._frames.parent, self.store)
+            for folder, place in copies.items():
+                if storage.is_url(place) and str(folder) in str(error):
+                    raise UserError(f'{str(error).rstrip(".")}. {folder} is but a copy of {place}: delete that folder, '
+                                    'and the next run copies it again.') from error
+            raise
+
+    def _open(self) -> None:
+        directory, split = self.place, self.split
         sums = checksums.read_sums(self.directory)
         self.files = frozenset(sums)
 
@@ -237,6 +258,13 @@ class RecordSource:
                 state = 'is missing' if actual is None else f'has {actual:,} bytes instead of {expected:,}'
                 raise UserError(f'the shard {path} {state}: {checksums.REPAIR}.')
 
+    @property
+    def split_fingerprint(self) -> str:
+        """Hash of the videos of this split alone, wherever records stand: ids, labels, sizes, checksums."""
+        columns = [self.index[name].tolist() for name in ('label', 'frames', 'height', 'width', 'crc')]
+        about = [self.name, self.encoding, self.label_names, self.ids.tolist(), columns]
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+
     def __len__(self) -> int:
         return len(self.index)
 
@@ -312,7 +340,8 @@ class RecordSource:
                 raise ValueError(f'the checksum of the frames of record {i} is wrong')
 
         part = storage.Part(self._frames, self._frames_start + first * size, count * size)
-        return np.frombuffer(storage.read_parts([part], check)[0], records.FRAME)
+        with self._of_the_cache():
+            return np.frombuffer(storage.read_parts([part], check)[0], records.FRAME)
 
     def read_record(self, i: int) -> bytes:
         """All of a record's data, a serialised tf.train.Example; raises `UserError` if its checksums are wrong."""

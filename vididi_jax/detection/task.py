@@ -19,6 +19,7 @@ from vididi_jax.data import pipeline
 from vididi_jax.data.clips import centre_frames_needed
 from vididi_jax.detection import ava
 from vididi_jax.detection.evaluator import evaluate_csv
+from vididi_jax.detection.frame_map import frame_map
 from vididi_jax.detection.keyframes import Keyframes, open_keyframes
 from vididi_jax.detection.model import Detector, make_step
 from vididi_jax.errors import UserError
@@ -34,7 +35,7 @@ from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.encoder import Encoder, asked_encoder
 from vididi_jax.train.processes import by_first, everywhere
-from vididi_jax.train.run import workdir_config
+from vididi_jax.train.run import changed_fields, workdir_config
 from vididi_jax.train.state import TrainState
 from vididi_jax.train.supervised import run_config, supervised_task
 
@@ -65,6 +66,18 @@ class Detection(NamedTuple):
         """Where the results go."""
         return self.workdir / 'eval' / self.config.eval.name
 
+    @property
+    def run_folder(self) -> Path:
+        """Where the detector is trained, or was: `config.eval.run` is another evaluation whose run it is."""
+        return self.workdir / 'eval' / (self.config.eval.run or self.config.eval.name) / 'run'
+
+    @property
+    def counting(self) -> Path:
+        """The label map of the classes that count."""
+        source = self.data.test.source
+        name = ava.EVALUATED_LABEL_MAP if ava.EVALUATED_LABEL_MAP in source.files else ava.LABEL_MAP
+        return source.directory / name
+
     def file(self, kind: str) -> Path | None:
         """The CSV file of the test split; None if the data set has none of this kind."""
         source = self.data.test.source
@@ -83,7 +96,7 @@ def open_detection(config, workdir: str) -> Detection:
     training = workdir_config(workdir)
     training = ml_collections.ConfigDict(to_dict(training) | {'augment': to_dict(training.augment) | to_dict(
         config.augment)})
-    if settings.run and not (Path(workdir) / 'eval' / settings.run / 'run' / 'config.json').is_file():
+    if settings.run and not (Path(workdir, 'eval', settings.run, 'run') / 'config.json').is_file():
         raise UserError(f'eval.run is {settings.run!r}, and {workdir} has no run of a detector of that name: leave it '
                         'empty to train one.')
     spec = Augmentation(**training.augment)
@@ -108,13 +121,32 @@ def open_detection(config, workdir: str) -> Detection:
         raise UserError(f'no action of the annotations of {settings.train} in {config.data.dir} is of a class of '
                         f'{ava.LABEL_MAP}, so there is nothing to learn: prepare the data set again, with the label '
                         'map of its annotations.')
-    encoder = asked_encoder(training, workdir, settings)
+    encoder = asked_encoder(training, workdir, settings, scratch=True)
     encoder = encoder._replace(module=encoder.module.clone(last_stride=1))
-    return Detection(config, Path(workdir), training, encoder, data, (train, asked, truth))
+    detection = Detection(config, Path(workdir), training, encoder, data, (train, asked, truth))
+    check_judge(detection)
+    if settings.run:
+        check_trained_alike(detection)
+    return detection
+
+
+def check_judge(detection: Detection) -> None:
+    """Raises `UserError` if a file that detections are to be judged by cannot be read, or leaves nothing to judge."""
+    truth, excluded = ava.read_boxes(detection.file(ava.ANNOTATIONS)), detection.file(ava.EXCLUDED)
+    frame_map(truth, ava.make_boxes(()), ava.read_label_map(detection.counting),
+              ava.read_exclusions(excluded) if excluded else ())
+
+
+def check_trained_alike(detection: Detection) -> None:
+    """Raises `UserError` if the detector that `eval.run` names was trained otherwise than this config says."""
+    changed = changed_fields(training_config(detection), detection.run_folder)
+    if changed:
+        raise UserError(f'the detector of {detection.run_folder} was trained with another {changed[0]} '
+                        f'({len(changed)} field(s) differ): leave eval.run empty to train one, or give its config.')
 
 
 def training_config(detection: Detection) -> ml_collections.ConfigDict:
-    """The config of the training run: which boxes are asked at the end is no part of it; those learned from are."""
+    """The config of the training run: what is asked at the end is no part of it; boxes that are learned from are."""
     config = detection.config
     source = detection.data.train.source
     learned = [Path(source.directory) / name for name in (ava.file_name(ava.ANNOTATIONS, source.split), ava.LABEL_MAP)]
@@ -128,18 +160,17 @@ def training_config(detection: Detection) -> ml_collections.ConfigDict:
 
 
 def train(detection: Detection, model: Detector) -> TrainState:
-    """Train in `eval/NAME/run`, or go on there; `config.eval.run` is another evaluation whose run it is."""
+    """Train in `run_folder`, or go on there."""
     config, data = detection.config, detection.data
     keyframes = detection.boxes[0]
 
     def complete(batch: dict) -> dict:
         return batch | {name: getattr(keyframes, name)[batch['record']] for name in ('boxes', 'labels', 'mask')}
 
-    folder = detection.workdir / 'eval' / (config.eval.run or config.eval.name) / 'run'
-    return loop.run(training_config(detection), folder, partial(
+    return loop.run(training_config(detection), detection.run_folder, partial(
         supervised_task, model=model, source=data.train.source, videos=data.train.videos, recipe=config.detection,
         name=data.name, placement='centre', inputs=('clips', 'size', 'boxes', 'labels', 'mask'), make_step=make_step,
-        complete=complete))
+        complete=complete, fingerprint=data.train.source.split_fingerprint))
 
 
 @jit(static_argnames=('model', 'spec'))
@@ -204,18 +235,17 @@ def run(config, workdir: str) -> dict:
 def judge(detection: Detection, found: dict[str, np.ndarray], names: dict[int, str], steps: int) -> dict:
     """Write, judge and show what `probabilities` found, for classes `names`, after `steps` of training."""
     source = detection.data.test.source
-    counting = ava.EVALUATED_LABEL_MAP if ava.EVALUATED_LABEL_MAP in source.files else ava.LABEL_MAP
     ids = source.ids.tolist()
     judged = {}
     detection.folder.mkdir(parents=True, exist_ok=True)
     for kind, scores in found.items():
         path = detection.folder / ('detections.csv' if kind == list(found)[-1] else f'detections_{kind}.csv')
         ava.write_boxes(path, submission(ids, detection.boxes[1], scores, list(names)))
-        judged[kind] = evaluate_csv(detection.file(ava.ANNOTATIONS), path, source.directory / counting,
-                                    detection.file(ava.EXCLUDED))
+        judged[kind] = evaluate_csv(
+            detection.file(ava.ANNOTATIONS), path, detection.counting, detection.file(ava.EXCLUDED))
     picture = keyframes_shown(detection, list(found.values())[-1], list(names.values()))
     (detection.folder / 'keyframes.png').write_bytes(picture)
-    return finish(detection, judged, steps, counting)
+    return finish(detection, judged, steps)
 
 
 def keyframes_shown(detection: Detection, scores: np.ndarray, names: list[str]) -> bytes:
@@ -232,7 +262,7 @@ def keyframes_shown(detection: Detection, scores: np.ndarray, names: list[str]) 
     return keyframe_picture(panels)
 
 
-def finish(detection: Detection, judged: dict[str, dict], steps: int, label_map: str) -> dict:
+def finish(detection: Detection, judged: dict[str, dict], steps: int) -> dict:
     """Write `results.json` and print a table; returns {kind: {'frame_mAP'}}, from 0 to 1."""
     config, training, data = detection.config, detection.training, detection.data
     counts = {side: {**getattr(data, side).source.counts, 'videos': len(getattr(data, side).videos), **boxes.counts}
@@ -245,12 +275,12 @@ def finish(detection: Detection, judged: dict[str, dict], steps: int, label_map:
         detection.workdir, config.eval.name, task='detection', metrics=metrics, config=config, iou=0.5,
         per_class={kind: result['per_class'] for kind, result in judged.items()},
         evaluator_counts={kind: result['counts'] for kind, result in judged.items()}, counts=counts,
-        boxes=config.detection.boxes, label_map=label_map, protocol=data.name, split=config.eval.test,
+        boxes=config.detection.boxes, label_map=detection.counting.name, protocol=data.name, split=config.eval.test,
         data=config.data.dir, fingerprint=data.train.source.fingerprint, encoder=encoder, frozen=frozen,
         clips_x_crops=f'1 x 1 (whole frames in {config.eval.size} pixels)', steps=steps,
         epoch=f'the last one, {config.epochs}', checkpoint_step=detection.encoder.step,
         statistics=training.get('statistics', 'plain'), seed=training.seed, evaluation_seed=config.seed,
-        training_config=training.to_dict())
+        training_config=workdir_config(detection.workdir).to_dict())
     used = '; '.join(f'{side} {count["videos"]:,} of {count["listed"]:,} keyframes with {count["boxes"]:,} boxes'
                      for side, count in counts.items())
     print(f'detection on {data.name}: {encoder} encoder{", frozen" if frozen else ""}, step {detection.encoder.step}, '

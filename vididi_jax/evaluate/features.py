@@ -17,7 +17,7 @@ from vididi_jax.data.source import RecordSource
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.protocol import open_nonempty, usable
-from vididi_jax.evaluate.results import provenance
+from vididi_jax.evaluate.results import device, provenance
 from vididi_jax.evaluate.views import Views, average_over_views, read_views
 from vididi_jax.fields import check_fields
 from vididi_jax.models.classifier import NAMES
@@ -63,7 +63,8 @@ def video_features(
     """Features of every video of `source`, in record order, averaged over its views.
 
     What was computed before comes from `cache`: a file an order, named after a hash of the encoder's weights, the
-    data's fingerprint, the views and the code. A file that is damaged is computed again.
+    data's fingerprint, the views, the code, the kind of device and JAX's version, which results tell. A file that is
+    damaged is computed again.
 
     Args:
       encoder: the frozen encoder.
@@ -77,8 +78,8 @@ def video_features(
       {order: (N, D) float32, float64 where the encoder computes in it}.
     """
     dtype = jnp.float64 if encoder.module.dtype == jnp.float64 else jnp.float32
-    about = {'code': CODE, 'encoder': encoder.fingerprint(), 'data': source.fingerprint, 'split': source.split,
-             **views._asdict()}
+    about = {'code': CODE, 'encoder': encoder.fingerprint(encoder.module), 'made': [device(), jax.__version__],
+             'data': source.fingerprint, 'split': source.split, **views._asdict()}
     if views.crops != 'random':
         del about['seed']
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

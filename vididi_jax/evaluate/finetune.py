@@ -101,7 +101,8 @@ def fold_run(evaluation: Evaluation, number: int, fold: Fold) -> FoldRun:
                        config.finetune.dropout, frozen=config.finetune.encoder_rate == 0)
     return FoldRun(config, evaluation.folder / f'fold_{number}', partial(
         supervised_task, model=model, source=fold.train.source, videos=fold.train.videos, recipe=config.finetune,
-        name=fold.name, placement='single', inputs=('clips', 'size', 'label'), make_step=make_step), model)
+        name=fold.name, placement='single', inputs=('clips', 'size', 'label'), make_step=make_step,
+        fingerprint=fold.train.source.fingerprint), model)
 
 
 def train_and_test(evaluation: Evaluation, number: int, fold: Fold) -> Outcome:

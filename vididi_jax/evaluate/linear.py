@@ -183,19 +183,25 @@ def fit(x: np.ndarray, labels: np.ndarray, strengths: Sequence[float]) -> list[R
     return found
 
 
+def check_choice(groups: np.ndarray, strengths: Sequence[float]) -> None:
+    """Raises `UserError` if there is a choice and no group to hold out for it."""
+    if len(strengths) > 1 and len(set(groups)) < 2:
+        raise UserError('all training videos are of one group, so none can be held out to choose among '
+                        'linear.strengths: give one strength.')
+
+
 def choose_strength(x: np.ndarray, labels: np.ndarray, groups: np.ndarray, strengths: tuple[float, ...]) -> float:
-    """The strength with the best accuracy on a held-out fifth of train, whole groups; of equal ones the lowest.
+    """The strength with the best accuracy on a part of train that is held out; of equal ones the lowest.
+
+    That part is a fifth, whole groups; of fewer than five groups it is one.
 
     Raises:
       UserError: there is nothing to hold out.
     """
     if len(strengths) == 1:
         return strengths[0]
-    number = len(set(groups))
-    if number < 2:
-        raise UserError('all training videos are of one group, so none can be held out to choose among '
-                        'linear.strengths: give one strength.')
-    held = deal(labels, groups, min(PARTS, number)) == 0
+    check_choice(groups, strengths)
+    held = deal(labels, groups, min(PARTS, len(set(groups)))) == 0
     classes = labels.max() + 1
 
     ascending = sorted(strengths)
@@ -219,7 +225,10 @@ def probe(fold: Fold, features: Callable, strengths: tuple[float, ...]) -> Outco
 
 def prepare(config, workdir: str) -> Evaluation:
     """Check the config and the data, and load the encoder."""
-    return open_evaluation(config, workdir, ORDERS)
+    evaluation = open_evaluation(config, workdir, ORDERS)
+    for fold in evaluation.protocol.folds:
+        check_choice(fold.train.groups, config.linear.strengths)
+    return evaluation
 
 
 @by_first

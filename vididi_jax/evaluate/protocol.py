@@ -189,7 +189,10 @@ def _grouped(settings, directory: str, allow_missing: bool) -> Protocol:
     everything = usable(source, settings)
     labels, groups = everything.labels, everything.groups
     number = len(set(groups))
-    if number < 2 or settings.folds > number or settings.folds < 0 or settings.folds == 1:
+    if number < 2:
+        raise UserError(f'all videos of split {settings.train!r} of {directory} are of one group, so none can be left '
+                        'out: set --config.eval.protocol=split, or prepare the data with --group.')
+    if settings.folds > number or settings.folds < 0 or settings.folds == 1:
         raise UserError(f'split {settings.train!r} of {directory} has {number} groups and eval.folds is '
                         f'{settings.folds}: it must be 0 (each group in turn), or from 2 to the number of groups.')
     part = deal(labels, groups, settings.folds or number)

@@ -18,6 +18,7 @@ from vididi_jax.evaluate.results import write_results, write_whole
 from vididi_jax.evaluate.views import Views, read_views
 from vididi_jax.fields import check_fields
 from vididi_jax.pictures import confusion_picture
+from vididi_jax.train.checkpoint import trained_data
 from vididi_jax.train.encoder import Encoder, asked_encoder
 from vididi_jax.train.processes import by_first, everywhere
 from vididi_jax.train.run import workdir_config
@@ -93,7 +94,7 @@ def open_evaluation(
     views = read_views(config, orders)
     directory = config.data.dir or training.data.dir
     protocol = open_data(config, directory)
-    encoder = asked_encoder(training, workdir, config.eval)
+    encoder = asked_encoder(training, workdir, config.eval, scratch='finetune' in config)
     return Evaluation(config, Path(workdir), training, directory, encoder, views, protocol)
 
 
@@ -110,28 +111,37 @@ def features_of(evaluation: Evaluation, orders: tuple[int, ...]) -> Callable[[Si
     return lambda side: {order: value[side.videos] for order, value in features[place(side.source)].items()}
 
 
-def lineage(training: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict | None]:
-    """The config of a run, and those of the runs that it started from, one by `init_from` of the other.
+class Ancestor(NamedTuple):
+    """A run that an encoder comes from: its config, and the workdir."""
+
+    training: ml_collections.ConfigDict
+    workdir: Path
+
+
+def lineage(evaluation: Evaluation) -> list[Ancestor | None]:
+    """The run of an encoder, and the runs that it started from, one by `init_from` of the other.
 
     The last is None if that workdir is gone, or has no config, as one of imported weights.
     """
-    runs, visited = [training], set()
-    while runs[-1] is not None and runs[-1].init_from and (origin := Path(runs[-1].init_from).resolve()) not in visited:
+    runs, visited = [Ancestor(evaluation.training, evaluation.workdir)], set()
+    while runs[-1] and (begun := runs[-1].training.init_from) and (origin := Path(begun).resolve()) not in visited:
         visited.add(origin)
         try:
-            runs.append(workdir_config(origin))
+            runs.append(Ancestor(workdir_config(origin), origin))
         except UserError:
             runs.append(None)
     return runs
 
 
-def videos_of(training: ml_collections.ConfigDict | None) -> set[tuple] | None:
-    """{(data set, id, frames)} of the data of a run; None if they are gone."""
-    if training is None:
+def videos_of(run: Ancestor | None) -> set[tuple] | None:
+    """{(data set, id, frames)} of the data of a run of pretraining; None if they are gone, or are others by now."""
+    if run is None or run.training.task != 'pretrain':  # other runs learn from a part of a split, and from labels
         return None
     try:
-        source = RecordSource(training.data.dir, training.data.get('split', ''))  # the run of a fold has no split
+        source, trained_on = RecordSource(run.training.data.dir, run.training.data.split), trained_data(run.workdir)
     except UserError:
+        return None
+    if trained_on not in (None, source.fingerprint):
         return None
     return {(source.name, *video) for video in zip(source.ids, source.num_frames.tolist(), strict=True)}
 
@@ -142,7 +152,7 @@ def seen_in_training(evaluation: Evaluation) -> int | None:
     None if none is known of, and some run of the `lineage` or its data are gone.
     """
     untrained = evaluation.config.eval.untrained
-    runs = [] if untrained and evaluation.fine_tunes else lineage(evaluation.training)[int(untrained):]
+    runs = [] if untrained and evaluation.fine_tunes else lineage(evaluation)[int(untrained):]
     known = [videos_of(run) for run in runs]
     tests = [fold.test for fold in evaluation.protocol.folds]
     tested = {(test.source.name, test.source.ids[i], int(test.source.num_frames[i]))

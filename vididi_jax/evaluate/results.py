@@ -37,6 +37,11 @@ def commit() -> str:
         return 'unknown'
 
 
+def device() -> str:
+    """The kind of the devices that compute."""
+    return f'{jax.devices()[0].device_kind} ({jax.default_backend()})'
+
+
 def provenance(config) -> dict:
     """What made a result: the evaluation's config, the commit, versions, device and date."""
     return {
@@ -44,7 +49,7 @@ def provenance(config) -> dict:
         'commit': commit(),
         'versions': {'python': platform.python_version(),
                      **{package: importlib.metadata.version(package) for package in PACKAGES}},
-        'device': f'{jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})',
+        'device': f'{jax.device_count()} x {device()}',
         'date': datetime.now(UTC).isoformat(timespec='seconds'),
     }
 

@@ -46,17 +46,31 @@ def _wrong_arrays(tree: Any, meta: dict) -> str:
     return f'the checksums of {wrong[0]} and {len(wrong) - 1} other arrays are wrong' if wrong else ''
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which asks nobody for signals: `train.signals` does, by numbers of its own."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class Checkpoints:
     """The checkpoints below `WORKDIR/checkpoints`, one folder a step."""
 
     def __init__(self, workdir: str | Path, *, keep: int = 4):
-        """`keep`: how many of the latest checkpoints stay; the one with the lowest `loss` metric stays too."""
+        """`keep`: how many of the latest checkpoints stay; the one with the lowest `loss` metric stays too.
+
+        A checkpoint whose loss is damaged is moved to `WORKDIR/damaged`: with it there no other could be kept.
+
+        Raises:
+          UserError: all checkpoints are damaged, or one cannot be read.
+        """
         self.directory = Path(workdir).resolve() / 'checkpoints'
+        by_first(_set_aside_without_loss)(self.directory)
         policy = preservation_policy.AnyPreservationPolicy([
             preservation_policy.LatestN(keep),
             preservation_policy.BestN(get_metric_fn=itemgetter('loss'), reverse=True, n=1),
         ])
-        self._manager = ocp.CheckpointManager(self.directory, options=ocp.CheckpointManagerOptions(
+        self._manager = _Manager(self.directory, options=ocp.CheckpointManagerOptions(
             preservation_policy=policy, best_fn=itemgetter('loss'), best_mode='min',  # without these no loss is written
             cleanup_tmp_directories=True,  # what a killed save left
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal)))
@@ -191,6 +205,32 @@ def _set_aside(directory: Path, damaged: dict[int, str]) -> None:
         logger.warning('CHECKPOINT %s IS DAMAGED (%s): it was moved to %s.', directory / str(step), why, target)
 
 
+def _set_aside_without_loss(directory: Path) -> None:
+    folders = {step: directory / str(step) for step in steps_of(directory)}
+    damaged = {step: _damage_of_loss(folder) for step, folder in folders.items()}
+    damaged = {step: why for step, why in damaged.items() if why}
+    if not damaged:
+        return
+    others = {step: judged(folder) for step, folder in folders.items() if step not in damaged}
+    if all(others.values()):
+        raise _all_damaged(directory, damaged | others)
+    _set_aside(directory, damaged)
+
+
+def _damage_of_loss(folder: Path) -> str:
+    """What is wrong with the loss of a checkpoint; '' if nothing is, or it has none."""
+    path = folder / 'metrics' / 'metrics'
+    try:
+        if path.exists():
+            float(json.loads(path.read_bytes())['loss'])
+    except OSError as error:
+        raise UserError(f'the checkpoint {folder} cannot be read ({error.strerror}: {path}): it is left as it is; try '
+                        'again when the disk is well.') from error
+    except (ValueError, KeyError, TypeError):
+        return judged(folder) or f'{path.relative_to(folder)} has no loss'
+    return ''
+
+
 def _all_damaged(directory: Path, damaged: dict[int, str]) -> UserError:
     newest = max(damaged)
     return UserError(f'all {len(damaged)} checkpoints in {directory} are damaged (the newest, {newest}: '
@@ -220,6 +260,10 @@ def _candidates(workdir: str | Path, which: str | int) -> list[Path]:
     if which == 'latest':
         return [folders[step] for step in reversed(steps)]
     if which == 'best':
+        for folder in folders.values():
+            if why := _damage_of_loss(folder):
+                raise UserError(f'the checkpoint {folder} is damaged ({why}), so it cannot be told which one is the '
+                                'best: take the latest, or a step.')
         best = min(steps, key=lambda step: loss_of(folders[step]))
         if loss_of(folders[best]) == math.inf:
             raise UserError(f'{workdir} has no best checkpoint: no cycle of its schedule is complete; take the latest.')
@@ -256,9 +300,27 @@ def load_encoder_variables(workdir: str | Path, which: str | int = 'latest') -> 
     raise UserError(f'the checkpoint {folder} is damaged ({why}): take the latest, or another one.')
 
 
+def trained_data(workdir: str | Path) -> str | None:
+    """The fingerprint of the data that a run was trained on, as its latest checkpoint has it; None without one.
+
+    Raises:
+      UserError: the checkpoint cannot be read.
+    """
+    directory = Path(workdir).resolve() / 'checkpoints'
+    steps = steps_of(directory)
+    if not steps:
+        return None
+    with _reading(directory / str(steps[-1])):
+        return _read_meta(directory / str(steps[-1])).get('data')
+
+
+def _read_meta(folder: Path) -> dict:
+    return json.loads(json.dumps(ocp.JsonCheckpointHandler().restore(folder / 'meta')))
+
+
 def _read_encoder(folder: Path) -> tuple[Any, dict]:
     with _reading(folder):
-        meta = json.loads(json.dumps(ocp.JsonCheckpointHandler().restore(folder / 'meta')))
+        meta = _read_meta(folder)
         handler = ocp.PyTreeCheckpointHandler()
         tree = handler.metadata(folder / 'state').tree
         item = {part: {'encoder': jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree[part]['encoder'])}

@@ -36,17 +36,22 @@ class Encoder(NamedTuple):
     augment: Augmentation
     step: int
 
-    def fingerprint(self) -> str:
-        """Hash of all that decides the features of a view: architecture, weights and normalisation."""
+    def fingerprint(self, *about) -> str:
+        """Hash of the weights, of how pixels are normalised, and of what else `about` them decides something."""
         pixels = {name: value for name, value in asdict(self.augment).items()
                   if name in ('size', 'centre_fraction', 'mean', 'std')}
-        about = [str(self.module), checksums(self.variables), pixels]
+        about = [*map(str, about), checksums(self.variables), pixels]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def asked_encoder(config, workdir: str, settings) -> Encoder:
-    """The encoder of `workdir`, trained with `config`, that `untrained` and `checkpoint` of `settings` ask."""
-    return untrained_encoder(config) if settings.untrained else trained_encoder(config, workdir, settings.checkpoint)
+def asked_encoder(config, workdir: str, settings, scratch: bool = False) -> Encoder:
+    """The encoder of `workdir`, trained with `config`, that `untrained` and `checkpoint` of `settings` ask.
+
+    `scratch`: an untrained one has new weights, whatever the run started from, which need not be there any more.
+    """
+    if not settings.untrained:
+        return trained_encoder(config, workdir, settings.checkpoint)
+    return untrained_encoder(ml_collections.ConfigDict({**config, 'init_from': ''}) if scratch else config)
 
 
 def trained_encoder(config, workdir: str, checkpoint: str | int = 'latest') -> Encoder:

@@ -65,16 +65,26 @@ def begun_from(config: ml_collections.ConfigDict, checkpoint: str) -> ml_collect
     return ml_collections.ConfigDict({**config, 'init_checkpoint': checkpoint}).lock()
 
 
-def check_same_run(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
-    """Raises `UserError` if `workdir` was started with another config, but for `MAY_DIFFER` and a raised `MAY_RISE`."""
-    path = Path(workdir) / 'config.json'
-    if not path.exists():
-        return
-    before, now = BEFORE | flatten(_read(path)), BEFORE | flatten(to_dict(config))
+def _before_and_now(config: ml_collections.ConfigDict, workdir: str | Path) -> tuple[dict, dict]:
+    return BEFORE | flatten(_read(Path(workdir) / 'config.json')), BEFORE | flatten(to_dict(config))
+
+
+def changed_fields(config: ml_collections.ConfigDict, workdir: str | Path) -> list[str]:
+    """The fields, but for `MAY_DIFFER`, in which `config` is other than the one that the run in `workdir` has."""
+    before, now = _before_and_now(config, workdir)
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
                      and not any(f'{name}.'.startswith(f'{free}.') for free in MAY_DIFFER))
     if 'encoder' in now and before.get('encoder') == now['encoder']:  # its fingerprint: wherever it was read from
         changed = [name for name in changed if name not in ('init_from', 'init_checkpoint')]
+    return changed
+
+
+def check_same_run(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
+    """Raises `UserError` if `workdir` was started with another config, but for `MAY_DIFFER` and a raised `MAY_RISE`."""
+    if not (Path(workdir) / 'config.json').exists():
+        return
+    before, now = _before_and_now(config, workdir)
+    changed = changed_fields(config, workdir)
     refused = [name for name in changed if name not in MAY_RISE or now[name] < before[name]]
     if refused:
         name = min(refused, key=MAY_RISE.count)  # first one that may not change at all

@@ -41,7 +41,7 @@ def run_config(evaluation, recipe: str, **values) -> ml_collections.ConfigDict:
 
 def supervised_task(
     config, mesh, *, model: Classifier, source: RecordSource, videos: np.ndarray, recipe, name: str, placement: str,
-    inputs: tuple[str, ...], make_step: Callable, complete: Callable[[dict], dict] = dict,
+    inputs: tuple[str, ...], make_step: Callable, fingerprint: str, complete: Callable[[dict], dict] = dict,
 ) -> loop.Task:
     """Supervised training as the loop takes it.
 
@@ -53,7 +53,7 @@ def supervised_task(
       recipe: `encoder_rate` and `layer_decay`.
       name: of the data, for messages.
       placement: of the clips, see `pipeline.training_stream`.
-      inputs, complete: see `loop.Task`.
+      inputs, fingerprint, complete: see `loop.Task`.
       make_step: `(model, optimizer, rate, spec, mesh) -> step`, see `compile_update`.
 
     Raises:
@@ -75,7 +75,7 @@ def supervised_task(
         description=f'{config.task} on {len(videos):,} videos of {name}: {config.epochs} epochs x {steps} steps '
                     f'of {config.batch_size}; heads on {", ".join(NAMES[order] for order in model.orders)}, encoder '
                     f'{"frozen" if model.frozen else "trained"}, from {config.init_from or "scratch"}',
-        fingerprint=source.fingerprint,
+        fingerprint=fingerprint,
         batches=pipeline.training_stream(
             source, videos, length=config.clip.frames, stride=config.clip.stride, placement=placement,
             batch_size=config.batch_size, seed=config.seed, rows=meshes.rows_here(mesh, config.batch_size)),
