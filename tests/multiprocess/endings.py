@@ -33,7 +33,7 @@ def main():
             time.sleep(0.05)
             if step == 5 and jax.process_index() == jax.process_count() - 1:
                 os.kill(os.getpid(), arguments.signal)
-            if number := signalled(step):
+            if number := signalled():
                 (arguments.out / str(jax.process_index())).write_text(str(step))
                 raise Stopped(number, f' after step {step}')
 

@@ -22,11 +22,11 @@ TINY = ['--config.model.width=2', '--config.model.dtype=float64', '--config.fram
         '--config.optimizer.base_rate=4.8', '--config.log.every_steps=1']
 
 
-def run(layout: dict, *arguments: str) -> list:
-    """main.py in that layout, without a report; all of its processes must end well."""
-    done = launch(['main.py', '--noreport', *arguments], **layout)
+def run(layout: dict, *arguments: str) -> list[str]:
+    """What each process of a script printed in that layout; all must end well."""
+    done = launch([*arguments], **layout)
     assert not any(process.returncode for process in done), done[0].stderr[-3000:] + done[-1].stderr[-3000:]
-    return done
+    return [process.stdout for process in done]
 
 
 @pytest.fixture(scope='module')
@@ -35,23 +35,29 @@ def workdirs(tiny_motion, tmp_path_factory):
     found = []
     for layout in TRAINED:
         workdir = tmp_path_factory.mktemp('layout') / 'work'
-        run(layout, '--config=configs/motion_vicreg.py:smoke', f'--workdir={workdir}',
+        run(layout, 'main.py', '--noreport', '--config=configs/motion_vicreg.py:smoke', f'--workdir={workdir}',
             f'--config.data.dir={tiny_motion}', *TINY)
         found.append(workdir)
     return found
 
 
 @pytest.fixture(scope='module')
-def evaluated(workdirs, tmp_path_factory):
-    """For each of `EVALUATED`, a copy of the workdir of one process, evaluated there, and what each process printed."""
+def evaluated(tiny_motion, tmp_path_factory):
+    """For each of `EVALUATED`, a workdir that one process trained, evaluated there, and what each process printed."""
+    workdirs = [tmp_path_factory.mktemp('evaluated') / 'work' for _ in EVALUATED]
+    train = ['--config=configs/motion_vicreg.py:smoke', f'--workdir={workdirs[0]}', f'--config.data.dir={tiny_motion}',
+             *TINY]
     found = []
-    for layout in EVALUATED:
-        workdir = shutil.copytree(workdirs[0], tmp_path_factory.mktemp('evaluated') / 'work')
-        small = [f'--workdir={workdir}', '--config.eval.clips=2']
-        printed = run(layout, '--config=configs/eval_all.py:smoke', *small, '--config.parts.finetune.epochs=2',
-            '--config.parts.finetune.optimizer.base_rate=0.01')  # at which rounding does not grow
-        run(layout, '--config=configs/features.py:smoke', *small, '--config.eval.split=test')
-        found.append((workdir, [process.stdout for process in printed]))
+    for number, (layout, workdir) in enumerate(zip(EVALUATED, workdirs, strict=True)):
+        asked = [f'--workdir={workdir}', '--config.eval.clips=2']
+        each = [['--config=configs/eval_all.py:smoke', *asked, '--config.parts.finetune.epochs=2',
+                 '--config.parts.finetune.optimizer.base_rate=0.01'],  # at which rounding does not grow
+                ['--config=configs/features.py:smoke', *asked, '--config.eval.split=test']]
+        if number:
+            shutil.copytree(workdirs[0], workdir, ignore=shutil.ignore_patterns('eval'))
+        else:
+            each = [train, *each]
+        found.append((workdir, run(layout, str(HERE / 'small.py'), json.dumps(each))))
     return found
 
 
@@ -61,9 +67,8 @@ def told(tiny_motion, tmp_path_factory):
     found = {}
     for number, devices in ((1, 1), (2, 4), (4, 1)):
         out = tmp_path_factory.mktemp('told')
-        done = launch([str(HERE / 'batches.py'), f'--data={tiny_motion}', f'--out={out}'], processes=number,
-                      devices=devices)
-        assert not any(process.returncode for process in done), done[-1].stderr[-3000:]
+        layout = {'processes': number, 'devices': devices}
+        run(layout, str(HERE / 'batches.py'), f'--data={tiny_motion}', f'--out={out}')
         found[number, devices] = [(out / str(i)).read_text().splitlines() for i in range(number)]
     return found
 

@@ -18,10 +18,12 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from tests.data_sets import edit_rows
+from tests.train.test_health import Frames
 from vididi_jax.config import flatten, to_dict
-from vididi_jax.errors import UserError
+from vididi_jax.errors import Stopped, UserError
 from vididi_jax.fields import RULES
 from vididi_jax.train import loop, pretrain
+from vididi_jax.train import state as train_state
 from vididi_jax.train.checkpoint import Checkpoints, load_encoder_variables
 from vididi_jax.train.debug import load_bundle
 from vididi_jax.train.mesh import make_mesh
@@ -47,7 +49,7 @@ def command(config, workdir):
     """main.py in a process of its own, for the fields that `tiny_config` changes."""
     return [sys.executable, 'main.py', '--config=configs/motion_vicreg.py:smoke', f'--workdir={workdir}',
             f'--config.data.dir={config.data.dir}', '--config.model.width=2', '--config.augment.size=16',
-            '--config.framework.projector=(16, 16, 16)', '--config.log.every_steps=1',
+            '--config.framework.projector=(16, 16, 16)', '--config.clip.length=constant', '--config.log.every_steps=1',
             '--config.checkpoint.every_steps=4']
 
 
@@ -79,7 +81,7 @@ def test_a_stopped_and_killed_run_ends_as_one_that_never_stopped(finished, tiny_
     workdir = tmp_path / 'killed'
     workdir.mkdir()  # what a run left that had no checkpoint yet
     (workdir / 'metrics.jsonl').write_text('{"step": 2, "loss": 1.0}\n{"step": 3, "lo')
-    for number, after in ((signal.SIGTERM, 6), (signal.SIGKILL, 15)):
+    for number, after in ((signal.SIGTERM, 6), (signal.SIGKILL, 13)):
         process = subprocess.Popen(
             command(tiny_config, workdir), cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         while len(read_metrics(workdir)) < after:
@@ -95,6 +97,26 @@ def test_a_stopped_and_killed_run_ends_as_one_that_never_stopped(finished, tiny_
     state = pretrain.run(tiny_config, str(workdir))
     jax.tree.map(np.testing.assert_array_equal, state, finished[1])
     assert without_times(read_metrics(workdir)) == without_times(read_metrics(finished[0]))
+
+
+def test_a_run_whose_views_differ_in_length_resumes_exactly(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_state, 'build_encoder', lambda model, platform: Frames())
+    tiny_config.clip.length, tiny_config.health.every_cycles = 'shrink', 0
+    at_once, make_task, read = pretrain.run(tiny_config, str(tmp_path / 'at_once')), pretrain.make_task, []
+
+    def complete(batch):
+        read.append(batch)
+        if len(read) == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch
+
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(pretrain, 'make_task', lambda *config: make_task(*config)._replace(complete=complete))
+        pretrain.run(tiny_config, str(tmp_path / 'stopped'))
+    assert len(read_metrics(tmp_path / 'stopped')) < 24
+    jax.tree.map(np.testing.assert_array_equal, pretrain.run(tiny_config, str(tmp_path / 'stopped')), at_once)
+    rows = [without_times(read_metrics(tmp_path / name)) for name in ('at_once', 'stopped')]
+    assert rows[0] == rows[1] and len(rows[0]) == 24
 
 
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(finished, tiny_config, tmp_path, caplog, capsys):
@@ -202,8 +224,9 @@ BAD = [
     (dict(batch_size=64), '48 usable videos'),
     (dict(epochs=0), 'config.epochs is 0: it must be a whole number from 1 to 1,000,000'),
     (dict(schedule='vidid'), 'vididi'),
-    ({'clip.frames': 2}, 'no derivative of order 2'),
-    ({'model.name': 's3d', 'clip.frames': 6}, 's3d takes clips of at least 5 frames, and views of order 2 have 4'),
+    ({'clip.frames': 2, 'clip.length': 'shrink'}, 'no derivative of order 2'),
+    ({'model.name': 's3d', 'clip.frames': 6, 'clip.length': 'shrink'},
+     's3d takes clips of at least 5 frames, and views of order 2 have 4'),
     ({'clip.stride': 3, 'clip.short_video': 'error'}, '48 of 48 videos'),
     ({'data.dir': 'nowhere'}, "'nowhere' does not exist"),
     ({'data.dir': ''}, 'data.dir'),
@@ -351,15 +374,32 @@ class Result:
         return 1.0
 
 
+class Lasting:
+    """A metric that is there after some seconds."""
+
+    def __init__(self, seconds):
+        self.end = time.perf_counter() + seconds
+
+    def is_ready(self):
+        return time.perf_counter() > self.end
+
+    def block_until_ready(self):
+        time.sleep(max(0, self.end - time.perf_counter()))
+
+    def __float__(self):
+        return 1.0
+
+
 def test_a_run_that_waits_for_data_says_so(tiny_config, tmp_path, monkeypatch, capsys, flat):
     """Batches that take 60 ms, for steps that cost nothing; and steps that end 20 ms after the next batch is read.
 
-    Slow batches while steps before them are under way are no wait: nobody is idle.
+    Slow batches while steps before them are under way are no wait: nobody is idle. Of batches that take a little longer
+    than steps, only that is one.
     """
     make_task, batch_read = pretrain.make_task, threading.Event()
     tiny_config.health.every_cycles, tiny_config.epochs = 0, 3
     for name, seconds, loss in (('slow data', 0.06, np.float32(1)), ('slow steps', 0, Result(batch_read)),
-                                ('both', 0.06, Result(batch_read))):
+                                ('both', 0.06, Result(batch_read)), ('a little slower', 0.24, None)):
         def complete(batch, seconds=seconds):
             time.sleep(seconds)
             batch_read.set()
@@ -367,7 +407,7 @@ def test_a_run_that_waits_for_data_says_so(tiny_config, tmp_path, monkeypatch, c
 
         def step(state, *_, loss=loss):
             batch_read.clear()  # of this step's batch
-            return state, {'loss': loss, 'finite': np.bool_(True)}
+            return state, {'loss': Lasting(0.2) if loss is None else loss, 'finite': np.bool_(True)}
 
         monkeypatch.setattr(pretrain, 'make_task', lambda *config, step=step, complete=complete: make_task(
             *config)._replace(step=step, complete=complete))
@@ -376,6 +416,7 @@ def test_a_run_that_waits_for_data_says_so(tiny_config, tmp_path, monkeypatch, c
         wait = np.median([row['data_wait'] for row in read_metrics(tmp_path / name)])
         said = capsys.readouterr().out.count('waiting for data, which no worker processes read')
         assert (wait > 0.5, said) == (True, 1) if name == 'slow data' else wait < 0.5
+    assert wait > 0.02  # of the last, where a batch takes 40 ms longer than a step
 
 
 def test_local_statistics_need_two_videos_on_each_device(tiny_config):

@@ -16,7 +16,7 @@ from vididi_jax.losses import ema_tau
 from vididi_jax.models.heads import MLP
 from vididi_jax.train.mesh import make_mesh, platform
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
-from vididi_jax.train.state import Networks, build_networks, init_state
+from vididi_jax.train.state import Networks, build_networks, init_state, with_encoder
 from vididi_jax.train.step import differentiate_views, frames_to_read, make_train_step, make_update, view_frames
 
 STEPS = 4
@@ -28,7 +28,7 @@ def run_byol(accumulate=1):
     config = motion_byol.get_config('smoke')
     config.optimizer.accumulate = accumulate
     config.model.width, config.augment.size, config.clip.length = 2, 8, 'constant'
-    networks, optimizer = build_networks(config, 'cpu'), build_optimizer(config, STEPS)
+    networks, optimizer = build_networks(config, 'cpu')._replace(encoder=Flat()), build_optimizer(config, STEPS)
     state = init_state(networks, optimizer, jax.random.key(0), (8, 8, 8))
     step = make_train_step(networks, optimizer, learning_rate(config, STEPS), config, STEPS, make_mesh())
     rng = np.random.default_rng(0)
@@ -115,6 +115,15 @@ class Flat(nn.Module):
     @nn.compact
     def __call__(self, clips, *, train=False):
         return MLP((8, self.feature_dim))(clips.reshape(len(clips), -1), train=train)
+
+
+def test_an_encoder_that_a_run_starts_from_gets_the_runs_precision():
+    """Else a float32 one would be trained in a float64 run, and its checkpoints would not be what is restored."""
+    _, _, state, _ = small_step('byol')
+    low = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), (state.params, state.target))
+    state, encoder = state.replace(params=low[0], target=low[1]), {'params': state.params['encoder']}
+    found = with_encoder(state, encoder)
+    assert {leaf.dtype for leaf in jax.tree.leaves((found.params, found.target))} == {jnp.dtype(jnp.float16)}
 
 
 def small_step(loss, scope='global', base_rate=4.8, videos=8, mesh=None, orders=0, **options):

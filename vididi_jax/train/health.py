@@ -81,7 +81,7 @@ class Probe:
             per_video = features.mean(2)  # of both clips
             joined = np.concatenate([measures.unit(x) for x in per_video[:2]], axis=1)
             found['knn_accuracy'] = measures.knn_accuracy(joined, labels)
-        warn_of_collapse(found)
+        warn_of_collapse(found, most=min(len(labels) - 1, z.shape[-1]))
         return {f'health/{name}': value for name, value in found.items()}
 
 
@@ -106,9 +106,10 @@ def _look(variables, batch, *, networks: Networks, spec: Augmentation):
     return share_on(where, seen), where.mean((1, 2, 3))
 
 
-def warn_of_collapse(measured: dict[str, float]) -> None:
-    """Logs what to try if the embeddings have (nearly) become one point, or one line."""
-    if measured['embedding_std_mean'] < COLLAPSED_STD or measured['effective_rank'] < COLLAPSED_RANK:
+def warn_of_collapse(measured: dict[str, float], most: float = np.inf) -> None:
+    """Logs what to try if the embeddings have (nearly) become one point, or one line; `most`: the highest rank."""
+    line = measured['effective_rank'] < COLLAPSED_RANK and most > 1  # two points are always one
+    if line or measured['embedding_std_mean'] < COLLAPSED_STD:
         logger.warning(
             'THE EMBEDDINGS COLLAPSE (mean std %.3f, effective rank %.1f): try a lower config.optimizer.base_rate, a '
             'longer warm-up or a larger batch; with VICReg a larger weight of the variance term, with BYOL a slower '

@@ -5,8 +5,8 @@ What is trained is data: a `Task` says which batches, which state and which step
 
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +30,7 @@ from vididi_jax.train.run import begun_from, check_same_run, settled, write_conf
 from vididi_jax.train.signals import after_step
 from vididi_jax.train.state import AUGMENT, INIT, TrainState, with_encoder
 
+LOOK = 0.002  # seconds between looks at what the devices do while a batch is waited for
 IN_FLIGHT = 2  # steps that wait for the devices when this process hears of the one before them
 
 
@@ -131,7 +132,7 @@ def run(
         if meta['step'] < total:
             signalled = held.enter_context(after_step())
             state, step = train(config, task, state, meta, checkpoints, mesh, Path(workdir), workers, signalled)
-            if number := signalled(step):
+            if number := signalled():
                 raise Stopped(number, f' after step {step} of {total}: it is saved, and the same command goes on from '
                                       'there')
     if is_first():
@@ -179,7 +180,7 @@ def takes_parts(config) -> bool:
 
 def train(
     config, task: Task, state: TrainState, meta: dict, checkpoints: Checkpoints, mesh, workdir: Path, workers: int,
-    signalled: Callable[[int], int | None],
+    signalled: Callable[[], int | None],
 ) -> tuple[TrainState, int]:
     """The steps from `meta['step']` to the end, or to the one after which `signalled` says that a signal has come.
 
@@ -209,17 +210,15 @@ def train(
             if step == first or step % task.steps_per_epoch == 0:
                 progress.start_epoch(step)
             orders, key = task.orders(step), step_key(augment_key, step)
-            begin = time.perf_counter()
+            waited = idle_until(coming, flying)
             local, placed = coming.result()
-            ready = time.perf_counter()
-            waited = ready - begin if not flying or has_landed(flying[-1]) else 0.0  # else the devices were at work
             state, metrics = task.step(state, placed, key, orders, sound)
             sound = metrics['finite']
             if step + 1 < total:
                 coming = ahead.submit(read)  # while the devices compute
             flying.append(Flight(step + 1, orders, key, local, metrics))
             ends_epoch = (step + 1) % task.steps_per_epoch == 0
-            signal = signalled(step + 1)
+            signal = signalled()
             saves = ends_epoch or signal or falls_on(step + 1, config.checkpoint.every_steps)
             landing = [flying.popleft() for _ in range(len(flying) - (0 if saves else IN_FLIGHT))]
             launched = time.perf_counter()
@@ -249,6 +248,16 @@ def train(
             if signal:
                 break
     return state, step + 1
+
+
+def idle_until(coming: Future, flying: Sequence[Flight]) -> float:
+    """Wait for the next batch; seconds of that in which all steps that are `flying` had landed, to some `LOOK`."""
+    idle = None  # since when
+    while not coming.done():
+        if idle is None and (not flying or has_landed(flying[-1])):
+            idle = time.perf_counter()
+        wait([coming], timeout=LOOK if idle is None else None)
+    return 0.0 if idle is None else time.perf_counter() - idle
 
 
 def has_landed(flight: Flight) -> bool:

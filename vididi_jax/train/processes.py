@@ -3,8 +3,10 @@
 import os
 import pickle
 import re
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vididi_jax.errors import UserError
+from vididi_jax.errors import UserError, raise_stopped
 
 # How an error starts that comes from below Python, but for those that a process makes itself.
 STATUS = re.compile('(?!RESOURCE_EXHAUSTED|INVALID_ARGUMENT|UNIMPLEMENTED)[A-Z_]+: ')
@@ -69,6 +71,8 @@ def _connect(**arguments) -> None:
     jax.distributed.initialize(**arguments)
     # The first collective connects all devices, and waits half a minute: now, before compiling drives them apart.
     multihost_utils.sync_global_devices('joined')
+    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, raise_stopped)  # which JAX has taken, for processes that tell each other
 
 
 def _check_free(port: int) -> None:

@@ -13,18 +13,19 @@ from jax.experimental import multihost_utils
 from vididi_jax.errors import Stopped
 
 SIGNALS = signal.SIGINT, signal.SIGTERM
-_batches = count(1)  # of evaluations: the same in every process
+_asked = count(1)  # how often JAX was asked for signals: the same in every process
 
 
 @contextmanager
-def after_step() -> Iterator[Callable[[int], int | None]]:
+def after_step() -> Iterator[Callable[[], int | None]]:
     """Within the `with`, signals interrupt nothing: the function it gives says which one has come, or None.
 
-    It is to be asked after every step, with the number of it. Of several processes all get the answer after the same
-    step, whichever got the signal. A second signal ends the process at once.
+    It is to be asked after every step. Of several processes all get the answer after the same step, whichever got the
+    signal, and whenever: while the first step was compiled, for example. A second SIGINT ends the process at once, and
+    so does a second SIGTERM where it is alone.
     """
     if threading.current_thread() is not threading.main_thread():  # Python gives signals to no other
-        yield lambda step: None
+        yield lambda: None
         return
     received = []
     joined = jax.process_count() > 1
@@ -41,9 +42,8 @@ def after_step() -> Iterator[Callable[[int], int | None]]:
 
     answer = []
 
-    def asked(step: int) -> int | None:
-        # Checkpoints ask JAX, too, with the same numbers.
-        if not answer and (multihost_utils.reached_preemption_sync_point(step) if joined else received):
+    def asked() -> int | None:
+        if not answer and (_reached() if joined else received):
             answer.append((received or [signal.SIGTERM])[0])
         return answer[0] if answer else None
 
@@ -55,7 +55,16 @@ def after_step() -> Iterator[Callable[[int], int | None]]:
             signal.signal(number, handler)
 
 
+def _reached() -> bool:
+    """Whether some process has SIGTERM, told to all at the same ask.
+
+    That is the one after the highest number that any process had asked with, so numbers must never fall nor leave one
+    out: they are counted here, over all that is trained and evaluated.
+    """
+    return multihost_utils.reached_preemption_sync_point(next(_asked))
+
+
 def check() -> None:
     """Raises `Stopped` in all of several processes if one got SIGTERM; to be called by all, after every batch."""
-    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(next(_batches)):
+    if jax.process_count() > 1 and _reached():
         raise Stopped(signal.SIGTERM)

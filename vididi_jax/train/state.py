@@ -110,7 +110,8 @@ def with_encoder(state: TrainState, variables) -> TrainState:
     """`state` with the encoder's parameters and statistics replaced, in BYOL's target too."""
 
     def put(trees: dict) -> dict:
-        return {part: {**trees[part], 'encoder': jax.tree.map(jnp.copy, variables[part])} for part in variables}
+        return {part: {**trees[part], 'encoder': jax.tree.map(
+            lambda new, old: jnp.array(new, old.dtype), variables[part], trees[part]['encoder'])} for part in variables}
 
     online = put({'params': state.params, 'batch_stats': state.batch_stats})
     return state.replace(**online, target=None if state.target is None else put(state.target))
