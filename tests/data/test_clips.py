@@ -9,6 +9,7 @@ from vididi_jax.data.clips import (
     different_clips,
     even_clips,
     frames_needed,
+    sample_clip,
     sample_clip_pair,
     usable_videos,
 )
@@ -86,3 +87,14 @@ def test_the_centre_clip_has_the_middle_frame_in_its_middle(num_frames, length, 
     assert runs_on.index(True) + 1 == needed and all(runs_on[needed - 1 :])
     looped = centre_clip(10, length=16, stride=4)
     assert looped.min() >= 0 and looped.max() < 10 and looped[0, 8] == 5
+
+
+def test_single_clips_start_uniformly_where_they_fit_and_loop_where_they_do_not():
+    rng = np.random.default_rng(0)
+    got = np.stack([sample_clip(rng, 30, length=8, stride=3) for _ in range(2000)])
+    assert got.shape == (2000, 1, 8) and (np.diff(got, axis=2) == 3).all()
+    starts, counts = np.unique(got[:, 0, 0], return_counts=True)
+    assert starts.tolist() == list(range(30 - 22 + 1))  # 22 frames from the first to the last
+    assert counts.min() > 160  # expected 222, standard deviation 14
+    looped = np.stack([sample_clip(rng, 20, length=8, stride=3) for _ in range(50)])
+    assert looped.min() >= 0 and looped.max() <= 19 and (np.diff(looped, axis=2) % 20 == 3).all()

@@ -38,6 +38,27 @@ def test_what_files_take_in_memory_can_be_had(monkeypatch):
     assert readers.free_memory() == 750
     texts[f'{group}.max'] = 'max\n'
     assert readers.free_memory() == 1_024_000_000
+    # A job of a cluster: its own group, below the root of what it sees; version 2, and version 1.
+    texts['/proc/self/cgroup'] = '0::/job/step\n'
+    texts |= {'/sys/fs/cgroup/job/memory.max': '5000\n', '/sys/fs/cgroup/job/memory.current': '4000\n'}
+    assert readers.free_memory() == 1000
+    texts['/proc/self/cgroup'] = '4:memory:/job\n3:cpuset:/\n'
+    job = '/sys/fs/cgroup/memory/job/memory'
+    texts |= {f'{job}.limit_in_bytes': '700\n', f'{job}.usage_in_bytes': '600\n',
+              f'{job}.stat': 'inactive_file 1\ntotal_inactive_file 20\n'}
+    assert readers.free_memory() == 120
+
+
+def test_cpus_are_those_that_the_groups_of_a_process_leave_it(monkeypatch):
+    texts = {'/proc/self/cgroup': '0::/job\n', '/sys/fs/cgroup/job/cpu.max': '100000 100000\n'}
+    monkeypatch.setattr(readers, '_text', lambda path: texts.get(path, ''))
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(8)))
+    assert readers.usable_cpus() == 1
+    texts['/proc/self/cgroup'] = '1:cpu,cpuacct:/job\n'
+    assert readers.usable_cpus() == 8
+    texts |= {'/sys/fs/cgroup/cpu/job/cpu.cfs_quota_us': '300000\n',
+              '/sys/fs/cgroup/cpu/job/cpu.cfs_period_us': '100000\n'}
+    assert readers.usable_cpus() == 3
 
 
 def stream(data):

@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from data_prep.__main__ import build_parser, run
 from tests.data_prep.videos import ramp, write_video
-from vididi_jax.data import pipeline, storage
+from vididi_jax.data import pipeline, records, storage
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 from vididi_jax.tasks import check_workdir
@@ -186,6 +186,41 @@ def test_a_copy_that_was_broken_off_is_made_again(tiny_motion, monkeypatch):
         patch.setattr(storage, '_fetch', stopped)
         RecordSource(url, 'train')
     assert len(RecordSource(url, 'train')) == 48
+
+
+def test_a_copy_that_has_lost_a_file_is_made_again_and_a_damaged_one_is_named(tiny_motion, tmp_path):
+    url = put(tiny_motion, 'memory://bucket/motion')
+    (tmp_path / 'cache').mkdir(exist_ok=True)
+    source = RecordSource(url, 'train')
+    source[0].frames([0])
+    (source.directory / records.MANIFEST).unlink()
+    assert RecordSource(url, 'train').rows[0]['id']
+    table = source.directory / records.frames_name(source.name, 'train')
+    for path, use in ((source.directory / records.COUNTS, lambda: RecordSource(url, 'train')),
+                      (table, lambda: [record.frames([0]) for record in RecordSource(url, 'train')])):
+        data = path.read_bytes()
+        path.write_bytes(data[:-20] + bytes(20))
+        with pytest.raises(UserError, match=f'{source.directory} is but a copy of {url}: delete that folder'):
+            use()
+        path.write_bytes(data)
+
+
+def test_a_cache_that_cannot_be_written_to_is_named(tiny_motion, tmp_path, monkeypatch):
+    url = put(tiny_motion, 'memory://bucket/motion')
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setenv('VIDIDI_CACHE', str(tmp_path / 'file'))
+    with pytest.raises(UserError, match=f'the cache {tmp_path}/file/.* cannot be written to .*set VIDIDI_CACHE'):
+        RecordSource(url, 'train')
+    monkeypatch.setenv('VIDIDI_CACHE', str(tmp_path / 'other'))
+    monkeypatch.setattr(storage, '_fetch', lambda *_: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
+    with pytest.raises(UserError, match='the cache .*/other/.* cannot be written to .No space left.*VIDIDI_CACHE'):
+        RecordSource(url, 'train')
+
+
+def test_a_url_of_several_data_sets_says_so(tiny_motion):
+    put(tiny_motion, 'memory://bucket/both/store')
+    with pytest.raises(UserError, match='both holds several data sets: name one of the folders'):
+        RecordSource('memory://bucket/both', 'train')
 
 
 @pytest.mark.parametrize(('url', 'message'), [

@@ -2,8 +2,9 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from multiprocessing import parent_process
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Thread
 
 AHEAD = 4  # batches of a worker that are ready or being made
@@ -29,19 +30,40 @@ def end_with_parent() -> None:
 def usable_cpus() -> int:
     """CPUs that this process may use: its affinity, and the quota of its control group, if it has one."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    quota, period = _words('/sys/fs/cgroup/cpu.max', 'max 1')
-    return count if quota == 'max' else max(1, min(count, round(int(quota) / int(period))))
+    for group in _groups('cpu'):
+        quota, period = _words(f'{group}/cpu.max', 'max 1')
+        if quota == 'max':
+            quota, period = (*_words(f'{group}/cpu.cfs_quota_us', '-1'), *_words(f'{group}/cpu.cfs_period_us', '1'))
+        if int(quota) > 0:
+            count = max(1, min(count, round(int(quota) / int(period))))
+    return count
 
 
 def free_memory() -> float:
-    """Bytes that can still be had, of the machine's memory and of the control group's; inf where no file says."""
+    """Bytes that can still be had, of the machine's memory and of its control groups'; inf where no file says."""
     free = next((int(line.split()[1]) * 1024 for line in _text('/proc/meminfo').splitlines()
                  if line.startswith('MemAvailable')), float('inf'))
-    most, = _words('/sys/fs/cgroup/memory.max', 'max')
-    used, = _words('/sys/fs/cgroup/memory.current', '0')
-    cached = next((int(line.split()[1]) for line in _text('/sys/fs/cgroup/memory.stat').splitlines()
-                   if line.startswith('inactive_file ')), 0)  # files that were read, which give way
-    return free if most == 'max' else min(free, int(most) - int(used) + cached)
+    for group in _groups('memory'):
+        most, = _words(f'{group}/memory.max', 'max')
+        used, = _words(f'{group}/memory.current', '0')
+        if most == 'max':
+            (most,), (used,) = (_words(f'{group}/memory.{name}_in_bytes', 'max') for name in ('limit', 'usage'))
+        stat = dict(line.split() for line in _text(f'{group}/memory.stat').splitlines())
+        cached = stat.get('total_inactive_file', stat.get('inactive_file', 0))  # files that were read, which give way
+        if most != 'max':
+            free = min(free, int(most) - int(used) + int(cached))
+    return free
+
+
+def _groups(controller: str) -> Iterator[str]:
+    """The folders of the control groups that this process is in, up to the root, as versions 1 and 2 have them."""
+    yield '/sys/fs/cgroup'  # of a container, its own
+    for line in _text('/proc/self/cgroup').splitlines():  # 'NUMBER:CONTROLLERS:PATH', the second empty in version 2
+        _, controllers, path = line.split(':', 2)
+        if not controllers or controller in controllers.split(','):
+            mount = PurePosixPath('/sys/fs/cgroup', controller if controllers else '')
+            group = mount / path.lstrip('/')
+            yield from map(str, (each for each in (group, *group.parents) if each.is_relative_to(mount)))
 
 
 def _text(path: str) -> str:

@@ -5,6 +5,8 @@ the shards the bytes that are used are asked for, those of a whole batch at once
 not what was asked for has failed.
 """
 
+import errno
+import fcntl
 import hashlib
 import os
 import posixpath
@@ -12,6 +14,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +29,7 @@ TRIES = 8
 PAUSE = 0.25  # seconds before the second try, twice as long before the next, up to
 LONGEST = 16.0
 GAP = 2**16  # bytes that are read and not used rather than asked for around: an answer takes as long as many of them
+OF_THE_CACHE = errno.ENOSPC, errno.EDQUOT, errno.EROFS  # what the disk here says, not the store there
 LASTING = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)  # does not pass by waiting
 
 
@@ -61,34 +65,63 @@ def join(place: str | Path, name: str) -> str | Path:
 def local_copy(url: str) -> Path:
     """The folder of the cache that has all files of the data set at `url` but its shards, as they should be.
 
-    The cache is the folder `VIDIDI_CACHE`, else `vididi_jax` in `XDG_CACHE_HOME`, else ~/.cache/vididi_jax.
-
     Raises:
-      UserError: no data set there, or it cannot be read.
+      UserError: no data set there, it cannot be read, or the cache (see `cache_folder`) cannot be written to.
     """
     system, path = open_system(url)
+    system.invalidate_cache()  # of listings, which may be from before a copy that is complete by now
     try:
         listing = posixpath.join(path, checksums.NAME)
         text, sums = _persist(lambda: _read_sums(system, listing), join(url, checksums.NAME))
     except UserError as error:
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
+        store = posixpath.join(path, records.STORE, checksums.NAME)
+        if _persist(lambda: system.exists(store), url):
+            raise UserError(f'{url} holds several data sets: name one of the folders in it, such as '
+                            f'{join(url, "split1")}.') from error
         raise UserError(f'{url} is not a prepared data set (it has no {checksums.NAME}): copy one there, all of it.'
                         ) from error
-    default = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'vididi_jax')
-    folder = Path(os.environ.get('VIDIDI_CACHE') or default) / hashlib.sha256(text).hexdigest()[:32]
-    if (folder / checksums.NAME).is_file():
+    names = [*(name for name in sums if not records.is_shard(name)), checksums.NAME]
+    folder = cache_folder() / hashlib.sha256(text).hexdigest()[:32]
+
+    def is_whole() -> bool:
+        return all((folder / name).is_file() for name in names)
+
+    if is_whole():
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / '.lock').open('w') as lock:
+            with suppress(OSError):  # of network file systems that know no locks
+                fcntl.flock(lock, fcntl.LOCK_EX)  # of the processes that start together one copies
+            if not is_whole():
+                _copy(system, path, url, {name: sums.get(name) for name in names}, text, folder)
+    except OSError as error:
+        raise UserError(f'the cache {folder} cannot be written to ({error.strerror}): make room there, or set '
+                        'VIDIDI_CACHE to another folder.') from error
+    return folder
+
+
+def cache_folder() -> Path:
+    """Where copies are kept: `VIDIDI_CACHE`, else `vididi_jax` in `XDG_CACHE_HOME`, else ~/.cache/vididi_jax."""
+    if own := os.environ.get('VIDIDI_CACHE'):
+        return Path(own)
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'vididi_jax')
+
+
+def _copy(system, path: str, url: str, sums: dict[str, str | None], text: bytes, folder: Path) -> None:
+    """The files of `sums` into `folder`, SHA256SUMS last, whose content is `text`."""
     with tempfile.TemporaryDirectory(dir=folder, prefix='incomplete-') as incomplete:
-        (Path(incomplete) / checksums.NAME).write_bytes(text)
-        names = [name for name in sums if not records.is_shard(name)]
+        *names, listing = sums
         for name in tqdm(names, unit='file', desc=f'copying {url}', leave=False, dynamic_ncols=True):
             _persist(lambda name=name: _fetch(system, posixpath.join(path, name), Path(incomplete, name), sums[name]),
-                    join(url, name))
-        for name in (*names, checksums.NAME):  # SHA256SUMS last: a folder that has it is whole
+                     join(url, name))
+        (Path(incomplete) / listing).write_bytes(text)
+        for name in sums:
+            with Path(incomplete, name).open('rb') as file:
+                os.fsync(file.fileno())  # or a power cut leaves names of files that are empty
             os.replace(Path(incomplete, name), folder / name)
-    return folder
 
 
 def _read_sums(system, path: str) -> tuple[bytes, dict[str, str]]:
@@ -110,6 +143,7 @@ def sizes(folder: str | Path, names: Sequence[str]) -> list[int | None]:
     if not is_url(folder):
         return [path.stat().st_size if path.is_file() else None for path in (Path(folder, name) for name in names)]
     system, path = open_system(folder)
+    system.invalidate_cache()
     listed = _persist(lambda: system.ls(path, detail=True), folder)
     found = {posixpath.basename(entry['name']): entry['size'] for entry in listed}
     return [found.get(name) for name in names]
@@ -238,6 +272,10 @@ def _persist(function: Callable[[], Any], url: str) -> Any:
             return function()
         except LASTING as error:
             raise _unreadable(url, error) from error
+        except OSError as error:
+            if error.errno in OF_THE_CACHE:
+                raise
+            problem = error
         except Exception as error:  # whatever a client makes of it
             problem = error
     raise _unreadable(url, problem, TRIES) from problem
