@@ -17,7 +17,7 @@ from vididi_jax.errors import UserError
 
 from .cut import cut_clip
 from .decode import Decoded, broken
-from .plan import Plan, Video
+from .plan import Plan, Video, printable
 from .tree import EXTENSIONS, check_folder, is_file, is_hidden
 
 SPLITS = ('train', 'test')
@@ -139,7 +139,8 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     videos = [Video(formats.keyframe_id(video, timestamp), found.get(video, video), '', video, split)
               for video, timestamp, split in listed]
     missing = sorted(set(side) - set(found))
-    print(f'{len(side) - len(missing):,} of {len(side):,} listed videos found below {root}, {len(missing):,} missing')
+    print(f'{len(side) - len(missing):,} of {len(side):,} listed videos found below {printable(str(root))}, '
+          f'{len(missing):,} missing')
     if missing and (len(missing) == len(side) or not arguments.allow_missing):
         raise UserError(f'{len(missing):,} of {len(side):,} listed videos are missing below {root} (the first: '
                         f'{missing[0]}): complete them, or add --allow_missing if some are there.')

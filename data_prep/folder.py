@@ -8,13 +8,14 @@ import argparse
 import csv
 import re
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from vididi_jax.data.records import NO_LABEL
 from vididi_jax.errors import UserError
 
 from .decode import Decoded, decode_video
 from .plan import Plan, Video, printable
-from .tree import EXTENSIONS, check_folder, read_tree
+from .tree import EXTENSIONS, check_folder, is_file, read_tree
 
 COLUMNS = 'path', 'label', 'group', 'split'
 SPLIT = re.compile(r'[A-Za-z0-9_]+')
@@ -45,7 +46,7 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
         raise UserError('--list says the group and the split of each video: leave out --group and --split_by_dir.')
     root = check_folder(arguments.videos, '--videos')
     tree = read_tree(root)
-    if not tree.videos:
+    if not tree.videos and not arguments.list:
         raise UserError(f'{root} holds no video files ({len(tree.missing):,} links to videos lead nowhere, and of its '
                         f'{tree.others:,} other files none is a video: not hidden, with an ending among '
                         f'{" ".join(sorted(EXTENSIONS))}): give another --videos.')
@@ -57,13 +58,13 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
             print(f'{len(paths):,} {what} (the first: {printable(str(paths[0]))})')
     if arguments.list:
         listed = read_list(Path(arguments.list))
-        there = {path.as_posix() for path in tree.videos}
-        videos, missing = (tuple(video for video in listed if (video.path in there) == found)
-                           for found in (True, False))
+        there = {video.path: is_file(root / video.path) for video in listed}  # also what has another ending
+        videos, missing = (tuple(video for video in listed if there[video.path] == found) for found in (True, False))
         if not videos:
             raise UserError(f'{root} has none of the {len(listed):,} videos that {arguments.list} lists (the first: '
                             f'{printable(listed[0].path)}): paths are those below --videos.')
-        print(f'{len(listed):,} listed, {len(missing):,} of them missing; {len(there) - len(videos):,} are not listed')
+        unlisted = len({path.as_posix() for path in tree.videos} - set(there))
+        print(f'{len(listed):,} listed, {len(missing):,} of them missing; {unlisted:,} video files are not listed')
     else:
         video = partial(_video, group=arguments.group, split_by_dir=arguments.split_by_dir)
         videos, missing = (tuple(map(video, paths)) for paths in (tree.videos, tree.missing))
@@ -91,6 +92,12 @@ def read_list(path: Path) -> list[Video]:
     for number, row in enumerate(rows, 2):
         file, label, group, split = ((row.get(name) or '').strip() for name in COLUMNS)
         where = f'{path}, line {number}'
+        if None in row:
+            raise UserError(f'{where}: it has more columns than the first line: put what holds a comma into quotes.')
+        place, label = PurePosixPath(file), '' if label == NO_LABEL else label
+        if place.is_absolute() or '..' in place.parts:
+            raise UserError(f'{where}: {printable(file)} is no path below --videos.')
+        file = file and place.as_posix()
         if not file or file in videos:
             what = f'{file!r} is listed twice' if file else 'there is no path'
             raise UserError(f'{where}: {what}.')

@@ -29,7 +29,7 @@ def read_list(path: Path, label: str) -> list[Video]:
         if use in SPLITS:
             group = f'{label}_{match["title"]}'
             videos.append(Video(Path(file).stem, f'{label}/{file}', label, group, SPLITS[use]))
-    return videos
+    return official.check_once(videos, path)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def read_lists(folder: Path, number: int) -> dict[str, dict[str, list[Video]]]:
     """Class -> 'train' and 'test' -> videos of official split `number`; raises `UserError` if lists are missing."""
     ending = f'_test_split{number}.txt'
-    classes = sorted(path.name.removesuffix(ending) for path in folder.glob(f'*{ending}'))
+    classes = sorted(path.name.removesuffix(ending) for path in folder.glob(f'[!.]*{ending}'))
     if len(classes) != 51:
         raise UserError(f'{folder} has {len(classes)} lists CLASS{ending}, and HMDB51 has 51 classes: --splits must '
                         'hold the official lists.')

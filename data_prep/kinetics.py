@@ -146,12 +146,22 @@ def _check(holds: bool, flag: str, text: str) -> None:
         raise UserError(f'--{flag} must be {text}.')
 
 
+def is_replacement(path: Path) -> bool:
+    """Whether a file lies in a folder `replacement...`, where a common copy of Kinetics has clips that it mends."""
+    return any(part.lower().startswith('replacement') for part in path.parent.parts)
+
+
 def find_file(video: Video, files: dict[str, list[Path]], whole: bool) -> Path | None:
-    """The file of a listed clip; raises `UserError` if there are several and their folders do not tell which."""
+    """The file of a listed clip, a replacement if there is one.
+
+    Raises:
+      UserError: there are several, and their folders do not tell which.
+    """
     start, end = seconds_of(video.id)
     names = (video.group,) if whole else (video.id, f'{video.group}_{start}_{end}', video.group)
-    for name in names:
-        found = files.get(name, [])
+    there = {name: files.get(name, []) for name in names}
+    replaced = {name: [path for path in paths if is_replacement(path)] for name, paths in there.items()}
+    for found in (*replaced.values(), *there.values()):
         for folders in ({video.split}, {video.label.lower(), video.label.lower().replace(' ', '_')}):
             inside = [path for path in found if folders & {part.lower() for part in path.parent.parts}]
             found = inside or found
@@ -194,8 +204,10 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
         whole = sum(video.split == split for video in listed)
         print(f'{split}: {there:,} of {there + absent:,} {"listed" if whole == there + absent else "drawn"} videos '
               f'found, {absent:,} missing' + ('' if whole == there + absent else f'; {whole:,} are listed'))
+    if replaced := sum(is_replacement(Path(video.path)) for video in found):
+        print(f'{replaced:,} of them are in folders replacement..., and are read instead of files of the same name')
     unused = sum(map(len, files.values())) - len({video.path for video in found})
-    print(f'{unused:,} other video files below {root} are not read')
+    print(f'{unused:,} other video files below {printable(str(root))} are not read')
     example = missing[0].id if missing else ''
     if not found:
         raise UserError(f'{root} has none of the {len(drawn):,} videos: it must hold files such as '

@@ -1,6 +1,7 @@
 """What data sets with official split lists have in common: lists, missing videos, the plan."""
 
 import argparse
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,10 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser, lists: str) -> None:
 def read_lines(path: Path) -> list[str]:
     """The lines of a list file, without line ends of either kind and without empty lines."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding='utf-8-sig')
     except (OSError, ValueError) as error:
         raise UserError(f'the list {path} cannot be read ({error}): --splits must hold the official lists.') from error
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def check_once(videos: list[Video], path: Path) -> list[Video]:
+    """`videos` of a list; raises `UserError` if one is there twice: it would be stored, and would count, twice."""
+    names = Counter(video.id for video in videos)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise UserError(f'{path} lists {twice[0]} {names[twice[0]]} times ({len(twice):,} such videos): --splits must '
+                        'hold the official lists.')
+    return videos
 
 
 def find_lists(folder: str, pattern: str) -> Path:

@@ -10,6 +10,8 @@ from av.video.reformatter import VideoReformatter
 
 from vididi_jax.data.records import encode_frame
 
+ROTATIONS = (False, 1, 1), (True, -1, 1), (False, -1, -1), (True, 1, -1)  # by 0, 90, 180 and 270 degrees to the left
+RESERVED, UNSPECIFIED = 3, 2  # numbers of colour matrices
 NEIGHBOURHOOD = 17, 17  # pixels over which rows are compared
 
 
@@ -39,7 +41,10 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, int, int]:
     The display matrix (a b . / c d . / ...) shows the pixel at column x, row y in the column a x + c y and the row
     b x + d y, up to a shift: four turns, and their mirror images. Other angles are taken as the nearest of these.
     """
-    matrix = frame.side_data.get('DISPLAYMATRIX') if len(frame.side_data) else None  # to look for it takes a while
+    try:
+        matrix = frame.side_data.get('DISPLAYMATRIX') if len(frame.side_data) else None  # to look for it takes a while
+    except ValueError:  # side data of a kind that PyAV does not know hide those that it knows
+        return ROTATIONS[round(frame.rotation / 90) % 4]
     if matrix is None:
         return False, 1, 1
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
@@ -57,6 +62,8 @@ def upright_size(frame: av.VideoFrame, short_side: int) -> tuple[int, int]:
 def encode_upright(frame: av.VideoFrame, height: int, width: int, encoding: str) -> bytes:
     """A decoded frame upright, resized and encoded; downscaling averages areas, upscaling is bicubic."""
     turned, down, across = orientation(frame)
+    if frame.colorspace == RESERVED:  # which says nothing, and the scaler refuses it
+        frame.colorspace = UNSPECIFIED
     resize = _resize_interlaced if frame.interlaced_frame else _resize
     small = resize(frame, *((width, height) if turned else (height, width)))
     return encode_frame((small.swapaxes(0, 1) if turned else small)[::down, ::across], encoding)
@@ -64,8 +71,13 @@ def encode_upright(frame: av.VideoFrame, height: int, width: int, encoding: str)
 
 def _resize(frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
     shrinks = min(frame.height, frame.width) > min(height, width)
-    return SCALER.reformat(  # videos are scaled in parallel, each in one thread
-        frame, width, height, format='rgb24', interpolation='AREA' if shrinks else 'BICUBIC', threads=1).to_ndarray()
+    try:
+        return SCALER.reformat(  # videos are scaled in parallel, each in one thread
+            frame, width, height, format='rgb24', interpolation='AREA' if shrinks else 'BICUBIC', threads=1,
+        ).to_ndarray()
+    except (av.FFmpegError, OSError) as error:
+        raise ValueError(f'its colours, matrix number {int(frame.colorspace)} of the standard, cannot be made RGB '
+                         f'({error.strerror})') from error
 
 
 def _resize_interlaced(frame: av.VideoFrame, height: int, width: int) -> np.ndarray:

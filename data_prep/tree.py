@@ -71,6 +71,7 @@ def read_tree(root: Path) -> Tree:
     while waiting:  # the links after all that lies in the folder itself
         top = waiting.popleft()
         for name, folders, files in os.walk(top, onerror=refuse):
+            folders.sort()  # of a folder with two names the first counts, whatever a disk lists first
             folder = Path(name)
             entry = os.stat(folder)
             if (entry.st_dev, entry.st_ino) in seen:
@@ -79,7 +80,7 @@ def read_tree(root: Path) -> Tree:
                 continue
             seen.add((entry.st_dev, entry.st_ino))
             hidden = is_hidden(folder.relative_to(root))
-            waiting += [folder / sub for sub in sorted(folders)
+            waiting += [folder / sub for sub in folders
                         if not is_hidden(Path(sub)) and not hidden and (folder / sub).is_symlink()]
             for path in (folder / file for file in files):
                 below = path.relative_to(root)

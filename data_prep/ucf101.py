@@ -35,7 +35,7 @@ def read_list(path: Path, split: str, classes: tuple[str, ...]) -> list[Video]:
         if label not in classes or not match or (index and index != str(classes.index(label) + 1)):
             raise UserError(f'{path}, line {number}: {line!r} is not a UCF101 video of a class in classInd.txt.')
         videos.append(Video(Path(file).stem, file, label, f'{label}_{match["group"]}', split))
-    return videos
+    return official.check_once(videos, path)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

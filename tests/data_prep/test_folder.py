@@ -52,12 +52,23 @@ def test_a_list_says_label_group_and_split(plan, tmp_path, capsys):
         (FILES[3], 'jump, high', 'ann', 'test'), (FILES[0], 'run', 'bob', 'train')]
     assert [(video.path, video.split) for video in found.missing] == [('none.mp4', 'val')]
     assert found.label_names == ('jump, high', 'run')
-    assert '3 listed, 1 of them missing; 3 are not listed' in capsys.readouterr().out
+    assert '3 listed, 1 of them missing; 3 video files are not listed' in capsys.readouterr().out
     path.write_text(f'path, split\n{FILES[1]}, test\n')
     assert plan(f'--list={path}').videos[0].split == 'test'
     path.write_text(f'path\n{FILES[1]}\n')
     (video,) = plan(f'--list={path}').videos
     assert (video.label, video.group, video.split) == ('', '', 'train')
+
+
+def test_what_a_list_names_is_there_whatever_its_ending_and_by_whatever_link(plan, tmp_path):
+    plan()
+    (tmp_path / 'videos' / 'odd.qt').touch()
+    (tmp_path / 'videos' / 'zelda').symlink_to('train')
+    names = 'odd.qt', 'zelda/run/a.mp4', './val/e.avi', 'none.mp4'
+    (tmp_path / 'list.csv').write_text('path,label\n' + ''.join(f'{name},.\n' for name in names))
+    found = plan(f'--list={tmp_path / "list.csv"}')
+    assert [video.path for video in found.videos] == ['odd.qt', 'zelda/run/a.mp4', 'val/e.avi']
+    assert [video.path for video in found.missing] == ['none.mp4'] and found.label_names == ('',)
 
 
 @pytest.mark.parametrize(('text', 'match'), [
@@ -66,6 +77,9 @@ def test_a_list_says_label_group_and_split(plan, tmp_path, capsys):
     (f'path,split\n{FILES[0]},a/b\n', "line 2: 'a/b' is no name of a split"),
     (f'path,label\n{FILES[0]},"a\nb"\n', 'line 2: the label .* holds a line end'),
     (f'path,Label\n{FILES[0]},x\n', "a column 'Label', which nothing reads"),
+    (f'path,label,split\n{FILES[0]},clean, jerk,test\n', 'line 2: it has more columns than the first line'),
+    ('path\n../x.mp4\n', 'line 2: .* is no path below --videos'),
+    (f'path\n{FILES[0]}\n./{FILES[0]}\n', 'line 3: .* is listed twice'),
     ('path\nx.mp4\n', 'none of the 1 videos')])
 def test_a_list_that_does_not_fit_is_refused(plan, tmp_path, text, match):
     (tmp_path / 'list.csv').write_text(text)

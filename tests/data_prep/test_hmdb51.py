@@ -75,8 +75,15 @@ def test_lists_are_checked_line_by_line(tmp_path, line):
         hmdb51.read_list(tmp_path / 'wave_test_split1.txt', 'wave')
 
 
+def test_a_video_that_is_listed_twice_is_refused(tmp_path):
+    (tmp_path / 'wave_test_split1.txt').write_text(2 * 'a_wave_u_cm_np1_fr_med_0.avi 1 \n')
+    with pytest.raises(UserError, match='lists a_wave_u_cm_np1_fr_med_0 2 times'):
+        hmdb51.read_list(tmp_path / 'wave_test_split1.txt', 'wave')
+
+
 def test_incomplete_lists_are_refused(tmp_path):
     (tmp_path / 'wave_test_split1.txt').write_text('')
+    (tmp_path / '._wave_test_split1.txt').write_bytes(b'\0\5\26\7')  # of a Mac
     with pytest.raises(UserError, match='has 1 lists'):
         hmdb51.plan(arguments(tmp_path, tmp_path))
 

@@ -40,6 +40,19 @@ def touch(path):
     path.touch()
 
 
+def test_a_replacement_is_read_instead_of_what_it_replaces(tmp_path, capsys):
+    rows = made_up(1, 3)
+    names = ('train/00_-video00_000000_000010.mp4', 'replacement/replacement_for_corrupted_k400/00_-video00.mp4',
+             'train/00_-video01_000010_000020.mp4', 'replacement/x/00_-video01_000010_000020.mp4',
+             'train/00_-video02_000020_000030.mp4')
+    for name in names:
+        touch(tmp_path / 'videos' / name)
+    path = write_list(tmp_path / 'train.csv', *rows)
+    plan, _ = kinetics.plan(arguments(tmp_path / 'videos', f'--train={path}'))
+    assert [video.path for video in plan.videos] == [names[1], names[3], names[4]]
+    assert '2 of them are in folders replacement...' in capsys.readouterr().out
+
+
 def test_files_are_found_under_all_their_names(tmp_path, capsys):
     rows = made_up(2, 3)
     names = ('class 0/00_-video00_000000_000010.mp4', 'train/00_-video01_10_20.mkv', '00_-video02.webm',
@@ -164,3 +177,14 @@ def test_the_official_lists_and_real_files(vididi_data, tmp_path):
     first, second = map(decode, plan.videos)
     assert len(first.frames) == 303 and not first.reason
     assert len(second.frames) == 332 and second.reason == '11.1 s of the listed 20 s'
+
+
+def test_a_list_of_classes_may_begin_with_a_mark(tmp_path):
+    (tmp_path / 'classes.txt').write_text('class 1\n', encoding='utf-8-sig')
+    rows = made_up(2, 2)
+    for row in rows:
+        touch(tmp_path / 'videos' / f'{row[1]}.mp4')
+    path = write_list(tmp_path / 'train.csv', *rows)
+    plan, _ = kinetics.plan(arguments(
+        tmp_path / 'videos', f'--train={path}', f'--classes={tmp_path / "classes.txt"}'))
+    assert plan.label_names == ('class 1',) and len(plan.videos) == 2

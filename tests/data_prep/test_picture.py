@@ -1,6 +1,7 @@
 """Frames as they are stored: every orientation, interlaced material of both field orders, one scaler for all."""
 
 import struct
+from fractions import Fraction
 
 import av
 import cv2
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_prep.decode import decode_video
-from data_prep.picture import encode_upright
+from data_prep.picture import encode_upright, orientation
 from tests.data_prep.videos import pixels, write_video
 
 
@@ -17,6 +18,15 @@ def corners():
     video = np.full((3, 48, 64, 3), (0, 0, 200), np.uint8)
     video[:, :16, :24], video[:, -16:, -24:] = (200, 0, 0), (0, 200, 0)
     return video
+
+
+def turn(path, matrix):
+    """Give a video another display matrix (a, b, c, d)."""
+    data = path.read_bytes()
+    identity, one = struct.pack('>9i', 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), 1 << 16
+    at = data.index(identity, data.index(b'tkhd'))  # in the header of the track
+    a, b, c, d = (one * value for value in matrix)
+    path.write_bytes(data[:at] + struct.pack('>9i', a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[at + len(identity):])
 
 
 @pytest.mark.parametrize(('matrix', 'upright'), [  # (a, b, c, d): column x, row y is shown at a x + c y, b x + d y
@@ -31,15 +41,55 @@ def corners():
 ])
 def test_each_of_the_eight_matrices_puts_frames_upright(tmp_path, matrix, upright):
     path = write_video(tmp_path / 'a.mp4', corners(), codec='libx264', qp='0')
-    data = path.read_bytes()
-    identity, one = struct.pack('>9i', 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), 1 << 16
-    at = data.index(identity, data.index(b'tkhd'))  # in the header of the track
-    a, b, c, d = (one * value for value in matrix)
-    path.write_bytes(data[:at] + struct.pack('>9i', a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[at + len(identity):])
+    turn(path, matrix)
     expected = upright(corners()[0])
     decoded = pixels(decode_video(path, 48, 'raw'))
     assert decoded.shape == (3, *expected.shape)
     assert np.abs(decoded[1].astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize('matrix', [(1, 0, 0, 1), (-1, 0, 0, -1), (0, 1, -1, 0), (0, -1, 1, 0)])
+def test_rotations_that_pyav_tells_are_those_of_the_matrix(tmp_path, matrix):
+    """They are asked for where side data of a kind that PyAV does not know stand beside the matrix."""
+    path = write_video(tmp_path / 'a.mp4', corners(), codec='libx264', qp='0')
+    turn(path, matrix)
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    expected = orientation(frame)
+
+    class Unknown:
+        rotation = frame.rotation
+
+        @property
+        def side_data(self):
+            raise ValueError('31 is not a valid Type')
+
+    assert orientation(Unknown()) == expected
+
+
+def test_jpegs_of_a_camera_with_exif_are_decoded(tmp_path):
+    """Of a film of jpegs, each with a block that PyAV 18 has no name for."""
+    exif = b'Exif\0\0II*\0' + struct.pack('<IHHHIHHI', 8, 1, 0x128, 3, 1, 2, 0, 0)  # one field, the unit of a length
+    block = b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif
+    path = tmp_path / 'a.avi'
+    with av.open(str(path), 'w') as file:
+        stream = file.add_stream('mjpeg', rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuvj420p'
+        for number, frame in enumerate(corners()):
+            data = cv2.imencode('.jpg', frame[..., ::-1])[1].tobytes()
+            packet = av.Packet(data[:2] + block + data[2:])
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 10)
+            packet.is_keyframe = True
+            file.mux(packet)
+    decoded = decode_video(path, 48, 'raw')
+    assert decoded.reason == '' and np.abs(pixels(decoded).astype(int) - corners()).mean() < 4
+
+
+def test_a_colour_matrix_that_is_reserved_is_none(tmp_path):
+    frame = av.VideoFrame.from_ndarray(corners()[0], format='rgb24').reformat(format='yuv420p')
+    plain = encode_upright(frame, 48, 64, 'raw')
+    frame.colorspace = 3
+    assert encode_upright(frame, 48, 64, 'raw') == plain
 
 
 def scene(second):

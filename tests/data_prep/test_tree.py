@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.__main__ import build_parser, run
+from data_prep.tree import read_tree
 from tests.data_prep.videos import levels, write_video
 from vididi_jax.errors import UserError
 
@@ -51,6 +52,30 @@ def test_links_to_folders_are_labels_and_circles_end(place, tmp_path, capsys):
     (root.parent / 'elsewhere' / 'run' / 'back').symlink_to(root)
     assert prepare(root, tmp_path / 'out') == {'run/r.mp4': ('run', 'ok'), 'walk/w.mp4': ('walk', 'ok')}
     assert '3 links lead to folders that are read under another name (the first: again)' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('backwards', [False, True])
+def test_of_two_names_of_a_folder_the_first_counts_whatever_a_disk_lists_first(place, monkeypatch, backwards):
+    root = place('set/a/w.mp4', 'set/b/w.mp4', 'elsewhere/q.mp4') / 'set'
+    for name in 'ab':
+        (root / name / 'run').symlink_to(root.parent / 'elsewhere')
+
+    class Listed(list):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def __next__(self):
+            return self.pop(0) if self else next(iter(()))
+
+        close = __iter__ = lambda self: self
+
+    scan = os.scandir
+    monkeypatch.setattr(os, 'scandir', lambda path: Listed(
+        sorted(scan(path), key=lambda entry: entry.name, reverse=backwards)))
+    assert list(map(str, read_tree(root).videos)) == ['a/run/q.mp4', 'a/w.mp4', 'b/w.mp4']
 
 
 def test_links_that_lead_nowhere_are_missing(place, tmp_path, capsys):
