@@ -1,4 +1,4 @@
-# make demo | claim | weizmann | ut_interaction | test | next | lint | docs | notebooks | parity | ahead | beam | s3.  Needs Python 3.11 or later; a virtual environment is made in .venv unless one is there.
+# make demo | claim | weizmann | ut_interaction | test | next | lint | docs | notebooks | parity | ahead | beam | s3.  Needs Python 3.11 to 3.14; a virtual environment is made in .venv unless one is there.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -19,6 +19,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CON
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 15) or sys.exit("error: this is Python %d.%d: give one from 3.11 to 3.14, as PYTHON=python3.12." % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/installed: requirements.txt setup.py $(wildcard constraints/*) | $(BIN)/python
@@ -66,6 +67,8 @@ test: $(VENV)/installed-test
 
 # The same in another Python, in an environment of its own: make next PYTHON=python3.13.
 next:
+	@test ! -x .venv-next/bin/python || test "$$(.venv-next/bin/python -V)" = "$$($(PYTHON) -V)" || \
+	  { echo "error: .venv-next is of $$(.venv-next/bin/python -V), not of $$($(PYTHON) -V): rm -r .venv-next first." >&2; exit 1; }
 	$(MAKE) test VENV=.venv-next
 
 lint: $(VENV)/installed-test

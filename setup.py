@@ -22,7 +22,8 @@ setup(
     python_requires='>=3.11,<3.15',  # 3.15 takes away what ml_collections loads config files with
     packages=find_packages(include=['vididi_jax', 'vididi_jax.*']),
     package_dir={f'vididi_jax.{name}': name for name in ('configs', 'data_prep')},  # see their __init__.py there
-    package_data={'vididi_jax.report': ['page.css', 'page.js'], 'vididi_jax.browse': ['page.js']},
+    package_data={'vididi_jax': ['py.typed'], 'vididi_jax.report': ['page.css', 'page.js'],
+                  'vididi_jax.browse': ['page.js']},
     install_requires=(HERE / 'requirements.txt').read_text().split(),
     entry_points={'console_scripts': ['vididi = vididi_jax.command:main']},
     extras_require={

@@ -13,7 +13,8 @@
 # %% [markdown]
 # # GPU and TPU: what JAX sees, how a batch is split, what a step needs
 #
-# Runs on any machine: without an accelerator it shows the same on eight virtual devices. Takes a minute and under 2 GB of memory.
+# Runs on any machine: without an accelerator it shows the same on eight virtual devices. Takes a minute and under 2 GB of memory;
+# more of both where so much is free that a step of the paper's recipe is timed as well.
 # On Colab choose *Runtime*, *Change runtime type* first.
 
 # %%
@@ -31,7 +32,8 @@ if importlib.util.find_spec('vididi_jax') is None:  # if pip replaces what was i
 
 def run(command, lines=0):
     """A command of a shell, which leaves accelerators to this notebook; prints its last so many lines, 0 for all."""
-    quiet = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'TQDM_DISABLE': '1'}
+    path = os.pathsep.join((os.path.dirname(sys.executable), os.environ['PATH']))  # where `vididi` is
+    quiet = {**os.environ, 'PATH': path, 'JAX_PLATFORMS': 'cpu', 'TQDM_DISABLE': '1'}
     done = subprocess.run(command, shell=True, env=quiet, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     print('\n'.join(done.stdout.splitlines()[-lines:]))
     done.check_returncode()

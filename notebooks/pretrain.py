@@ -14,7 +14,7 @@
 # # Pretrain an encoder, and ask what it has learned
 #
 # Eight kinds of motion, no labels in training, and the two questions of the README. A short version of `make demo`: some minutes on two
-# cores and under 2 GB of memory. 128 steps: the figures are lower than those of the README and of the demo, whose runs have eight times as
+# cores and under 2 GB of memory. 128 steps: the figures are lower than those of the README and of the demo, whose runs have ten times as
 # many.
 
 # %%
@@ -32,7 +32,8 @@ if importlib.util.find_spec('vididi_jax') is None:  # if pip replaces what was i
 
 def run(command):
     """A command of a shell, which leaves accelerators to this notebook."""
-    quiet = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'TQDM_DISABLE': '1'}
+    path = os.pathsep.join((os.path.dirname(sys.executable), os.environ['PATH']))  # where `vididi` is
+    quiet = {**os.environ, 'PATH': path, 'JAX_PLATFORMS': 'cpu', 'TQDM_DISABLE': '1'}
     done = subprocess.run(command, shell=True, env=quiet, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     print(done.stdout)
     done.check_returncode()

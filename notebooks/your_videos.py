@@ -31,7 +31,8 @@ if importlib.util.find_spec('vididi_jax') is None:  # if pip replaces what was i
 
 def run(command):
     """A command of a shell, which leaves accelerators to this notebook."""
-    quiet = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'TQDM_DISABLE': '1'}
+    path = os.pathsep.join((os.path.dirname(sys.executable), os.environ['PATH']))  # where `vididi` is
+    quiet = {**os.environ, 'PATH': path, 'JAX_PLATFORMS': 'cpu', 'TQDM_DISABLE': '1'}
     done = subprocess.run(command, shell=True, env=quiet, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     print(done.stdout)
     done.check_returncode()

@@ -1,12 +1,14 @@
 """What scripts and notebooks call: configs by name, training, evaluation, video files."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import vididi_jax
 from data_prep.__main__ import build_parser, run
+from vididi_jax import api
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.features import video_features
 from vididi_jax.evaluate.views import Views
@@ -47,6 +49,27 @@ def test_a_video_file_has_the_features_of_its_record(folder, finished):
         for order in (0, 1):
             np.testing.assert_allclose(vididi_jax.encode_video(path, encode, clips=3, order=order),
                                        expected[order][number], rtol=1e-4, atol=1e-5)
+
+
+class Encode:
+    """What `load_encoder` gives, as far as `encode_video` asks."""
+
+    frames, stride = 8, 1
+
+    def __init__(self, size, share):
+        self.encoder = SimpleNamespace(augment=SimpleNamespace(size=size, centre_fraction=share))
+
+    def __call__(self, clips, order):
+        return clips
+
+
+def test_frames_are_as_large_as_an_encoder_wants_its_crops(monkeypatch):
+    asked = []
+    monkeypatch.setattr(api, 'read_clips', lambda path, **options: asked.append(options['short_side']) or np.ones(1))
+    for encode in (Encode(112, 0.875), Encode(224, 0.875), Encode(16, 1.0)):
+        api.encode_video('a.mp4', encode)
+    api.encode_video('a.mp4', encode, short_side=64)
+    assert asked == [128, 256, 128, 64]
 
 
 def test_training_and_evaluation_are_functions(finished, tiny_config, tmp_path):

@@ -179,8 +179,22 @@ def test_what_cannot_be_encoded_is_refused(finished, clips):
             encode(clips, order=order)
     with pytest.raises(UserError, match='neither'):
         load_encoder('nowhere')
+    with pytest.raises(UserError, match='is a file of weights, which holds one encoder: leave checkpoint out'):
+        load_encoder(__file__, checkpoint='best')
     with pytest.raises(UserError, match='batch_size'):
         load_encoder(finished[0], batch_size=0)
+
+
+@pytest.mark.parametrize('ending', ['npz', 'safetensors'])
+def test_a_file_that_cannot_be_written_is_one_sentence(ending):
+    """Each library has errors of its own."""
+    with pytest.raises(UserError, match=f'/proc/a.{ending} cannot be written'):
+        write_weights(f'/proc/a.{ending}', small_state_dict('r3d_18'))
+
+
+def test_torchvision_has_no_encoder_of_another_name():
+    with pytest.raises(UserError, match="no encoder 'c3d': choose one of r3d_18"):
+        from_state_dict('c3d', small_state_dict('r3d_18'))
 
 
 def test_files_keep_weights(tmp_path):

@@ -1,6 +1,10 @@
 """Self-supervised video representation learning with temporal derivatives, in JAX."""
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vididi_jax.api import encode_video, evaluate, get_config, load_encoder, pretrain, read_clips
 
 __version__ = '0.1.0'
 __all__ = ('encode_video', 'evaluate', 'get_config', 'load_encoder', 'pretrain', 'read_clips')

@@ -3,6 +3,7 @@
 `import vididi_jax` has them all: `get_config`, `pretrain`, `evaluate`, `load_encoder`, `read_clips`, `encode_video`.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def read_clips(
 
 def encode_video(
     path: str | Path, encode: Callable, *, clips: int = 10, frames: int | None = None, stride: int | None = None,
-    order: int = 0,
+    order: int = 0, short_side: int | None = None,
 ) -> np.ndarray:
     """Features of a video file: the mean over evenly spaced clips, centre-cropped.
 
@@ -129,6 +130,8 @@ def encode_video(
       clips: how many.
       frames, stride: of a clip; None for those that the encoder was trained on, which a file of weights does not say.
       order: the temporal derivative to encode.
+      short_side: see `read_clips`; None for 128, or more where the encoder wants larger crops. Features are those of
+        `evaluate` if it is that of the prepared data.
 
     Returns:
       float32 (D,).
@@ -148,4 +151,7 @@ def encode_video(
     if unknown:
         raise UserError(f'this encoder is from a file of weights, which does not say on which clips it was trained: '
                         f'give {" and ".join(unknown)}.')
-    return encode(read_clips(path, clips=clips, **wanted), order=order).mean(0)
+    if short_side is None:
+        pixels = encode.encoder.augment
+        short_side = max(128, math.ceil(pixels.size / pixels.centre_fraction))
+    return encode(read_clips(path, clips=clips, short_side=short_side, **wanted), order=order).mean(0)

@@ -57,7 +57,8 @@ def load_encoder(
       `encode(clips, order=0)`, see `help(encode)`: (N, T, H, W, 3) -> float32 features (N, D).
 
     Raises:
-      UserError: no such workdir, checkpoint or file, weights that do not fit, or options of a file with a workdir.
+      UserError: no such workdir, checkpoint or file, weights that do not fit, or options of a file with a workdir,
+        or of a workdir with a file.
 
     Example:
       encode = load_encoder('runs/mine')
@@ -78,6 +79,9 @@ def load_encoder(
         return _Encode(encoder, batch_size, f'{training.model.name} of {source}, step {encoder.step}',
                        training.clip.frames, training.clip.stride)
     if source.is_file():
+        if checkpoint != 'latest':
+            raise UserError(f'{source} is a file of weights, which holds one encoder: leave checkpoint out, it is for '
+                            'workdirs.')
         about = read_about(source) | given
         encoder = _from_file(source, about)
         return _Encode(encoder, batch_size, f'{about.get("name", DEFAULT)} of {source}', about.get('frames'),
@@ -246,7 +250,7 @@ def write_weights(path: str | Path, state_dict: Mapping[str, np.ndarray], about:
         else:
             library.save_file(dict(state_dict), part, {ABOUT: json.dumps(about)} if about else None)
         part.replace(path)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # whatever a library makes of a disk
         part.unlink(missing_ok=True)
         raise UserError(f'{path} cannot be written ({_first_sentence(error)}).') from error
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vididi_jax.errors import UserError
-from vididi_jax.models import ENCODERS, create_encoder
+from vididi_jax.models import create_encoder
 
 Shape = tuple[int, ...]
 
@@ -92,7 +92,7 @@ def _problems(name: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, list
 
 def _prefix(state_dict: Mapping[str, np.ndarray]) -> str:
     """What all keys of some encoder's weights start with, such as 'module.'; '' if it is no encoder's or nothing."""
-    for name in ENCODERS:
+    for name in SIZES:
         for key in state_dict:
             prefix = key.removesuffix(_last_of_stem(name))
             inside = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
@@ -121,9 +121,11 @@ def from_state_dict(name: str, state_dict: Mapping[str, np.ndarray]) -> dict:
 
     Source: the module structure of torchvision.models.video, version 0.29.1.
     """
+    if name not in SIZES:
+        raise UserError(f'torchvision has no encoder {name!r}: choose one of {", ".join(SIZES)}.')
     width = width_of(name, state_dict)
     if problems := _problems(name, state_dict):
-        fitting = [other for other in ENCODERS if other != name and not _problems(other, state_dict)]
+        fitting = [other for other in SIZES if other != name and not _problems(other, state_dict)]
         if fitting:
             raise UserError(f'these weights are those of {fitting[0]}, not those of {name}: give name={fitting[0]}.')
         if prefix := _prefix(state_dict):
