@@ -31,8 +31,10 @@ from vididi_jax import pictures  # noqa: E402
 from vididi_jax.compare import tables  # noqa: E402
 from vididi_jax.compare.runs import Group, group_runs, read_run  # noqa: E402
 from vididi_jax.compare.statistics import Figure, compare  # noqa: E402
+from vididi_jax.config import load_config, to_dict  # noqa: E402
 from vididi_jax.errors import UserError, one_sentence  # noqa: E402
 from vididi_jax.report.page import FRAMEWORKS  # noqa: E402
+from vididi_jax.schedule import resolve  # noqa: E402
 from vididi_jax.train.metric_writer import read_metrics  # noqa: E402
 
 CONFIGS = ('vicreg', 'simclr', 'byol')  # motion_NAME.py in configs
@@ -66,8 +68,11 @@ class Job(NamedTuple):
 def motion_job(out: Path, framework: str, schedule: str, seed: int) -> Job:
     workdir = out / 'runs' / f'{framework}_{schedule}_{seed}'
     place = [f'--workdir={workdir}']
+    config = load_config(f'{ROOT}/configs/motion_{framework}.py')
+    cycle = len(resolve('vididi').phases)
     train = [f'--config=configs/motion_{framework}.py', *place, f'--config.data.dir={out / "motion"}',
-             f'--config.schedule={schedule}', f'--config.seed={seed}']
+             f'--config.schedule={schedule}', f'--config.seed={seed}',
+             f'--config.health.every_cycles={config.epochs // cycle}']  # the last is told
     evaluate = {name: [f'--config=configs/{name}.py:motion', *place] for name in EVALUATIONS}
     evaluate['tug'].append(f'--config.data.dir={out / "triples"}')
     if (framework, schedule) == ('vicreg', 'vididi'):  # all start from the same weights
@@ -106,16 +111,34 @@ def call(log: Path, cores: set[int], *words: str) -> None:
             f'{" ".join(words)} ended with {process.returncode} ({"".join(last):.300}): {log} has all of it.')
 
 
+def check_asked(jobs: list[Job], out: Path) -> None:
+    """Raises `UserError` if a job was begun in `out` with other configs; else keeps those of all jobs there."""
+    def asked(job: Job) -> str:
+        commands = [[*words, to_dict(load_config(str(ROOT / words[0].removeprefix('--config='))))]
+                    for words in (job.train, *job.evaluate.values())]
+        return json.dumps(commands, indent=1)
+
+    folder = out / 'asked'
+    found = [(job, folder / f'{job.workdir.parent.name}_{job.workdir.name}.json') for job in jobs]
+    for job, path in found:
+        begun = (job.workdir / 'config.json').exists()
+        if begun and not path.exists() or path.exists() and path.read_text() != asked(job):
+            raise UserError(f'{job.workdir} was begun with other configs than {path} would have: give another --out.')
+    folder.mkdir(parents=True, exist_ok=True)
+    for job, path in found:
+        path.write_text(asked(job))
+
+
 def run_job(job: Job, log: Path, cores: Queue) -> None:
     core = cores.get()
     try:
-        if not (job.workdir / 'trained').exists():
-            call(log, core, 'main.py', '--noreport', *job.train)
-            (job.workdir / 'trained').touch()
-        undone = [words for name, words in job.evaluate.items()
-                  if not (job.workdir / 'eval' / name / 'videos.csv').exists()]
-        if undone:
+        trained = job.workdir / 'trained'
+        undone = [*([] if trained.exists() else [job.train]),
+                  *(words for name, words in job.evaluate.items()
+                    if not (job.workdir / 'eval' / name / 'videos.csv').exists())]
+        if undone:  # in one process: to start one takes a while
             call(log, core, 'benchmarks/commands.py', json.dumps(undone))
+            trained.touch()
     finally:
         cores.put(core)
 
@@ -258,8 +281,9 @@ def main() -> None:
                  for framework in CONFIGS for schedule in ('base', 'vididi')]
     ablation = [] if quick else [motion_job(out, 'vicreg', schedule, 0) for schedule in ABLATION]
     real = [weizmann_job(out, schedule, 0) for schedule in ('base', 'vididi') if 'weizmann_data' in data]
-    try:
-        run_all([*main_jobs[:1], *real, *main_jobs[1:], *ablation], out, arguments.processes)
+    check_asked([*main_jobs, *ablation, *real], out)
+    try:  # the long ones first, so that none is left with them at the end
+        run_all([*main_jobs[:1], *ablation, *main_jobs[1:], *real], out, arguments.processes)
     finally:
         minutes = minutes_in_all(out, (time.monotonic() - start) / 60)
     vicreg = [job for job in main_jobs if job.workdir.name.startswith('vicreg')]
