@@ -1,5 +1,6 @@
 """Fixtures and settings that all tests share."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -118,6 +119,7 @@ def tiny(data):
     config.model.width = 2
     config.framework.projector = (16, 16, 16)
     config.augment.size = 16
+    config.clip.length = 'constant'  # one program for all orders
     config.log.every_steps = 1
     config.checkpoint.every_steps = 4
     return config
@@ -131,11 +133,21 @@ def tiny_config(tiny_motion):
 
 @pytest.fixture(scope='session')
 def finished(tmp_path_factory, tiny_motion):
-    """A workdir of `tiny_config`, trained to the end without a stop, and its final state."""
+    """A workdir of `tiny_config`, trained to the end without a stop, and its final state.
+
+    Of the processes that share the tests the first that asks trains; the others copy the workdir, and restore.
+    """
     from vididi_jax.train import pretrain
 
-    workdir = tmp_path_factory.mktemp('run') / 'work'
-    return workdir, pretrain.run(tiny(tiny_motion), str(workdir))
+    base, config = tmp_path_factory.getbasetemp(), tiny(tiny_motion)
+    shared = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'finished'
+    with Path(f'{shared}.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.exists():
+            pretrain.run(config, f'{shared}.part')
+            os.rename(f'{shared}.part', shared)
+    workdir = shutil.copytree(shared, tmp_path_factory.mktemp('run') / 'work')
+    return workdir, pretrain.run(config, str(workdir))
 
 
 @pytest.fixture

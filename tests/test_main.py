@@ -1,10 +1,23 @@
-"""main.py as a process: one sentence and exit code 1, and warnings that can be read."""
+"""main.py as a process, forked where all is imported: one sentence and exit code 1, and warnings that can be read."""
 
+import json
 import os
 import subprocess
 import sys
 
 from tests.train.test_loop import command
+
+EACH = '''
+import json, os, sys, jax
+from vididi_jax import main
+for words in json.loads(sys.argv[1]):
+    print('CASE', file=sys.stderr, flush=True)
+    if not (child := os.fork()):
+        sys.argv = words
+        main.run(words)
+        raise SystemExit
+    print('CODE', os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=sys.stderr, flush=True)
+'''
 
 
 def test_main_refuses_with_one_sentence_and_code_1(tiny_config, tmp_path, root):
@@ -14,23 +27,15 @@ def test_main_refuses_with_one_sentence_and_code_1(tiny_config, tmp_path, root):
     eight = {**os.environ, 'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8'}
     no_workdir = [word for word in command(tiny_config, tmp_path) if not word.startswith('--workdir')]
     other_task = [*command(tiny_config, tmp_path), '--config.task=retrieval']
-    cases = ((wrong_key, "'optimizer.base_rate'", None), (no_file, 'configs/ucf.py', None),
-             (no_workdir, '--workdir', None), (other_task, 'for another task', None),
-             (indivisible, 'multiple of 8', eight),
-             ([*command(tiny_config, tmp_path), '--multihost'], '--coordinator=HOST:PORT', None),
-             ([*command(tiny_config, tmp_path), '--coordinator=localhost:1'], '--num_processes and --process_id', None))
-    for arguments, message, environment in cases:
-        done = subprocess.run(arguments, cwd=root, capture_output=True, text=True, env=environment)
-        assert done.returncode == 1
-        errors = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
-        assert len(errors) == 1 and message in errors[0]
-        assert 'Traceback' not in done.stderr
-
-
-def test_inspect_needs_no_workdir(tiny_config, root):
-    words = [word for word in command(tiny_config, '') if not word.startswith('--workdir')]
-    done = subprocess.run([*words, '--config.task=inspect'], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0 and 'TFLOP a step' in done.stdout, done.stderr
+    cases = ((wrong_key, "'optimizer.base_rate'"), (no_file, 'configs/ucf.py'), (no_workdir, '--workdir'),
+             (other_task, 'for another task'), (indivisible, 'multiple of 8'),
+             ([*command(tiny_config, tmp_path), '--multihost'], '--coordinator=HOST:PORT'),
+             ([*command(tiny_config, tmp_path), '--coordinator=localhost:1'], '--num_processes and --process_id'))
+    words = json.dumps([arguments[1:] for arguments, _ in cases])
+    done = subprocess.run([sys.executable, '-c', EACH, words], cwd=root, capture_output=True, text=True, env=eight)
+    for told, (_, message) in zip(done.stderr.split('CASE\n')[1:], cases, strict=True):
+        errors = [line for line in told.splitlines() if line.startswith('error: ')]
+        assert len(errors) == 1 and message in errors[0] and 'CODE 1' in told and 'Traceback' not in told, told
 
 
 WARNING_TASK = '''

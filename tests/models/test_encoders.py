@@ -31,7 +31,6 @@ def test_shapes_and_modes(name):
     shape = (2, 7, 40, 52, 3) if name == 's3d' else (2, 7, 24, 32, 3)
     clips = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
 
-    @jax.jit  # of everything at once: compiling is what takes time here
     def run(key):
         variables = encoder.init(key, clips)
         _, updated = encoder.apply(variables, clips, train=True, mutable=['batch_stats'])
@@ -39,21 +38,23 @@ def test_shapes_and_modes(name):
                 encoder.apply(variables, clips, train=False, method='feature_map'),
                 jax.tree.map(lambda a, b: jnp.any(a != b), updated['batch_stats'], variables['batch_stats']))
 
-    features, maps, moved = run(jax.random.key(0))
+    # One is run: compiling takes a while, and the values of all are held against torchvision's.
+    features, maps, moved = (jax.jit(run) if name == 'r3d_18' else partial(jax.eval_shape, run))(jax.random.key(0))
     assert features.shape == (2, encoder.feature_dim) == (2, 64 if name == 's3d' else 32)
     assert maps.shape == (2, 7 if name == 'mc3_18' else 1, 1 if name == 's3d' else 2, 2, encoder.feature_dim)
-    np.testing.assert_allclose(maps.mean((1, 2, 3)), features, atol=1e-6)
-    assert all(jax.tree.leaves(moved))
+    if name == 'r3d_18':
+        np.testing.assert_allclose(maps.mean((1, 2, 3)), features, atol=1e-6)
+        assert all(jax.tree.leaves(moved))
 
 
 @pytest.mark.parametrize('name', PARAMETERS)
 def test_without_the_last_stride_maps_are_denser_and_variables_the_same(name):
     plain, dense = create_encoder(name, width=2), create_encoder(name, width=2, last_stride=1)
-    clips = jnp.asarray(np.random.default_rng(0).normal(size=(1, 5, 64, 96, 3)), jnp.float32)
-    variables = jax.jit(plain.init)(jax.random.key(0), clips)
-    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, jax.eval_shape(dense.init, jax.random.key(0),
-                                                                                         clips))
-    maps = [jax.jit(partial(encoder.apply, method='feature_map'))(variables, clips) for encoder in (plain, dense)]
+    clips = jnp.zeros((1, 5, 64, 96, 3))
+    variables, same = (jax.eval_shape(encoder.init, jax.random.key(0), clips) for encoder in (plain, dense))
+    assert variables == same
+    maps = [jax.eval_shape(partial(encoder.apply, method='feature_map'), variables, clips)
+            for encoder in (plain, dense)]
     for encoder, found in zip((plain, dense), maps, strict=True):
         assert found.shape[2:4] == (64 // encoder.spatial_stride, 96 // encoder.spatial_stride)
     assert plain.spatial_stride == 2 * dense.spatial_stride == (32 if name == 's3d' else 16)
@@ -62,12 +63,11 @@ def test_without_the_last_stride_maps_are_denser_and_variables_the_same(name):
 
 def test_formulations_and_remat_give_the_same_features_and_gradients():
     clips = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 16, 16, 3)), jnp.float32)
-    results = []
+    results, variables = [], jax.jit(create_encoder('r3d_18', width=4).init)(jax.random.key(0), clips)
     for options in (dict(conv_impl='taps'), dict(conv_impl='xla'), dict(conv_impl='taps', remat=True)):
         encoder = create_encoder('r3d_18', width=4, **options)
-        variables = jax.jit(encoder.init)(jax.random.key(0), clips)
 
-        def loss(params, encoder=encoder, variables=variables):
+        def loss(params, encoder=encoder):
             out, _ = encoder.apply({**variables, 'params': params}, clips, train=True, mutable=['batch_stats'])
             return (out**2).sum()
 
@@ -148,7 +148,7 @@ def test_s3d_refuses_clips_of_which_the_pools_leave_nothing(shape):
 def test_bfloat16_computes_low_and_keeps_parameters_high():
     encoder = create_encoder('r3d_18', width=4, dtype=jnp.bfloat16)
     clips = jnp.zeros((2, 8, 16, 16, 3))
-    variables = jax.jit(encoder.init)(jax.random.key(0), clips)
+    variables = jax.eval_shape(encoder.init, jax.random.key(0), clips)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
     assert jax.eval_shape(encoder.apply, variables, clips).dtype == jnp.bfloat16
 
