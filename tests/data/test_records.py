@@ -20,7 +20,9 @@ def example(encoding, count=3, height=16, width=20):
 
 def test_the_checksum_is_crc32c_masked():
     """crc32c('123456789') is 0xE3069283 (RFC 3720); TFRecord rotates it right by 15 bits and adds a constant."""
-    assert records.masked_crc(b'123456789') == (((0xE3069283 >> 15) | (0xE3069283 << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+    expected = (((0xE3069283 >> 15) | (0xE3069283 << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+    assert records.masked_crc(b'123456789') == expected
+    assert records.masked([0xE3069283, 0]).tolist() == [expected, 0xA282EAD8]
 
 
 def test_framing_is_length_checksum_data_checksum():

@@ -53,6 +53,12 @@ def masked_crc(data: bytes | np.ndarray) -> int:
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
+def masked(crcs: Sequence[int]) -> np.ndarray:
+    """(N,) uint32: what `masked_crc` makes of these sums, all at once."""
+    crcs = np.asarray(crcs, np.uint32)
+    return ((crcs >> 15) | (crcs << 17)) + np.uint32(0xA282EAD8)
+
+
 def frame_record(data: bytes) -> bytes:
     """One record as it stands in a file: length, data and their checksums."""
     length = struct.pack('<Q', len(data))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
+import google_crc32c
 import numpy as np
 from tqdm import tqdm
 
@@ -163,22 +164,27 @@ def read_parts(parts: Sequence[Part], check: Callable[[int, bytes], None]) -> li
     return (_read_there if parts and is_url(parts[0].place) else _read_here)(parts, check)
 
 
-def read_into(parts: Sequence[Part], buffers: Sequence[np.ndarray], check: Callable[[int, np.ndarray], None]) -> None:
-    """As `read_parts`, of files, into arrays of their lengths (bytes, contiguous)."""
+def read_into(path: Path, offsets: Sequence[int], buffers: Sequence[np.ndarray]) -> list[int]:
+    """Parts of one file, straight into arrays of their lengths (bytes, contiguous): the crc32c of each.
 
-    def read(file: int, number: int) -> np.ndarray:
-        os.preadv(file, [buffers[number]], parts[number].offset)  # at the end of a file less, and then `check` fails
-        return buffers[number]
-
-    _read_files(parts, check, read)
+    Raises:
+      UserError: the file cannot be read; where it ends too early, the checksum tells.
+    """
+    crcs = []
+    try:
+        file = os.open(path, os.O_RDONLY)
+        try:
+            for offset, buffer in zip(offsets, buffers, strict=True):
+                os.preadv(file, (buffer,), offset)
+                crcs.append(google_crc32c.value(buffer))
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise wrong(Part(path, offsets[len(crcs)], len(buffers[len(crcs)])), error) from error
+    return crcs
 
 
 def _read_here(parts: Sequence[Part], check: Callable) -> list[bytes]:
-    return _read_files(parts, check, lambda file, number: os.pread(file, parts[number].length, parts[number].offset))
-
-
-def _read_files(parts: Sequence[Part], check: Callable, read: Callable[[int, int], Any]) -> list:
-    """What `read` makes of an open file and the number of a part, for each part."""
     found, opened, file = [], None, None
     try:
         for number, part in enumerate(parts):
@@ -187,7 +193,7 @@ def _read_files(parts: Sequence[Part], check: Callable, read: Callable[[int, int
                     os.close(file)
                 file, opened = None, None
                 file, opened = os.open(part.place, os.O_RDONLY), part.place
-            data = read(file, number)
+            data = os.pread(file, part.length, part.offset)
             check(number, data)
             found.append(data)
     except (OSError, ValueError) as error:
