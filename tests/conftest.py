@@ -151,6 +151,26 @@ def finished(tmp_path_factory, tiny_motion):
 
 
 @pytest.fixture
+def small_run(monkeypatch, tiny_config, tmp_path):
+    """A workdir with a checkpoint of one convolution, which stands in place of every other encoder that is loaded."""
+    import jax
+    import jax.numpy as jnp
+
+    from tests.compiled.inputs import Small
+    from vididi_jax.train import encoder
+    from vididi_jax.train.checkpoint import Checkpoints
+    from vididi_jax.train.run import write_config
+
+    module = Small(2, jnp.dtype(jnp.float32))
+    monkeypatch.setattr(encoder, 'build_encoder', lambda model, platform: module)
+    write_config(tiny_config, tmp_path / 'work')
+    variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 8, 16, 16, 3)))
+    with Checkpoints(tmp_path / 'work') as checkpoints:
+        checkpoints.save(24, {part: {'encoder': tree} for part, tree in variables.items()}, {}, 0.0)
+    return tmp_path / 'work'
+
+
+@pytest.fixture
 def flat(monkeypatch):
     """An encoder that compiles at once in place of every other; it takes clips of one length."""
     from tests.train.test_step import Flat

@@ -15,10 +15,11 @@ from vididi_jax.pixels.augment import Augmentation
 class Block(nn.Module):
     width: int
     dtype: jnp.dtype
+    stride: int
 
     @nn.compact
     def __call__(self, x, train):
-        x = Conv3D(self.width, (3, 3, 3), (2, 4, 4), self.dtype, name='conv')(x)
+        x = Conv3D(self.width, (3, 3, 3), (2, self.stride, self.stride), self.dtype, name='conv')(x)
         return relu(BatchNorm(name='norm')(x, train=train))
 
 
@@ -28,14 +29,15 @@ class Small(nn.Module):
     width: int
     dtype: jnp.dtype
     remat: bool = False
+    last_stride: int = 2
 
     feature_dim = property(lambda self: 4 * self.width)
-    spatial_stride = 4
+    spatial_stride = property(lambda self: 2 * self.last_stride)
 
     @nn.compact
     def feature_map(self, clips, train=False):
         block = recomputing(Block, self.remat)
-        return block(self.feature_dim, self.dtype, name='stem')(clips.astype(self.dtype), train)
+        return block(self.feature_dim, self.dtype, self.spatial_stride, name='stem')(clips.astype(self.dtype), train)
 
     def __call__(self, clips, train=False):
         return self.feature_map(clips, train).mean((1, 2, 3))

@@ -172,14 +172,14 @@ def test_smoke_is_judged_by_the_files_it_writes(workdir, settings, tiny_boxes, t
     assert 'Action detection' in text and f'{100 * metrics["joined"]["frame_mAP"]:.1f}' in text
 
 
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(workdir, settings, tmp_path, capsys):
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(small_run, settings, tmp_path, capsys):
     """One epoch and then one more, against two at once: parameters, statistics, optimiser and metrics, bit by bit."""
-    other = shutil.copytree(workdir, tmp_path / 'other' / 'work')
+    other = shutil.copytree(small_run, tmp_path / 'other' / 'work')
     for epochs in (1, 2):
-        stopped = task.run(settings(epochs=epochs), str(workdir))
+        stopped = task.run(settings(epochs=epochs), str(small_run))
     assert 'resuming after step 3 of 6' in capsys.readouterr().out
     assert stopped == task.run(settings(), str(other))
-    runs = [path / 'eval' / 'detection' / 'run' for path in (workdir, other)]
+    runs = [path / 'eval' / 'detection' / 'run' for path in (small_run, other)]
     one, two = (load_encoder_variables(run)[1]['checksums'] for run in runs)
     assert one == two and any('head1' in name for name in one)
     rows, again = (without_times(read_metrics(run)) for run in runs)

@@ -70,19 +70,19 @@ def test_twenty_real_clips_are_learned_by_heart(vididi_data, tmp_path):
     np.testing.assert_array_equal(outcome.confusion, np.eye(20, dtype=int))
 
 
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(workdir, tmp_path, capsys):
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(small_run, tmp_path, capsys):
     """Two epochs and then two more, against four at once: parameters, statistics, optimiser and metrics, bit by bit."""
-    other = shutil.copytree(workdir, tmp_path / 'other' / 'work')
+    other = shutil.copytree(small_run, tmp_path / 'other' / 'work')
     orders = {'finetune.orders': (0, 1), 'optimizer.milestones': (3,)}
     for epochs in (2, 4):
-        stopped = finetune.run(settings(epochs=epochs, **orders), str(workdir))
+        stopped = finetune.run(settings(epochs=epochs, **orders), str(small_run))
     assert 'resuming after step 12 of 24' in capsys.readouterr().out
     at_once = finetune.run(settings(epochs=4, **orders), str(other))
     assert stopped == at_once and set(stopped) == {'V', 'dV', 'joined'}
     one, two = (load_encoder_variables(path / 'eval' / 'finetune' / 'fold_0')[1]['checksums']
-                for path in (workdir, other))
+                for path in (small_run, other))
     assert one == two and any('head1' in name for name in one)
-    rows, again = (without_times(read_metrics(path / 'eval' / 'finetune' / 'fold_0')) for path in (workdir, other))
+    rows, again = (without_times(read_metrics(path / 'eval' / 'finetune' / 'fold_0')) for path in (small_run, other))
     assert rows == again and len(rows) == 24
     rates = [row['learning_rate'] for row in rows]
     np.testing.assert_allclose(rates, [0.16 * 8 / 128] * 18 + [0.016 * 8 / 128] * 6, rtol=1e-6)
