@@ -4,13 +4,14 @@ import tempfile
 from argparse import Namespace
 from functools import partial
 from hashlib import sha256
-from json import dumps
+from json import dumps, loads
 from pathlib import Path
 
 import numpy as np
 
 from vididi_jax.browse.neighbours import NEAREST
 from vididi_jax.browse.page import write_browser
+from vididi_jax.data import checksums, records
 from vididi_jax.data.clips import frames_spanned
 from vididi_jax.data.readers import usable_cpus
 from vididi_jax.data.source import RecordSource
@@ -33,7 +34,14 @@ SHORT_SIDE, ENCODING = 128, 'jpeg'
 
 
 def prepare_folder(videos: str, out: Path) -> tuple[Path, list[dict]]:
-    """Decode a folder of videos into `out`, in a data set named after the files that it holds; its manifest's rows."""
+    """Decode a folder of videos into `out`, in a data set named after the files that it holds; its manifest's rows.
+
+    A folder that is a data set already is taken as it is.
+    """
+    if (Path(videos) / checksums.NAME).is_file():
+        source = RecordSource(videos, 'train')  # which holds its files against their checksums
+        lines = (source.directory / records.MANIFEST).read_text().splitlines()
+        return Path(videos), [row for row in map(loads, lines) if row['split'] == 'train']
     plan, decode = folder.plan(Namespace(videos=videos, group='', split_by_dir=False, list=None,
                                          short_side=SHORT_SIDE, encoding=ENCODING))
     files = [(Path(videos, video.path).stat().st_size, Path(videos, video.path).stat().st_mtime_ns)

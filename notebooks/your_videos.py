@@ -32,10 +32,12 @@ if importlib.util.find_spec('vididi_jax') is None:  # if pip replaces what was i
 def run(command):
     """A command of a shell, which leaves accelerators to this notebook."""
     path = os.pathsep.join((os.path.dirname(sys.executable), os.environ['PATH']))  # where `vididi` is
-    quiet = {**os.environ, 'PATH': path, 'JAX_PLATFORMS': 'cpu', 'TQDM_DISABLE': '1'}
-    done = subprocess.run(command, shell=True, env=quiet, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    print(done.stdout)
-    done.check_returncode()
+    quiet = {**os.environ, 'PATH': path, 'JAX_PLATFORMS': 'cpu', 'TQDM_MININTERVAL': '30'}
+    with subprocess.Popen(
+            command, shell=True, env=quiet, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        for line in process.stdout:
+            print(line, end='')
+    assert process.returncode == 0
 
 # %% [markdown]
 # ## The folder
@@ -140,7 +142,12 @@ for number in range(clusters.max() + 1):
 # A page to look at: click a video, and see its neighbours move. It prepares the folder itself, with larger frames.
 
 # %%
-run(f'''vididi browse --workdir=runs/search --config.checkpoint=runs/folder "--config.videos={FOLDER}" --config.eval.stride=1''')
+from vididi_jax.tasks import run_task
+
+search = vididi_jax.get_config('browse')
+search.checkpoint, search.videos = 'runs/folder', FOLDER
+search.eval.stride = 1  # of videos of 24 frames; leave it out for longer ones
+run_task(search, 'runs/search')
 
 # %%
 import sys

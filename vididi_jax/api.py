@@ -131,7 +131,7 @@ def encode_video(
       frames, stride: of a clip; None for those that the encoder was trained on, which a file of weights does not say.
       order: the temporal derivative to encode.
       short_side: see `read_clips`; None for 128, or more where the encoder wants larger crops. Features are those of
-        `evaluate` if it is that of the prepared data.
+        `evaluate` if it is that of the prepared data, and `clips`, `frames` and `stride` are those of `config.eval`.
 
     Returns:
       float32 (D,).

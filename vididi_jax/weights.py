@@ -289,7 +289,8 @@ def import_weights(weights: str, name: str, out: str) -> None:
     except OSError as error:
         raise UserError(f'{out} cannot be written ({error.strerror}).') from error
     print(f'written to {out}: train from it with --config.init_from={out} --config.model.name={name} '
-          f'--config.model.width={width_of(name, state_dict)}')
+          f'--config.model.width={width_of(name, state_dict)}, and for torchvision\'s own weights '
+          f'"--config.augment.mean={MEAN}" "--config.augment.std={STD}"')
 
 
 def build_parser(prog: str) -> argparse.ArgumentParser:

@@ -66,6 +66,9 @@ def test_a_folder_is_embedded_searched_and_kept(root, finished, videos, tmp_path
     tiles = [html.unescape(name) for name in re.findall(r'data-video="\d+" tabindex="0" title="(.*?)"', text)]
     assert sorted(tiles) == data['names']
     assert 'complete already' in run(kind='V')
+    prepared, = (tmp_path / 'out').glob('data_*')
+    printed = run(videos=str(prepared))
+    assert '5 videos embedded, 1 not read' in printed and 'complete' not in printed
     write_video(videos / 'a<0>.avi', ramp(12, 32, 24))  # another one of that name
     write_video(videos / os.fsdecode(b'caf\xe9.avi'), ramp(12, 32, 24))
     assert '6 videos embedded' in run() and 'caf\\\\xe9.avi' in (tmp_path / 'out' / 'index.html').read_text()

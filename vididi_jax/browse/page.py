@@ -46,7 +46,8 @@ def write_browser(
     clips = []
     for number in range(len(source)):
         record = source[number]
-        clips.append(animation(record.frames(evenly(record.num_frames, frames))))
+        chosen = evenly(record.num_frames, frames) if frames > 1 else [record.num_frames // 2]
+        clips.append(animation(record.frames(chosen)))
     near, scores = nearest_others(features)
     names = [row['id'] for row in source.rows]
     videos = json.dumps({'names': names, 'near': near.tolist(), 'scores': scores.round(4).tolist()})
