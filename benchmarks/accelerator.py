@@ -13,7 +13,7 @@ PARTS:
   derivative       `time_derivative` against the copy
   loop             a real run of that config on generated videos of UCF101's size, with data and checkpoints
   reading          milliseconds a batch that the pipeline reads, jpeg of 171x128
-  parity           features and gradients of the four encoders against torchvision in float64
+  parity           features of the four encoders against torchvision in float64
   losses           each loss and its gradient against float64
   cycle            losses of eight steps against those on the CPU
 """
@@ -96,7 +96,7 @@ def step(encoder: str, dtype: str, tiny: bool) -> dict:
             found['torch'] = 'not installed'
             continue
         runs[name]()
-        found[f'{name}, first step, s'] = time.perf_counter() - start
+        found[f'{name}, to build and to begin, s'] = time.perf_counter() - start
         print(name, lines, flush=True)
     peak = matmul_peak(jnp.dtype(dtype))
     for name, seconds in interleave(runs, 10).items():

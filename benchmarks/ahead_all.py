@@ -58,7 +58,7 @@ def main() -> int:
     chosen = [case for case in cases if arguments.only in case]
     if not chosen:
         raise UserError(f'--only={arguments.only} is in the name of no case: {"; ".join(cases)}.')
-    worse = []
+    worse, new = [], 0
     for case in chosen:
         for program, figures in compile_case(*cases[case]).items():
             name = f'{case}: {program}'
@@ -67,10 +67,11 @@ def main() -> int:
             print(name, *lines, sep='\n', flush=True)
             worse += [f'{name}: {what} {before[what]:,} -> {value:,}' for what, value in figures.items()
                       if value > TOLERANCE * before.get(what, value)]
+            new += name not in stored
             stored[name] = figures
         if arguments.store:
             STORED.write_text(json.dumps(stored, indent=1) + '\n')
-    print(*(worse or ['nothing is worse than what is stored']), sep='\n')
+    print(*(worse or ['nothing is worse than what is stored']), f'{new} programs had nothing stored', sep='\n')
     return 1 if worse and not arguments.store else 0
 
 

@@ -122,7 +122,7 @@ def check_asked(jobs: list[Job], out: Path) -> None:
     found = [(job, folder / f'{job.workdir.parent.name}_{job.workdir.name}.json') for job in jobs]
     for job, path in found:
         begun = (job.workdir / 'config.json').exists()
-        if begun and not path.exists() or path.exists() and path.read_text() != asked(job):
+        if begun and not (path.exists() and path.read_text() == asked(job)):
             raise UserError(f'{job.workdir} was begun with other configs than {path} would have: give another --out.')
     folder.mkdir(parents=True, exist_ok=True)
     for job, path in found:
@@ -178,8 +178,8 @@ def compared(jobs: list[Job], evaluations: tuple[str, ...]) -> list[Figure]:
 
 
 def last_health(job: Job) -> dict[str, float]:
-    rows = [row for row in read_metrics(job.workdir) if SALIENCY[0] in row]
-    return {name: rows[-1][name] for name in SALIENCY}
+    rows = [row for row in read_metrics(job.workdir) if SALIENCY[1] in row]
+    return {name: rows[-1].get(name, float('nan')) for name in SALIENCY}  # of a collapse there is no saliency
 
 
 def untrained_rows(jobs: list[Job]) -> list[tuple]:
@@ -286,7 +286,7 @@ def main() -> None:
         run_all([*main_jobs[:1], *ablation, *main_jobs[1:], *real], out, arguments.processes)
     finally:
         minutes = minutes_in_all(out, (time.monotonic() - start) / 60)
-    vicreg = [job for job in main_jobs if job.workdir.name.startswith('vicreg')]
+    vicreg = [job for job in main_jobs if job.workdir.name.startswith('vicreg') and job.workdir.name.endswith('_0')]
     write(out, compared(main_jobs, EVALUATIONS), compared([*vicreg, *ablation], EVALUATIONS) if ablation else [],
           compared(real, ('retrieval',)) if real else [], main_jobs, [*ablation, *real], minutes, arguments)
 
@@ -315,7 +315,7 @@ def write(out, figures, ablation, real, main_jobs, others, minutes: float, argum
              + saliency_table(main_jobs)]
     short = '\n\n'.join([head, tables.markdown([f for f in figures if f.evaluation != 'linear'], AGAINST)])
     if ablation:
-        parts += ['Other schedules, VICReg:', tables.markdown(ablation, AGAINST)]
+        parts += ['Other schedules, VICReg, seed 0:', tables.markdown(ablation, AGAINST)]
     if real:
         parts += [f'Weizmann, each person in turn against all others, VICReg, {WEIZMANN_EPOCHS} epochs, seed 0:',
                   tables.markdown(real, AGAINST)]

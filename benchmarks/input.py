@@ -61,8 +61,9 @@ def remember(source: RecordSource) -> None:
 
 
 def forget(source: RecordSource) -> None:
-    """Ask the system to drop the shards from memory."""
-    for path in source.shards:
+    """Ask the system to drop the shards and the table of frames from memory."""
+    os.sync()  # what is not written yet is not dropped
+    for path in (*source.shards, source._frames):
         with path.open('rb') as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 

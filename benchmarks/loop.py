@@ -79,6 +79,8 @@ def main(_) -> None:
     logging.set_verbosity(logging.FATAL)  # what the checkpointing library logs
     config, workdir = CONFIG.value, WORKDIR.value
     check_workdir(workdir, config.task)
+    if config.get('task') != 'pretrain':
+        raise UserError(f'config.task is {config.get("task")!r}: give a config of a pretraining.')
     if (Path(workdir) / 'config.json').exists():
         raise UserError(f'{workdir} has a run already: give --workdir a new folder.')
     device = Device(STEP_MS.value / 1000)

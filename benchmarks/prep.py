@@ -58,8 +58,11 @@ def plain(paths: list[Path], short_side: int, resize: bool, jpeg: bool) -> None:
         for frame in frames_of(path):
             if resize:
                 height, width = picture.target_size(frame.height, frame.width, short_side)
-                small = scaler.reformat(
-                    frame, width, height, format='bgr24', interpolation='AREA', threads=1).to_ndarray()
+                shrinks = min(frame.height, frame.width) > short_side
+                if frame.colorspace == picture.RESERVED:
+                    frame.colorspace = picture.UNSPECIFIED
+                small = scaler.reformat(frame, width, height, format='bgr24', threads=1,
+                                        interpolation='AREA' if shrinks else 'BICUBIC').to_ndarray()
             if jpeg:
                 cv2.imencode('.jpg', small, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
 
@@ -110,14 +113,15 @@ def clocks() -> Iterator[dict[str, float]]:
         yield spent
 
 
-def prepare(videos: Path, short_side: int, check: Callable[[RecordSource], None] = lambda source: None) -> None:
+def prepare(videos: Path, short_side: int, check: Callable[[RecordSource], None] | None = None) -> None:
     """The command, quietly, into a folder that is deleted."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / 'out'
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             run(build_parser().parse_args([
                 'folder', f'--videos={videos}', f'--out={out}', f'--short_side={short_side}', '--workers=1']))
-        check(RecordSource(out, 'train'))
+        if check:
+            check(RecordSource(out, 'train'))
 
 
 def seconds(function: Callable[[], None]) -> float:

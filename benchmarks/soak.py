@@ -101,17 +101,18 @@ def outlived(session: int) -> float:
     return time.monotonic() - begin
 
 
-def disturb(process: subprocess.Popen, workdir: Path, number: signal.Signals, in_save: bool, rng) -> bool:
-    """Send a signal at a random moment; whether the run was still there to get it."""
+def disturb(process: subprocess.Popen, workdir: Path, number: signal.Signals, in_save: bool, rng) -> str:
+    """Send a signal at a random moment; 'in a save' or 'at a step', '' if the run was gone by then."""
     steps, delay = rng.randint(1, 12), rng.uniform(0, 0.02)
     before = len(rows(workdir, 'batches.jsonl'))
     while process.poll() is None:
         if len(rows(workdir, 'batches.jsonl')) >= before + steps and (not in_save or is_saving(workdir)):
             time.sleep(delay)
+            place = 'in a save' if is_saving(workdir) else 'at a step'
             process.send_signal(number)
-            return process.poll() is None
+            return place if process.poll() is None else ''
         time.sleep(0.001)
-    return False
+    return ''
 
 
 def outcome(workdir: Path) -> dict:
@@ -141,7 +142,7 @@ def soak(kills: int, seed: int, out: Path) -> int:
         while True:
             process = start(workdir, data)
             number, in_save = SIGNALS[done % 3], done % 2 == 0
-            hit = done < kills and disturb(process, workdir, number, in_save, rng)
+            hit = '' if done >= kills else disturb(process, workdir, number, in_save, rng)
             code = process.wait()
             left = outlived(process.pid)
             wrong += left > PATIENCE
@@ -152,8 +153,8 @@ def soak(kills: int, seed: int, out: Path) -> int:
             saved = max((int(p.name) for p in (workdir / 'checkpoints').glob('*') if p.name.isdigit()), default=0)
             expected_code = code == CODES[number]
             wrong += not expected_code
-            seen[number.name, in_save] += 1
-            print(f'kill {done}: {number.name} {"in a save" if in_save else "at a step"}, exit code {code}'
+            seen[number.name, hit] += 1
+            print(f'kill {done}: {number.name} {hit}, exit code {code}'
                   f'{"" if expected_code else " (WRONG)"}, all processes gone after {left:.1f} s, '
                   f'latest checkpoint {saved}', flush=True)
         got = outcome(workdir)
@@ -161,7 +162,7 @@ def soak(kills: int, seed: int, out: Path) -> int:
         wrong += len(differ)
         print(f'run {runs} ended after {killed} kills: '
               f'{"DIFFERENT: " + ", ".join(differ) if differ else "equal in every bit"}', flush=True)
-    text = ', '.join(f'{count} {name}{" in a save" if save else ""}' for (name, save), count in sorted(seen.items()))
+    text = ', '.join(f'{count} {name} {place}' for (name, place), count in sorted(seen.items()))
     print(f'{done} kills ({text}) of {runs} runs, seed {seed}: {wrong} things wrong')
     return wrong
 

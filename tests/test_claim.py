@@ -86,13 +86,17 @@ def test_a_section_is_replaced_and_nothing_else(tmp_path):
 def test_runs_of_another_recipe_are_not_taken(tmp_path):
     job = claim.motion_job(tmp_path, 'vicreg', 'vididi', 1)
     claim.check_asked([job], tmp_path)
-    claim.check_asked([job], tmp_path)  # which goes on
     path, = (tmp_path / 'asked').iterdir()
-    path.write_text(path.read_text().replace('"epochs": 40', '"epochs": 32'))
+    asked = path.read_text()
+    path.write_text(asked.replace('"epochs": 40', '"epochs": 32'))
+    claim.check_asked([job], tmp_path)  # of what has not begun
+    assert path.read_text() == asked
+    job.workdir.mkdir(parents=True)
+    (job.workdir / 'config.json').touch()
+    claim.check_asked([job], tmp_path)  # which goes on
+    path.write_text(asked.replace('"epochs": 40', '"epochs": 32'))
     with pytest.raises(UserError, match='vicreg_vididi_1 was begun with other configs .*give another --out'):
         claim.check_asked([job], tmp_path)
-    path.unlink()
-    job.workdir.mkdir(parents=True)
-    (job.workdir / 'config.json').touch()  # of before these were kept
+    path.unlink()  # as in a folder of before these were kept
     with pytest.raises(UserError, match='was begun with other configs'):
         claim.check_asked([job], tmp_path)
