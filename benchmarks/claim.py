@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Queue
@@ -27,15 +28,18 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.commands import parse  # noqa: E402
 from vididi_jax import pictures  # noqa: E402
 from vididi_jax.compare import tables  # noqa: E402
 from vididi_jax.compare.runs import Group, group_runs, read_run  # noqa: E402
 from vididi_jax.compare.statistics import Figure, compare  # noqa: E402
 from vididi_jax.config import load_config, to_dict  # noqa: E402
 from vididi_jax.errors import UserError, one_sentence  # noqa: E402
+from vididi_jax.evaluate.results import read_result  # noqa: E402
 from vididi_jax.report.page import FRAMEWORKS  # noqa: E402
 from vididi_jax.schedule import resolve  # noqa: E402
 from vididi_jax.train.metric_writer import read_metrics  # noqa: E402
+from vididi_jax.train.run import changed_fields, has_begun  # noqa: E402
 
 CONFIGS = ('vicreg', 'simclr', 'byol')  # motion_NAME.py in configs
 ABLATION = ('first_order', 'derivative_only', 'random')
@@ -111,34 +115,25 @@ def call(log: Path, cores: set[int], *words: str) -> None:
             f'{" ".join(words)} ended with {process.returncode} ({"".join(last):.300}): {log} has all of it.')
 
 
-def check_asked(jobs: list[Job], out: Path) -> None:
-    """Raises `UserError` if a job was begun in `out` with other configs; else keeps those of all jobs there."""
-    def asked(job: Job) -> str:
-        commands = [[*words, to_dict(load_config(str(ROOT / words[0].removeprefix('--config='))))]
-                    for words in (job.train, *job.evaluate.values())]
-        return json.dumps(commands, indent=1)
-
-    folder = out / 'asked'
-    found = [(job, folder / f'{job.workdir.parent.name}_{job.workdir.name}.json') for job in jobs]
-    for job, path in found:
-        begun = (job.workdir / 'config.json').exists()
-        if begun and not (path.exists() and path.read_text() == asked(job)):
-            raise UserError(f'{job.workdir} was begun with other configs than {path} would have: give another --out.')
-    folder.mkdir(parents=True, exist_ok=True)
-    for job, path in found:
-        path.write_text(asked(job))
+def check_asked(jobs: list[Job]) -> None:
+    """Raises `UserError` if what is there of a job was made with other configs than its commands have now."""
+    for job in jobs:
+        found = {job.workdir: changed_fields(parse(job.train)[0], job.workdir)} if has_begun(job.workdir) else {}
+        for name, words in job.evaluate.items():
+            path = job.workdir / 'eval' / name / 'results.json'
+            if path.exists():
+                found[path] = read_result(path)['config'] != to_dict(parse(words)[0])
+        for path in (path for path, differs in found.items() if differs):
+            raise UserError(f'{path} was made with another config than today\'s: give another --out.')
 
 
 def run_job(job: Job, log: Path, cores: Queue) -> None:
     core = cores.get()
     try:
-        trained = job.workdir / 'trained'
-        undone = [*([] if trained.exists() else [job.train]),
-                  *(words for name, words in job.evaluate.items()
-                    if not (job.workdir / 'eval' / name / 'videos.csv').exists())]
-        if undone:  # in one process: to start one takes a while
-            call(log, core, 'benchmarks/commands.py', json.dumps(undone))
-            trained.touch()
+        undone = [words for name, words in job.evaluate.items()
+                  if not (job.workdir / 'eval' / name / 'videos.csv').exists()]
+        if undone:  # in one process: to start one takes a while, and a training that has ended none
+            call(log, core, 'benchmarks/commands.py', json.dumps([job.train, *undone]))
     finally:
         cores.put(core)
 
@@ -281,7 +276,8 @@ def main() -> None:
                  for framework in CONFIGS for schedule in ('base', 'vididi')]
     ablation = [] if quick else [motion_job(out, 'vicreg', schedule, 0) for schedule in ABLATION]
     real = [weizmann_job(out, schedule, 0) for schedule in ('base', 'vididi') if 'weizmann_data' in data]
-    check_asked([*main_jobs, *ablation, *real], out)
+    with chdir(ROOT):  # where the configs are that commands name
+        check_asked([*main_jobs, *ablation, *real])
     try:  # the long ones first, so that none is left with them at the end
         run_all([*main_jobs[:1], *ablation, *main_jobs[1:], *real], out, arguments.processes)
     finally:

@@ -41,8 +41,8 @@ def has_packages() -> bool:
 
 
 # Files that take minutes: first, so that no processor has none left while another is still at one.
-LONG = ('test_loop.py', 'test_multiprocess.py', 'test_compiled.py', 'test_configs.py', 'test_finetune.py',
-        'test_report.py', 'test_task.py', 'test_docs.py', 'test_ucf101.py')
+LONG = ('test_loop.py', 'test_multiprocess.py', 'test_not_finite.py', 'test_compiled.py', 'test_configs.py',
+        'test_finetune.py', 'test_report.py', 'test_task.py', 'test_docs.py', 'test_ucf101.py')
 
 # marker -> (is there what its tests need, what they are, why they are left out)
 NEEDS = {

@@ -1,14 +1,16 @@
 """The benchmark of the claim: its commands are ones that main.py takes, and it writes where it may."""
 
 import itertools
+import json
 import time
 
 import pytest
 
 from benchmarks import claim, commands
 from vididi_jax.compare.runs import Run
-from vididi_jax.config import field_names, load_config
+from vididi_jax.config import field_names, load_config, to_dict
 from vididi_jax.errors import UserError
+from vididi_jax.train.run import write_config
 
 
 def test_every_command_is_of_a_config_and_of_fields_that_it_has(root, tmp_path):
@@ -83,20 +85,23 @@ def test_a_section_is_replaced_and_nothing_else(tmp_path):
     assert claim.plain_titles('### a\nb') == '**a**\nb'
 
 
-def test_runs_of_another_recipe_are_not_taken(tmp_path):
+def test_runs_of_another_recipe_are_not_taken(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(root)
     job = claim.motion_job(tmp_path, 'vicreg', 'vididi', 1)
-    claim.check_asked([job], tmp_path)
-    path, = (tmp_path / 'asked').iterdir()
-    asked = path.read_text()
-    path.write_text(asked.replace('"epochs": 40', '"epochs": 32'))
-    claim.check_asked([job], tmp_path)  # of what has not begun
-    assert path.read_text() == asked
-    job.workdir.mkdir(parents=True)
-    (job.workdir / 'config.json').touch()
-    claim.check_asked([job], tmp_path)  # which goes on
-    path.write_text(asked.replace('"epochs": 40', '"epochs": 32'))
-    with pytest.raises(UserError, match='vicreg_vididi_1 was begun with other configs .*give another --out'):
-        claim.check_asked([job], tmp_path)
-    path.unlink()  # as in a folder of before these were kept
-    with pytest.raises(UserError, match='was begun with other configs'):
-        claim.check_asked([job], tmp_path)
+    config, workdir = commands.parse(job.train)
+    claim.check_asked([job])
+    (job.workdir / 'checkpoints' / '32').mkdir(parents=True)
+    write_config(config, workdir)
+    results = job.workdir / 'eval' / 'tug' / 'results.json'
+    results.parent.mkdir(parents=True)
+    asked = {'task': 'tug', 'config': to_dict(commands.parse(job.evaluate['tug'])[0])}
+    results.write_text(json.dumps(asked))
+    claim.check_asked([job])  # which goes on
+    results.write_text(json.dumps(asked | {'config': {}}))
+    with pytest.raises(UserError, match='tug/results.json was made with another config .* give another --out'):
+        claim.check_asked([job])
+    results.unlink()
+    config.epochs = 32
+    write_config(config, workdir)
+    with pytest.raises(UserError, match='vicreg_vididi_1 was made with another config'):
+        claim.check_asked([job])

@@ -112,6 +112,7 @@ def test_a_config_may_spell_its_schedule_out(root, tmp_path, monkeypatch, value,
     values = flags.FlagValues()
     config_flags.DEFINE_config_file('config', lock_config=True, flag_values=values)
     values(command)
+    (tmp_path / 'checkpoints' / '1').mkdir(parents=True)  # of a run that has begun
     for config in (configs.load_config(str(file)), values.config):
         assert resolve(config.schedule) == expected
         write_config(config, tmp_path)

@@ -96,7 +96,7 @@ def open_detection(config, workdir: str) -> Detection:
     training = workdir_config(workdir)
     training = ml_collections.ConfigDict(to_dict(training) | {'augment': to_dict(training.augment) | to_dict(
         config.augment)})
-    if settings.run and not (Path(workdir, 'eval', settings.run, 'run') / 'config.json').is_file():
+    if settings.run and not (Path(workdir) / 'eval' / settings.run / 'run' / 'config.json').is_file():
         raise UserError(f'eval.run is {settings.run!r}, and {workdir} has no run of a detector of that name: leave it '
                         'empty to train one.')
     spec = Augmentation(**training.augment)

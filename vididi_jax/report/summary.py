@@ -72,7 +72,7 @@ def headlines(results: dict[str, dict]) -> list[Headline]:
         pairs = [(before, after) for after in of_task if after['encoder'] == 'trained'
                  for before in of_task if before['encoder'] == 'untrained' and alike(before, after)]
         if pairs:
-            before, after = (result['metrics'][kind][metric] for result in pairs[0])
-            after_all = pairs[0][1]
-            found.append(Headline(name, before, after, after_all['chance'], after_all['checkpoint_step']))
+            before, after = pairs[0]
+            found.append(Headline(name, *(result['metrics'][kind][metric] for result in pairs[0]), after['chance'],
+                                  after['checkpoint_step']))
     return found

@@ -27,6 +27,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from vididi_jax.errors import Parser, UserError, one_sentence
 from vididi_jax.train import integrity
 from vididi_jax.train.processes import by_first
+from vididi_jax.train.run import steps_of
 
 logger = logging.getLogger(__name__)
 
@@ -235,11 +236,6 @@ def _all_damaged(directory: Path, damaged: dict[int, str]) -> UserError:
     newest = max(damaged)
     return UserError(f'all {len(damaged)} checkpoints in {directory} are damaged (the newest, {newest}: '
                      f'{damaged[newest]}): start again in a new workdir.')
-
-
-def steps_of(directory: Path) -> list[int]:
-    """Steps of the complete checkpoints in a folder `checkpoints`, ascending."""
-    return sorted(int(path.name) for path in directory.glob('*') if path.name.isdigit())
 
 
 def loss_of(folder: Path) -> float:

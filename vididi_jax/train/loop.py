@@ -20,7 +20,7 @@ from vididi_jax.data import pipeline
 from vididi_jax.errors import Stopped, UserError
 from vididi_jax.lock import locked
 from vididi_jax.train import mesh as meshes
-from vididi_jax.train.checkpoint import Checkpoints, steps_of
+from vididi_jax.train.checkpoint import Checkpoints
 from vididi_jax.train.debug import save_bundle
 from vididi_jax.train.encoder import load_fitting_variables
 from vididi_jax.train.metric_writer import check_logs
@@ -110,10 +110,8 @@ def run(
 
     @everywhere
     def checked() -> tuple[ml_collections.ConfigDict, Task, int]:
-        known = config
-        if steps_of(Path(workdir) / 'checkpoints'):  # of a run that ended before the first nothing is to be kept
-            known = settled(config, workdir)
-            check_same_run(known, workdir)
+        known = settled(config, workdir)
+        check_same_run(known, workdir)
         check_logs(config.log.to)
         task = make_task(known, mesh)
         return known, task, pipeline.number_of_workers(task.batches, config.data.workers)

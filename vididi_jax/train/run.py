@@ -1,4 +1,4 @@
-"""A workdir's config.json: which config a run has, and what of it may differ when the run goes on."""
+"""Whether a run has begun in a workdir, which config it has there, and what of it may differ when it goes on."""
 
 import json
 from functools import reduce
@@ -49,15 +49,24 @@ def _read(path: Path) -> dict:
                         'of each of its checkpoints has it.') from error
 
 
+def steps_of(directory: Path) -> list[int]:
+    """Steps of the complete checkpoints in a folder `checkpoints`, ascending."""
+    return sorted(int(path.name) for path in directory.glob('*') if path.name.isdigit())
+
+
+def has_begun(workdir: str | Path) -> bool:
+    """Whether a run has left something to go on from: one that ended before its first checkpoint has not."""
+    return (Path(workdir) / 'config.json').exists() and bool(steps_of(Path(workdir) / 'checkpoints'))
+
+
 def settled(config: ml_collections.ConfigDict, workdir: str | Path) -> ml_collections.ConfigDict:
     """`config`, where the run in `workdir` has begun with the checkpoint of `init_from` that it began with.
 
     'latest' and 'best' of a run that went on are others by now.
     """
-    path = Path(workdir) / 'config.json'
-    if config.get('init_checkpoint') not in ('latest', 'best') or not config.init_from or not path.exists():
+    if config.get('init_checkpoint') not in ('latest', 'best') or not config.init_from or not has_begun(workdir):
         return config
-    return begun_from(config, (BEFORE | flatten(_read(path)))['init_checkpoint'])
+    return begun_from(config, (BEFORE | flatten(_read(Path(workdir) / 'config.json')))['init_checkpoint'])
 
 
 def begun_from(config: ml_collections.ConfigDict, checkpoint: str) -> ml_collections.ConfigDict:
@@ -80,8 +89,8 @@ def changed_fields(config: ml_collections.ConfigDict, workdir: str | Path) -> li
 
 
 def check_same_run(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
-    """Raises `UserError` if `workdir` was started with another config, but for `MAY_DIFFER` and a raised `MAY_RISE`."""
-    if not (Path(workdir) / 'config.json').exists():
+    """Raises `UserError` if a run has begun there with another config, but for `MAY_DIFFER` and a raised `MAY_RISE`."""
+    if not has_begun(workdir):
         return
     before, now = _before_and_now(config, workdir)
     changed = changed_fields(config, workdir)
