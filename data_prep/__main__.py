@@ -8,6 +8,7 @@ from vididi_jax.data.storage import is_url
 from vididi_jax.errors import Parser, UserError, one_sentence
 
 from . import ava, beam, folder, hmdb51, kinetics, motion, motion_boxes, motion_triples, ucf101, verify
+from .plan import printable
 from .writer import write_dataset
 
 VIDEO_FILES = {  # name: module, what it is, and a command that can be typed
@@ -91,7 +92,7 @@ def summary(rows: list[dict], out: str) -> None:
     for row in rows:
         if row['reason'] and row['status'] != 'missing':
             print(f'{row["status"]}: {row["id"]}: {row["reason"]}')
-    print(f'written to {out}')
+    print(f'written to {printable(str(out))}')
 
 
 def main(words: list[str] | None = None, prog: str = 'python -m data_prep') -> None:

@@ -1,9 +1,13 @@
 """A folder whose splits, labels and groups are those of its folders or of a list."""
 
+import io
+import os
+import sys
+
 import pytest
 
 from data_prep import folder
-from data_prep.__main__ import build_parser
+from data_prep.__main__ import build_parser, summary
 from vididi_jax.errors import UserError
 
 FILES = 'train/run/a.mp4', 'train/run/b.mp4', 'val/run/c.mp4', 'val/jump high/d.mkv', 'val/e.avi'
@@ -85,6 +89,14 @@ def test_a_list_that_does_not_fit_is_refused(plan, tmp_path, text, match):
     (tmp_path / 'list.csv').write_text(text)
     with pytest.raises(UserError, match=match):
         plan(f'--list={tmp_path / "list.csv"}')
+
+
+def test_a_folder_whose_name_is_no_text_is_named_at_the_end(monkeypatch):
+    """Where the terminal is strict; in other locales Python prints it as it is."""
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(io.BytesIO(), 'utf-8', 'strict'))
+    summary([], os.fsdecode(b'caf\xe9'))
+    sys.stdout.flush()
+    assert sys.stdout.buffer.getvalue() == b'written to caf\\xe9\n'
 
 
 def test_a_list_and_folders_cannot_both_say_it(plan, tmp_path):
