@@ -80,6 +80,8 @@ def write_lists(folder: Path) -> None:
 
     for number in range(40):
         video(f'MY_VIDEOS/{"ab"[number % 2]}/{number}.mp4', number)
+    for number in range(2):
+        video(f'NEW_VIDEOS/{number}.mp4', number)
     video('my.mp4', 0)
 
 
