@@ -14,8 +14,8 @@
 # # Pretrain an encoder, and ask what it has learned
 #
 # Eight kinds of motion, no labels in training, and the two questions of the README. A short version of `make demo`: some minutes on two
-# cores and under 2 GB of memory. 128 steps: the figures are lower than those of the README and of the demo, whose runs have ten times as
-# many.
+# cores and under 2 GB of memory. 128 steps, where the runs of the README and the demo have ten times as many, are too few for V, which ends about
+# where it began; look at dV. For those figures leave out `--train`, `--test`, and what changes `config` but for `config.data.dir`: some ten minutes.
 
 # %%
 REPOSITORY = ''  # such as https://github.com/OWNER/vididi_jax; not needed where the project is installed
@@ -115,5 +115,5 @@ else:
 # %% [markdown]
 # ## Without derivatives
 #
-# `config.schedule = 'base'` is the plain framework. With the same budget its features go by the background: compare both with
+# `config.schedule = 'base'` is the plain framework. With the README's budget its features go by the background: compare both with
 # `vididi compare --workdir=runs/table --config.runs=runs/notebook,runs/base`, once both were evaluated under the same names.

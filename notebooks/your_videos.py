@@ -81,8 +81,9 @@ run(f'''vididi prep folder "--videos={FOLDER}" --short_side=32 --out=data/folder
 # %% [markdown]
 # ## Train on them
 #
-# A narrow encoder, small frames and few epochs, so that it suits a laptop. With a GPU and videos of your own leave out all lines but the first two,
-# and prepare without `--short_side`.
+# A narrow encoder, small frames and few epochs, so that it suits a laptop. With a GPU and videos of your own leave out the lines from
+# `config.data.workers` to `config.health.every_cycles` but for `config.epochs`, of which epochs x videos / 32 should be 10,000 or more, and prepare
+# without `--short_side`.
 
 # %%
 config = vididi_jax.get_config('folder_vicreg')

@@ -4,7 +4,6 @@ Outside of it, as on a single device, a part is the whole, and these functions d
 """
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 
@@ -21,17 +20,10 @@ def devices() -> int:
 def gather(part: jax.Array, axis: int = 0) -> jax.Array:
     """The parts of all devices, one after the other along `axis`, the same on each.
 
-    One exchange, of the result's size; the gradient takes none, since each device has the whole cotangent. That is why
-    this is a sum and not `lax.all_gather`, of whose result JAX does not know that it is the same on all devices.
+    The gradient takes no exchange, since the result, and with it the cotangent, is the same on all devices
+    (`invarying`): each takes its own part of that.
     """
-    if not axes():
-        return part
-    if part.dtype == bool:
-        return gather(part.astype(jnp.int8), axis).astype(bool)
-    length = part.shape[axis]
-    shape = (*part.shape[:axis], length * devices(), *part.shape[axis + 1 :])
-    start = lax.axis_index(axes()) * length
-    return lax.psum(lax.dynamic_update_slice_in_dim(jnp.zeros(shape, part.dtype), part, start, axis), axes())
+    return lax.all_gather(part, axes(), axis=axis, tiled=True, to='invarying') if axes() else part
 
 
 def mean_over_devices(tree):

@@ -105,7 +105,7 @@ def augment_clip(key, clip, size, spec):
     once = numbers(key, 9)
 
     def each(key, count):
-        return [numbers(k, count) for k in jax.random.split(key, frames)]
+        return [numbers(k, count) for k in jax.random.split(jax.random.fold_in(key, 1), frames)]
 
     flips = [drawn[0] for drawn in each(key, 9)] if spec.varies('flip') else [once[0]] * frames
     flips = [number < np.float32(spec.flip) for number in flips]

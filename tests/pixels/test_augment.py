@@ -228,6 +228,14 @@ def test_what_is_done_to_the_matrices_of_a_resize_is_as_if_done_to_pixels(fields
     np.testing.assert_allclose(got, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize('fields', [{}, dict(frame_consistent=False), dict(
+    frame_consistent=False, per_frame=('crop', 'flip', 'blur', 'jitter', 'gray'), gain=(0.5, 1.5), tint=(0.6, 1.4))])
+def test_no_key_is_drawn_from_twice(fields):
+    clips, spec = random_clips(), A.Augmentation(size=8, shift=2, **fields)
+    with jax.debug_key_reuse(True):
+        jax.eval_shape(lambda key: A.augment(key, clips, full_sizes(clips), spec), jax.random.key(0))
+
+
 RAW = dict(size=8, crop='none', flip=0, blur=0, jitter=0, gray=0, mean=(0, 0, 0), std=(1, 1, 1))
 
 

@@ -218,18 +218,20 @@ def _augment_clip(key: jax.Array, clip: jax.Array, size: jax.Array, spec: Augmen
     """One clip (T, H, W, 3) in [0, 1], of which the top left `size` are pixels."""
     key, crop_key, colour_key = jax.random.split(key, 3)
     draw, draw_colour = partial(_numbers, count=9), partial(_numbers, count=7)
-    numbers = draw(key)
+    numbers, of_frames = draw(key), jax.random.fold_in(key, 1)  # a key that is drawn from is not split as well
     _, down, right, _, _, gain, *tint = numbers
 
     def each(draw, key: jax.Array):
         """What is drawn for each frame."""
         return jax.vmap(draw)(jax.random.split(key, clip.shape[0]))
 
+    frame_numbers = each(draw, of_frames) if spec.varies('flip') or spec.varies('blur') else None
+
     def box(key: jax.Array) -> tuple:
         whole = 0 * size[0], 0 * size[1], *size
         return whole if spec.crop == 'none' else random_box(key, *size, spec.area, spec.aspect)
 
-    flips, blurs = (each(draw, key) if spec.varies(name) else numbers for name in ('flip', 'blur'))
+    flips, blurs = (frame_numbers if spec.varies(name) else numbers for name in ('flip', 'blur'))
     window = Window(*(each(box, crop_key) if spec.varies('crop') else box(crop_key)), flips[..., 0] < spec.flip)
     shifts = [_below(number, 2 * spec.shift + 1) - spec.shift for number in (down, right)]
     view = partial(_view, shifts=shifts, spec=spec)
@@ -240,14 +242,17 @@ def _augment_clip(key: jax.Array, clip: jax.Array, size: jax.Array, spec: Augmen
     if spec.crop == 'none':
         clip = jnp.where((size == spec.size).all(), clip, jnp.nan)  # rather than showing the padding
 
-    def apply(operation, name: str, rgb: Colours, once: jax.Array) -> Colours:
-        operation = partial(operation, spec=spec)
-        return jax.vmap(operation)(each(draw_colour, colour_key), rgb) if spec.varies(name) else operation(once, rgb)
-
     if spec.jitter or spec.gray:
         once, rgb = draw_colour(colour_key), colours.spread(clip)
-        rgb = apply(_jitter, 'jitter', rgb, once) if spec.jitter else rgb
-        rgb = apply(_gray, 'gray', rgb, once) if spec.gray else rgb
+        each_colour = (each(draw_colour, jax.random.fold_in(colour_key, 1))
+                       if spec.varies('jitter') or spec.varies('gray') else None)
+
+        def apply(operation, name: str, rgb: Colours) -> Colours:
+            operation = partial(operation, spec=spec)
+            return jax.vmap(operation)(each_colour, rgb) if spec.varies(name) else operation(once, rgb)
+
+        rgb = apply(_jitter, 'jitter', rgb) if spec.jitter else rgb
+        rgb = apply(_gray, 'gray', rgb) if spec.gray else rgb
         clip = colours.merge(rgb)
     if spec.gain != (1, 1):
         clip = clip * _between(gain, spec.gain).astype(clip.dtype)
