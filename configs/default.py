@@ -70,6 +70,7 @@ def get_config(framework: str = 'vicreg') -> ConfigDict:
     config.optimizer.warmup_fraction = 0.025  # of all steps: 10 of 400 epochs; from 0 to below 1
     config.optimizer.final_fraction = 0.001  # of the peak rate, at the end; from 0 to 1
     config.optimizer.clip_norm = 0.0  # 0: no clipping; from 0 to 1,000,000
+    # Rate, statistics and negatives are those of batch_size, whatever is accumulated.
     config.optimizer.accumulate = 1  # steps whose gradients are averaged into one update; from 1 to 1,000,000
 
     config.checkpoint = ConfigDict()

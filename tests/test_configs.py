@@ -275,7 +275,7 @@ def test_groups_are_left_out_in_turn(root, finished, tiny_motion, tmp_path, caps
     for part, kind, name in (('retrieval', 'joined', 'R@1'), ('linear', 'dV', 'top-1')):
         values = [fold['metrics'][kind][name] for fold in result['folds'][part]]
         assert len(values) == 3 and metrics[part][kind][name] == pytest.approx(np.mean(values))
-        assert result['std'][part][kind][name] == pytest.approx(np.std(values))
+        assert result['std'][part][kind][name] == pytest.approx(np.std(values, ddof=1))
     assert 'mean ± standard deviation over 3 folds' in capsys.readouterr().out
 
 

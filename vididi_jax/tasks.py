@@ -11,6 +11,7 @@ import ml_collections
 from vididi_jax.config import field_names, load_config, own_config
 from vididi_jax.errors import UserError
 from vididi_jax.fields import check_fields, short
+from vididi_jax.provenance import commit
 
 TASKS = {  # task -> the module with its `run(config, workdir)`, and a shipped config, whose fields all others have
     'pretrain': ('vididi_jax.train.pretrain', 'default'),
@@ -53,6 +54,7 @@ def run_task(
     module = choose_task(config, TASKS)
     check_fields(config)
     check_workdir(workdir, config.task)
+    commit()  # what runs is what is there now
     join()
     import jax
 

@@ -275,6 +275,9 @@ def export_weights(workdir: str, out: str, checkpoint: str | int = 'latest') -> 
     narrow = '' if model.width == WIDTH else (
         f'; torchvision\'s own models are of width {WIDTH}: docs/pytorch.md has one that takes .safetensors files')
     print(f'{model.name} of width {model.width} after step {meta["step"]} written to {out}{narrow}')
+    if Path(out).suffix in ('.pth', '.pt'):
+        known = ', '.join(f'{field}={about[field]!r}' for field in ('name', 'size', 'mean', 'std'))
+        print(f'it has no place for how pixels are prepared: load_encoder({str(out)!r}, {known})')
 
 
 def import_weights(weights: str, name: str, out: str) -> None:

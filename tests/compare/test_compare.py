@@ -46,8 +46,8 @@ def write(workdir, run, hits, name='retrieval', **changes):
         'counts': {'train': counts, 'test': counts}, 'commit': 'abc',
         'metrics': {'V': {'R@1': share, 'R@5': 90.0 + run.seed}}, **changes}))
     with (folder / 'videos.csv').open('w', newline='') as file:
-        csv.writer(file).writerows([('fold', 'id', 'label', 'V'), *(
-            ('test', f'video{i}', 'up', int(hit)) for i, hit in enumerate(hits))])
+        csv.writer(file).writerows([('fold', 'id', 'group', 'label', 'V'), *(
+            ('test', f'video{i}', '', 'up', int(hit)) for i, hit in enumerate(hits))])
 
 
 def compare(root, tmp_path, **changes):
@@ -90,7 +90,7 @@ def test_means_deviations_and_significance_are_those_of_scipy(root, runs, tmp_pa
 def test_p_is_that_of_plain_resampling_and_of_a_t_test():
     rng = np.random.default_rng(0)
     difference = 0.14 + stats.zscore(rng.normal(size=150))
-    found = paired_bootstrap(difference, 10_000, 0)
+    found = paired_bootstrap(difference, range(150), 10_000, 0)
     means = difference[rng.integers(0, 150, (10_000, 150))].mean(1)
     plain = 2 * (1 + min((means <= 0).sum(), (means >= 0).sum())) / 10_001
     assert 0.01 < plain < 0.5  # or the tolerances say nothing
@@ -98,7 +98,30 @@ def test_p_is_that_of_plain_resampling_and_of_a_t_test():
     assert found.p == pytest.approx(plain, abs=0.02)
     assert found.p == pytest.approx(stats.ttest_1samp(difference, 0).pvalue, abs=0.03)
     np.testing.assert_allclose((found.low, found.high), np.percentile(means, (2.5, 97.5)), atol=0.02)
-    assert paired_bootstrap(np.zeros(20), 100, 0).p == 1
+    assert paired_bootstrap(np.zeros(20), range(20), 100, 0).p == 1
+
+
+def test_videos_of_a_group_are_drawn_together():
+    """Groups of different sizes, in which all videos agree: as many facts as groups, and not as videos."""
+    rng = np.random.default_rng(1)
+    sizes = rng.integers(1, 12, 40)
+    difference, groups = np.repeat(0.25 + rng.normal(size=40), sizes), np.repeat(np.arange(40), sizes)
+    found = paired_bootstrap(difference, groups, 10_000, 0)
+    assert (found.videos, found.groups) == (len(difference), 40)
+    drawn = rng.integers(0, 40, (10_000, 40))
+    means = np.array([difference[np.concatenate([np.flatnonzero(groups == one) for one in sample])].mean()
+                      for sample in drawn[:2000]])
+    # Of 2,000 samples the ends of the interval have a standard error of some 0.02, and p, near 0.1, twice 0.005.
+    np.testing.assert_allclose((found.low, found.high), np.percentile(means, (2.5, 97.5)), atol=0.06)
+    assert found.p == pytest.approx(2 * min((means <= 0).mean(), (means >= 0).mean()), abs=0.04)
+    alone = paired_bootstrap(difference, range(len(difference)), 10_000, 0)
+    assert found.high - found.low > 1.5 * (alone.high - alone.low)
+
+
+def test_means_of_thirds_that_are_equal_count_as_equal():
+    """Three seeds give differences of 100 k / 3, whose sums are 0 but for rounding."""
+    whole = np.random.default_rng(3).integers(-2, 4, 12)
+    assert paired_bootstrap(100 * whole / 3, range(12), 2000, 0).p == paired_bootstrap(whole, range(12), 2000, 0).p
 
 
 def test_other_settings_do_not_compare_and_one_video_is_no_sample(root, tmp_path):

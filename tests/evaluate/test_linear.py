@@ -96,7 +96,7 @@ def test_accuracies_and_confusion_are_scikit_learns():
 
 def test_folds_are_summed_up_by_mean_and_standard_deviation():
     mean, std = over_folds([{'V': {'top-1': 10.0}}, {'V': {'top-1': 20.0}}, {'V': {'top-1': 60.0}}])
-    assert mean == {'V': {'top-1': 30.0}} and std['V']['top-1'] == pytest.approx(np.std([10, 20, 60]))
+    assert mean == {'V': {'top-1': 30.0}} and std['V']['top-1'] == pytest.approx(np.std([10, 20, 60], ddof=1))
 
 
 def test_each_kind_is_of_its_order():

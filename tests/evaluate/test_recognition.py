@@ -8,8 +8,8 @@ import pytest
 
 from configs import finetune, motion_vicreg, retrieval
 from tests.evaluate.test_protocol import edit
+from vididi_jax import provenance
 from vididi_jax.data.source import RecordSource
-from vididi_jax.evaluate import results
 from vididi_jax.evaluate.protocol import open_protocol
 from vididi_jax.evaluate.recognition import Evaluation, counts_of, seen_in_training
 from vididi_jax.train.checkpoint import Checkpoints
@@ -93,6 +93,16 @@ def test_data_that_are_others_by_now_are_unknown(runs, tiny_motion, tmp_path):
     assert seen_in_training(evaluation(str(tiny_motion), training)) is None
 
 
+@pytest.mark.parametrize(('name', 'seen'), [('folder', 16), ('other lists', 0)])
+def test_videos_of_a_folder_are_known_by_their_files(runs, tiny_motion, tmp_path, name, seen):
+    """Whose ids are paths; two data sets with lists of their own have different videos under one name."""
+    data = edit(tiny_motion, tmp_path / 'data', lambda i, row: row | {'id': f'some/{row["id"]}.mp4'})
+    asked = evaluation(data, runs('tests', 'test'))
+    for fold in asked.protocol.folds:
+        fold.test.source.name = name
+    assert seen_in_training(asked) == seen
+
+
 def test_a_circle_of_runs_ends(runs, tiny_motion):
     runs('b', origin='a')
     assert seen_in_training(evaluation(str(tiny_motion), runs('a', origin='b'))) == 0
@@ -105,9 +115,8 @@ def test_the_commit_is_that_of_this_code_or_unknown(tmp_path, monkeypatch):
 
     git('init', '-q')
     git('commit', '-q', '--allow-empty', '-m', 'first')
-    monkeypatch.setattr(results, '__file__', str(tmp_path / 'vididi_jax' / 'evaluate' / 'results.py'))
-    assert results.commit.__wrapped__() == git('rev-parse', 'HEAD')
-    inside = tmp_path / 'site-packages' / 'vididi_jax' / 'evaluate'
-    monkeypatch.setattr(results, '__file__', str(inside / 'results.py'))
+    monkeypatch.setattr(provenance, '__file__', str(tmp_path / 'vididi_jax' / 'provenance.py'))
+    assert provenance.commit.__wrapped__() == git('rev-parse', 'HEAD')
+    monkeypatch.setattr(provenance, '__file__', str(tmp_path / 'site-packages' / 'vididi_jax' / 'provenance.py'))
     (tmp_path / 'site-packages').mkdir()
-    assert results.commit.__wrapped__() == 'unknown'
+    assert provenance.commit.__wrapped__() == 'unknown'

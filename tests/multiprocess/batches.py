@@ -42,6 +42,12 @@ def main():
             lines.append(how(fail_in_one)())
         except UserError as error:
             lines.append(f'{how.__name__}: {error}')
+    for seed in (0, jax.process_index()):
+        try:
+            processes.check_alike({'seed': seed, 'data.dir': arguments.out / str(jax.process_index())}, ('data',))
+            lines.append('alike')
+        except UserError as error:
+            lines.append(f'check_alike: {error}')
     (arguments.out / str(jax.process_index())).write_text('\n'.join(lines))
 
 

@@ -79,11 +79,21 @@ def test_the_global_batch_is_the_same_array_in_every_layout(told):
 
 
 def test_what_one_process_does_for_all_and_its_errors_come_back_in_each(told):
-    assert told[1, 1][0][8:] == ['by_first: The last one fails.', 'everywhere: The last one fails.']
-    first, second = (lines[8:] for lines in told[2, 4])
+    assert told[1, 1][0][8:10] == ['by_first: The last one fails.', 'everywhere: The last one fails.']
+    first, second = (lines[8:10] for lines in told[2, 4])
     assert first[0] == second[0] == 'made by 0'  # the second one would have failed, and was not asked
     assert first[1].startswith('everywhere: process 1 of 2 stopped with an error')
     assert second[1] == 'everywhere: The last one fails.'
+
+
+def test_processes_that_were_given_different_configs_all_end(told):
+    """But for where the data lie, which may differ."""
+    assert told[1, 1][0][10:] == ['alike', 'alike']
+    for number, lines in enumerate(told[4, 1]):
+        same, other = lines[10:]
+        assert same == 'alike'
+        assert other.startswith(f'check_alike: process {number} has seed={number} and process 0 0: give' if number else
+                                'check_alike: process 1 has another config or other data than process 0')
 
 
 def test_losses_of_a_cycle_do_not_depend_on_the_layout(workdirs):

@@ -1,8 +1,10 @@
 """Checkpoints: what their checksums find, what is set aside, which one is loaded, and who may write."""
 
+import os
 import random
 import shutil
 import sys
+import time
 
 import jax
 import numpy as np
@@ -53,6 +55,21 @@ def loaded(workdir, which='latest') -> int:
 
 def files(folder) -> list:
     return sorted(path for path in folder.rglob('*') if path.is_file())
+
+
+def test_what_the_run_does_while_a_checkpoint_is_written_is_not_in_it(tmp_path, monkeypatch):
+    """On a disk so slow that all of it is written after `save` has returned."""
+    losses, make = [1.0, 2.0], os.mkdir
+
+    def late(*arguments, **options):
+        time.sleep(0.1)
+        make(*arguments, **options)
+
+    monkeypatch.setattr(os, 'mkdir', late)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state(1), {'losses': losses}, 0.0)
+        losses.append(99.0)
+    assert restored(tmp_path)[1]['losses'] == [1.0, 2.0]
 
 
 def test_every_flipped_bit_and_every_cut_is_found_or_harmless(workdir):

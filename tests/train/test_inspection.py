@@ -46,6 +46,13 @@ def test_an_update_that_cannot_be_compiled_is_one_line(tiny_config, monkeypatch,
             'space hbm.)') in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(('schedule', 'length', 'frames'), [
+    ('vididi', 'shrink', 8), ('derivative_only', 'shrink', 7), ('derivative_only', 'constant', 8)])
+def test_the_longest_views_are_those_that_a_step_can_get(schedule, length, frames):
+    config = ConfigDict({'schedule': schedule, 'clip': {'frames': 8, 'length': length}})
+    assert inspection.longest_view(config) == frames
+
+
 @pytest.mark.parametrize(('name', 'gflop'), [('r3d_18', 40.7), ('r2plus1d_18', 40.5), ('mc3_18', 43.3)])
 def test_operations_are_the_known_ones(name, gflop):
     """Of a clip of 8 x 112 x 112, two operations a multiply-add."""

@@ -58,10 +58,11 @@ def test_rows_go_where_the_config_says(tmp_path, wandb):
 
 def test_a_run_that_resumes_is_the_same_run_of_wandb(tmp_path, wandb, monkeypatch):
     monkeypatch.setenv('WANDB_PROJECT', 'mine')
-    for first in (0, 2):
+    for first in (0, 2, 0):
         MetricsWriter(tmp_path, first, config('jsonl', 'wandb')).__exit__()
-    first, second = wandb.inits
+    first, second, anew = wandb.inits
     assert first == second and len(first['id']) == 32 and first['resume'] == 'allow'
+    assert anew['id'] != first['id']  # it begins again, perhaps with another config
     assert (first['project'], first['name'], first['config']['seed']) == ('mine', tmp_path.name, 3)
 
 

@@ -184,6 +184,7 @@ def check_trained(groups: list[Group], evaluations: list[str]) -> None:
     their seed, end at one step.
     """
     for group, name in itertools.product(groups, evaluations):
+        check_drawn(group, name)
         latest = [run for run in group.runs if run.results[name]['encoder'] == 'trained'
                   and flatten(run.results[name].get('config', {})).get('eval.checkpoint') == 'latest']
         for run in latest:
@@ -204,13 +205,37 @@ def check_trained(groups: list[Group], evaluations: list[str]) -> None:
                     f'{run.workdir} of step {result["checkpoint_step"]:,}: train both to the end, and evaluate again.')
 
 
-def read_scores(run: Run, evaluation: str) -> dict[str, dict[tuple[str, str], float]]:
-    """{kind of feature: {(fold, id): percent}} of videos.csv; nothing where an evaluation has none."""
+def check_drawn(group: Group, name: str) -> None:
+    """Raises `UserError` where runs of a group are one and the same: trained from scratch, with one seed."""
+    seeds = [run.results[name]['config']['seed'] for run in group.runs if run.results[name]['encoder'] == 'untrained'
+             and {'finetune', 'detection'} & run.results[name].get('config', {}).keys()]
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f'evaluation {name!r} of the {len(seeds)} runs of {group.name} was trained from scratch with '
+                        f'one seed, {seeds[0]}, so it is one run: evaluate each with a --config.seed of its own.')
+
+
+def read_videos(run: Run, evaluation: str) -> list[dict[str, str]]:
+    """The rows of videos.csv; none where an evaluation has no such file."""
     path = run.workdir / 'eval' / evaluation / 'videos.csv'
     if not path.exists():
-        return {}
+        return []
     with path.open(newline='') as file:
         rows = list(csv.DictReader(file))
+    if rows and 'group' not in rows[0]:
+        raise UserError(f'{path} was written by an older version, without groups: evaluate {run.workdir} again.')
+    return rows
+
+
+def read_sources(run: Run, evaluation: str) -> dict[tuple[str, str], str]:
+    """{(fold, id): what a video depends on: its group, or itself where it has none}."""
+    return {(row['fold'], row['id']): row['group'] or f'/{row["id"]}' for row in read_videos(run, evaluation)}
+
+
+def read_scores(run: Run, evaluation: str) -> dict[str, dict[tuple[str, str], float]]:
+    """{kind of feature: {(fold, id): percent}} of videos.csv; nothing where an evaluation has none."""
+    rows = read_videos(run, evaluation)
+    if not rows:
+        return {}
     return {kind: {(row['fold'], row['id']): 100 * float(row[kind]) for row in rows}
             for kind in run.results[evaluation]['metrics']}
 

@@ -1,12 +1,12 @@
 """The figures of a comparison: mean and deviation over seeds, and a paired bootstrap over test videos."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from vididi_jax.compare.runs import Group, mean_scores
+from vididi_jax.compare.runs import Group, mean_scores, read_sources
 from vididi_jax.errors import UserError
 
 CONFIDENCE = 0.95
@@ -20,6 +20,7 @@ class Bootstrap(NamedTuple):
       low, high: percentile interval that holds `CONFIDENCE` of the resampled means.
       p: two-sided.
       videos: how many there were.
+      groups: of how many groups, see `paired_bootstrap`.
     """
 
     difference: float
@@ -27,6 +28,7 @@ class Bootstrap(NamedTuple):
     high: float
     p: float
     videos: int
+    groups: int
 
 
 class Figure(NamedTuple):
@@ -57,19 +59,27 @@ class Figure(NamedTuple):
     test: Bootstrap | None
 
 
-def paired_bootstrap(differences: np.ndarray, samples: int, seed: int) -> Bootstrap:
-    """Whether a mean of paired differences (N,) is other than 0, by resampling the pairs.
+def paired_bootstrap(differences: np.ndarray, groups: Sequence[str], samples: int, seed: int) -> Bootstrap:
+    """Whether a mean of paired differences (N,) is other than 0, by resampling the groups that the pairs are of.
+
+    Videos of one source (a person, a scene) are not independent, so a group is drawn as a whole. The mean of a sample
+    is the sum of its differences by their number; of groups of one video each that is the usual one.
 
     p = min(1, 2 (1 + min(#{m <= 0}, #{m >= 0})) / (1 + samples)) of the resampled means m (Davison and Hinkley, 1997,
-    section 4.2: the observed sample counts as one, so p is never 0).
+    section 4.2: the observed sample counts as one, so p is never 0; section 3.8 on groups).
     """
-    found = stats.bootstrap((differences,), np.mean, n_resamples=samples, batch=1000, confidence_level=CONFIDENCE,
-                            method='percentile', random_state=np.random.default_rng(seed))
-    means = found.bootstrap_distribution
+    _, group = np.unique(np.asarray(groups), return_inverse=True)
+    sums, counts = np.bincount(group, differences), np.bincount(group)
+    if len(counts) < 2:  # nothing to resample
+        return Bootstrap(float(differences.mean()), float('nan'), float('nan'), 1.0, len(differences), len(counts))
+    found = stats.bootstrap((sums, counts), lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis), paired=True,
+                            n_resamples=samples, batch=1000, confidence_level=CONFIDENCE, method='percentile',
+                            random_state=np.random.default_rng(seed))
+    means = found.bootstrap_distribution.round(9)  # thirds, of three seeds, do not add up to 0 exactly
     tail = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
     low, high = found.confidence_interval
     return Bootstrap(float(differences.mean()), float(low), float(high), min(1.0, 2 * (1 + tail) / (1 + samples)),
-                     len(differences))
+                     len(differences), len(counts))
 
 
 def find_baselines(groups: list[Group], against: str) -> dict[str, Group]:
@@ -123,4 +133,6 @@ def test_of(group: Group, other: Group, evaluation: str, kind: str, samples: int
     if mine.keys() != theirs.keys():
         raise UserError(f'{group.runs[0].workdir} and {other.runs[0].workdir} were not evaluated on the same videos '
                         f'(eval/{evaluation}/videos.csv): evaluate both on the same data.')
-    return paired_bootstrap(np.array([mine[video] - theirs[video] for video in mine]), samples, seed)
+    sources = read_sources(group.runs[0], evaluation)
+    return paired_bootstrap(np.array([mine[video] - theirs[video] for video in mine]),
+                            [sources[video] for video in mine], samples, seed)

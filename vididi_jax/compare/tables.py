@@ -48,7 +48,7 @@ def title(figures: list[Figure]) -> str:
 
 def caption(figures: list[Figure], against: str) -> str:
     """What the cells mean."""
-    videos = list(dict.fromkeys(f'{figure.test.videos:,} of {figure.evaluation}' for figure in figures if figure.test))
+    videos = list(dict.fromkeys(f'{number_of(figure)} of {figure.evaluation}' for figure in figures if figure.test))
     spread = any(figure.std is not None for figure in figures)
     text = 'Mean ± standard deviation over the runs, which differ in their seed.' if spread else 'One run a group.'
     if videos:
@@ -56,7 +56,32 @@ def caption(figures: list[Figure], against: str) -> str:
         text += (f' * differs from {other}, p < {SIGNIFICANT} of a two-sided paired bootstrap over the '
                  f'test videos ({", ".join(videos)}), each counted once, where a mean is over folds, too; the runs are '
                  'taken as given.')
-    return text + ''.join(f' {sentence}' for sentence in untold(figures))
+    return ' '.join([text, *untold(figures), *measured(figures)])
+
+
+def number_of(figure: Figure) -> str:
+    """Of the videos that a test is over, and of their groups where those are fewer."""
+    videos, groups = figure.test.videos, figure.test.groups
+    return f'{videos:,}' + (f' in {groups:,} groups, which are drawn as a whole,' if groups < videos else '')
+
+
+def counts(result: dict) -> str:
+    """How many videos an evaluation is of."""
+    return '; '.join(f'{side}: {count["videos"]:,} of {count["listed"]:,} listed videos'
+                     for side, count in result['counts'].items())
+
+
+def commits(figure: Figure) -> list[str]:
+    """Of the results of a figure."""
+    return sorted({run.results[figure.evaluation]['commit'] for run in figure.group.runs})
+
+
+def measured(figures: list[Figure]) -> list[str]:
+    """What each evaluation is, which is the same in all runs, and by which commits."""
+    found = {figure.evaluation: figure.group.runs[0].results[figure.evaluation] for figure in figures}
+    of = sorted({commit for figure in figures for commit in commits(figure)})
+    return [*(f'{name}: {result["protocol"]}, {counts(result)}; {result["clips_x_crops"]} views, {result["encoder"]} '
+              'encoders.' for name, result in found.items()), f'Evaluated by commit {", ".join(of)}.']
 
 
 def untold(figures: list[Figure]) -> list[str]:
@@ -129,11 +154,13 @@ def as_csv(figures: list[Figure]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow((*fields, 'evaluation', 'features', 'metric', 'runs', 'seeds', 'values', 'mean', 'std', 'chance',
-                     'against', 'difference', 'low', 'high', 'p', 'videos'))
+                     'against', 'difference', 'low', 'high', 'p', 'videos', 'groups', 'protocol', 'counts', 'views',
+                     'encoder', 'commits'))
     for figure in figures:
-        blank = lambda value: '' if value is None else value  # noqa: E731
+        result = figure.group.runs[0].results[figure.evaluation]
         writer.writerow((
             *figure.group.values.values(), figure.evaluation, figure.features, figure.metric, len(figure.values),
             ' '.join(str(run.config['seed']) for run in figure.group.runs), ' '.join(map(str, figure.values)),
-            figure.mean, blank(figure.std), blank(figure.chance), figure.against, *(figure.test or ('',) * 5)))
+            figure.mean, figure.std, figure.chance, figure.against, *(figure.test or ('',) * 6),  # None becomes ''
+            result['protocol'], counts(result), result['clips_x_crops'], result['encoder'], ' '.join(commits(figure))))
     return file.getvalue()

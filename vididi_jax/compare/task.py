@@ -7,8 +7,8 @@ from vididi_jax import pictures
 from vididi_jax.compare import tables
 from vididi_jax.compare.runs import Group, check_trained, common_evaluations, find_workdirs, group_runs, read_run
 from vididi_jax.compare.statistics import CONFIDENCE, Figure, compare
-from vididi_jax.evaluate.results import commit
 from vididi_jax.fields import check_fields
+from vididi_jax.provenance import commit
 from vididi_jax.report import html
 from vididi_jax.train.processes import by_first
 
@@ -16,7 +16,7 @@ from vididi_jax.train.processes import by_first
 def difference_rows(figures: list[Figure]) -> list[tuple]:
     """A line for each comparison of two groups."""
     return [(f.evaluation, f.features, f.group.name, f.against, f'{f.test.difference:+.1f}',
-             f'{f.test.low:+.1f} to {f.test.high:+.1f}', f'{f.test.p:.2g}', f'{f.test.videos:,}')
+             f'{f.test.low:+.1f} to {f.test.high:+.1f}', f'{f.test.p:.2g}', f'{f.test.videos:,}', f'{f.test.groups:,}')
             for f in figures if f.test]
 
 
@@ -24,9 +24,7 @@ def evaluation_rows(groups: list[Group], evaluations: list[str]) -> Iterator[tup
     """What each evaluation is, which is the same in all runs."""
     for name in evaluations:
         result = groups[0].runs[0].results[name]
-        counts = '; '.join(f'{side}: {count["videos"]:,} of {count["listed"]:,} listed videos'
-                           for side, count in result['counts'].items())
-        yield name, result['protocol'], counts, result['clips_x_crops'], result['encoder']
+        yield name, result['protocol'], tables.counts(result), result['clips_x_crops'], result['encoder']
 
 
 def write_all(out: Path, groups: list[Group], evaluations: list[str], figures: list[Figure], config) -> None:
@@ -44,7 +42,8 @@ def write_all(out: Path, groups: list[Group], evaluations: list[str], figures: l
     parts.append(html.paragraph(tables.caption(figures, config.against)))
     if differences := difference_rows(figures):
         parts += ['<h2>Differences</h2>', html.table(differences, (
-            'evaluation', 'features', 'group', 'against', 'difference', f'{CONFIDENCE:.0%} interval', 'p', 'videos'))]
+            'evaluation', 'features', 'group', 'against', 'difference', f'{CONFIDENCE:.0%} interval', 'p', 'videos',
+        'groups'))]
     parts += ['<h2>What was compared</h2>', html.table(list(evaluation_rows(groups, evaluations)), (
         'evaluation', 'protocol', 'videos', 'views', 'encoder')), html.table(
             [(group.name, run.workdir, run.config['seed'], *sorted({r['commit'] for r in run.results.values()}))

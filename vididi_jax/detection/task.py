@@ -279,8 +279,8 @@ def finish(detection: Detection, judged: dict[str, dict], steps: int) -> dict:
         data=config.data.dir, fingerprint=data.train.source.fingerprint, encoder=encoder, frozen=frozen,
         clips_x_crops=f'1 x 1 (whole frames in {config.eval.size} pixels)', steps=steps,
         epoch=f'the last one, {config.epochs}', checkpoint_step=detection.encoder.step,
-        statistics=training.get('statistics', 'plain'), seed=training.seed, evaluation_seed=config.seed,
-        training_config=workdir_config(detection.workdir).to_dict())
+        training_commits=detection.encoder.commits, statistics=training.get('statistics', 'plain'), seed=training.seed,
+        evaluation_seed=config.seed, training_config=workdir_config(detection.workdir).to_dict())
     used = '; '.join(f'{side} {count["videos"]:,} of {count["listed"]:,} keyframes with {count["boxes"]:,} boxes'
                      for side, count in counts.items())
     print(f'detection on {data.name}: {encoder} encoder{", frozen" if frozen else ""}, step {detection.encoder.step}, '

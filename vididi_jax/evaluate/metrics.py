@@ -37,7 +37,10 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.n
 
 
 def over_folds(found: list[dict[str, dict[str, float]]]) -> tuple[dict, dict]:
-    """Mean and (population) standard deviation over folds of {kind: {metric: value}}."""
+    """Mean and standard deviation (with ddof = 1; 0 of one fold) over folds of {kind: {metric: value}}."""
+    def std(values: list[float]) -> float:
+        return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
     mean, std = ({kind: {name: float(summary([fold[kind][name] for fold in found])) for name in metrics}
-                  for kind, metrics in found[0].items()} for summary in (np.mean, np.std))
+                  for kind, metrics in found[0].items()} for summary in (np.mean, std))
     return mean, std

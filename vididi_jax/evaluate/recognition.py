@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Callable
 from io import StringIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import ml_collections
@@ -157,8 +157,17 @@ def seen_in_training(evaluation: Evaluation) -> int | None:
     tests = [fold.test for fold in evaluation.protocol.folds]
     tested = {(test.source.name, test.source.ids[i], int(test.source.num_frames[i]))
               for test in tests for i in test.videos}
-    found = len(tested.intersection(set().union(*(videos for videos in known if videos))))
+    trained = set().union(*(videos for videos in known if videos))
+    files = {name: {file_of(video) for video in trained if video[0] != name and 'folder' in (video[0], name)}
+             for name, *_ in tested}
+    found = sum(video in trained or file_of(video) in files[video[0]] for video in tested)
     return None if not found and None in known else found
+
+
+def file_of(video: tuple[str, str, int]) -> tuple[str, int]:
+    """What a video is known by where a folder and a data set with lists of its own, whose ids differ, hold it both."""
+    _, name, frames = video
+    return PurePosixPath(name).stem, frames
 
 
 def describe_fold(fold: Fold, outcome: Outcome) -> dict:
@@ -193,13 +202,14 @@ def fingerprint_of(protocol: Protocol) -> str:
 
 
 def write_scores(path: Path, protocol: Protocol, outcomes: list[Outcome]) -> None:
-    """`Outcome.scores` of every test video, a line each: fold, id, label, and a column for each kind of feature."""
+    """`Outcome.scores` of every test video, a line each: fold, id, group, label, and a column a kind of feature."""
     text = StringIO()
     writer = csv.writer(text)
-    writer.writerow(('fold', 'id', 'label', *outcomes[0].scores))
+    writer.writerow(('fold', 'id', 'group', 'label', *outcomes[0].scores))
     for fold, outcome in zip(protocol.folds, outcomes, strict=True):
         for row, *scores in zip(fold.test.rows, *outcome.scores.values(), strict=True):
-            writer.writerow((fold.name, row['id'], row['label'], *(f'{float(score):.6g}' for score in scores)))
+            writer.writerow((fold.name, *(row[name] for name in ('id', 'group', 'label')),
+                             *(f'{float(score):.6g}' for score in scores)))
     write_whole(path, text.getvalue())
 
 
@@ -219,10 +229,10 @@ def finish(
     config, training, protocol = evaluation.config, evaluation.training, evaluation.protocol
     metrics, std = over_folds([outcome.metrics for outcome in outcomes])
     folds = [describe_fold(fold, outcome) for fold, outcome in zip(protocol.folds, outcomes, strict=True)]
+    absent = np.concatenate([fold.test.labels[fold.absent()] for fold in protocol.folds])
     matrix = sum(outcome.confusion for outcome in outcomes)
     classes = protocol.folds[0].test.source.label_names
     counts, seen = counts_of(evaluation), seen_in_training(evaluation)
-    without = [fold['test_videos_without_their_class_in_train'] for fold in folds]
     encoder = 'untrained' if config.eval.untrained else 'trained'
     confusion_of = confusion_of or list(metrics)[-1]
     path = write_results(
@@ -231,10 +241,10 @@ def finish(
         split=protocol.folds[0].test.source.split, data=evaluation.directory, fingerprint=fingerprint_of(protocol),
         clips_x_crops=evaluation.views.text, short_video=config.eval.short_video, counts=counts,
         test_videos_without_their_class_in_train={
-            name: sum(entry[name] for entry in without) for name in ('videos', 'classes')},
+            'videos': len(absent), 'classes': len(set(absent.tolist()))},
         transductive=None if seen is None else seen > 0, test_videos_seen_in_pretraining=seen, encoder=encoder,
-        statistics=training.get('statistics', 'plain'), checkpoint_step=evaluation.encoder.step, seed=training.seed,
-        evaluation_seed=config.seed, **details,
+        statistics=training.get('statistics', 'plain'), checkpoint_step=evaluation.encoder.step,
+        training_commits=evaluation.encoder.commits, seed=training.seed, evaluation_seed=config.seed, **details,
         confusion={'features': confusion_of, 'classes': classes, 'counts': matrix.tolist()},
         training_config=training.to_dict())
     write_scores(path.parent / 'videos.csv', protocol, outcomes)

@@ -1,12 +1,8 @@
 """The one form of a result: WORKDIR/eval/NAME/results.json, which says exactly what was measured, and on what."""
 
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,27 +10,7 @@ import jax
 
 from vididi_jax.config import to_dict
 from vididi_jax.errors import UserError
-
-PACKAGES = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
-
-
-@cache
-def commit() -> str:
-    """Commit of the code that runs, with '+changes' if the tree differs from it; 'unknown' outside of its own git.
-
-    Asked once, at the start: the code that runs is that of then, whatever is checked out meanwhile.
-    """
-    folder = Path(__file__).resolve().parents[2]
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(('git', '-C', folder, *arguments), capture_output=True, text=True, check=True).stdout
-
-    try:
-        if Path(git('rev-parse', '--show-toplevel').strip()) != folder:  # installed somewhere inside of another one
-            return 'unknown'
-        return git('rev-parse', 'HEAD').strip() + ('+changes' if git('status', '--porcelain', '-uno').strip() else '')
-    except (OSError, subprocess.CalledProcessError):
-        return 'unknown'
+from vididi_jax.provenance import commit, versions
 
 
 def device() -> str:
@@ -47,8 +23,7 @@ def provenance(config) -> dict:
     return {
         'config': to_dict(config),
         'commit': commit(),
-        'versions': {'python': platform.python_version(),
-                     **{package: importlib.metadata.version(package) for package in PACKAGES}},
+        'versions': versions(),
         'device': f'{jax.device_count()} x {device()}',
         'date': datetime.now(UTC).isoformat(timespec='seconds'),
     }
@@ -93,6 +68,3 @@ def read_result(path: Path) -> dict:
         return result
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f'{path} is damaged ({error}): evaluate {path.parents[2]} again.') from error
-
-
-commit()

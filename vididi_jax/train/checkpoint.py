@@ -1,6 +1,7 @@
 """Checkpoints of a workdir: the one file that knows orbax, and `python -m vididi_jax.train.checkpoint`.
 
-A checkpoint holds the train state, a JSON `meta` (config, position in the data, a checksum of every array) and the
+A checkpoint holds the train state, a JSON `meta` (config, position in the data, the commits of the code that trained
+it, a checksum of every array) and the
 checksums of its files. Damaged is what a checksum says is damaged, and it is set aside, never deleted; whatever else
 keeps a checkpoint from being read, as a disk that fails, ends the command and changes nothing.
 """
@@ -14,6 +15,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -32,14 +34,11 @@ from vididi_jax.train.run import steps_of
 logger = logging.getLogger(__name__)
 
 
-def _path_name(path) -> str:
-    return '/'.join(str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in path)
-
-
 def checksums(tree: Any) -> dict[str, int]:
     """crc32c of the bytes of each array, by its path in the tree."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {_path_name(path): google_crc32c.value(np.ascontiguousarray(leaf).tobytes()) for path, leaf in leaves}
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(tree))  # all of which are copied at once
+    return {jax.tree_util.keystr(path, simple=True, separator='/'): google_crc32c.value(
+        np.ascontiguousarray(leaf).tobytes()) for path, leaf in leaves}
 
 
 def _wrong_arrays(tree: Any, meta: dict) -> str:
@@ -78,7 +77,10 @@ class Checkpoints:
 
     def _seal(self) -> None:
         """Add the checksums to a checkpoint that is written and has not its final name yet; of all processes, once."""
-        for folder in self.directory.glob('*.orbax-checkpoint-tmp*'):
+        folders = list(self.directory.glob(f'*{ocp.utils.TMP_DIR_SUFFIX}*'))
+        if not folders:
+            raise RuntimeError('orbax calls the folder of an unfinished checkpoint by another name')
+        for folder in folders:
             integrity.write_checksums(folder)
 
     def __enter__(self) -> 'Checkpoints':
@@ -98,7 +100,7 @@ class Checkpoints:
         Raises:
           UserError: this one or the one before, which was still being written, cannot be saved.
         """
-        meta = {**meta, 'step': step, 'checksums': checksums(state)}
+        meta = deepcopy({**meta, 'step': step, 'checksums': checksums(state)})  # written while the run goes on
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         with self._saving():
             self._manager.wait_until_finished()
@@ -311,6 +313,7 @@ def trained_data(workdir: str | Path) -> str | None:
 
 
 def _read_meta(folder: Path) -> dict:
+    # Orbax gives dictionaries of its own kind.
     return json.loads(json.dumps(ocp.JsonCheckpointHandler().restore(folder / 'meta')))
 
 

@@ -29,12 +29,14 @@ class Encoder(NamedTuple):
       variables: {'params', 'batch_stats'}.
       augment: of the training run; evaluation uses its crop size, centre fraction, mean and standard deviation.
       step: training steps behind the variables; 0 if untrained.
+      commits: of the code that trained it, as the checkpoint has them.
     """
 
     module: nn.Module
     variables: Any
     augment: Augmentation
     step: int
+    commits: tuple[str, ...] = ()
 
     def fingerprint(self, *about) -> str:
         """Hash of the weights, of how pixels are normalised, and of what else `about` them decides something."""
@@ -61,7 +63,7 @@ def trained_encoder(config, workdir: str, checkpoint: str | int = 'latest') -> E
     """
     module, augment, init = _fresh(config)
     variables, meta = load_fitting_variables(workdir, jax.eval_shape(init)['params'], checkpoint)
-    return Encoder(module, variables, augment, meta['step'])
+    return Encoder(module, variables, augment, meta['step'], tuple(meta.get('commits', ())))
 
 
 def untrained_encoder(config) -> Encoder:

@@ -21,7 +21,7 @@ from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.pretrain import describe, make_plan
 from vididi_jax.train.processes import by_first
 from vididi_jax.train.state import build_networks, make_init
-from vididi_jax.train.step import make_update
+from vididi_jax.train.step import make_update, pixel_dtype, view_frames
 
 TIMED, ENOUGH = 3, 20  # updates after a first one, unless so many seconds have gone by
 SHARE = 0.8  # of the free memory, in which an update is tried
@@ -65,6 +65,13 @@ def step_forwards(config) -> int:
     return 3 + (config.framework.loss == 'byol') + config.model.remat
 
 
+def longest_view(config) -> int:
+    """Frames of the longest views that a step of `config` can get."""
+    schedule = schedules.resolve(config.schedule)
+    return max(view_frames(config.clip.frames, orders, config.clip.length)
+               for phase in range(len(schedule.phases)) for orders in schedule.possible(phase))
+
+
 def view_shape(config, frames: int) -> tuple[int, ...]:
     """(B, T, H, W, 3) of each view in an update."""
     size = config.augment.size
@@ -76,7 +83,7 @@ def lower_update(config, mesh: Mesh, frames: int, total_steps: int) -> jax.stage
     networks = build_networks(config, meshes.platform(mesh))
     rate, optimizer = (build(config, total_steps) for build in (learning_rate, build_optimizer))
     whole = partial(shapes, sharding=meshes.replicated(mesh))
-    view = jax.ShapeDtypeStruct(view_shape(config, frames), jnp.float32)
+    view = jax.ShapeDtypeStruct(view_shape(config, frames), pixel_dtype(config.model))
     state = jax.eval_shape(make_init(config, networks, optimizer), jax.random.key(0))
     return make_update(networks, optimizer, rate, config, total_steps, mesh).lower(
         whole(state), shapes((view, view), meshes.split_over_batch(mesh)), np.zeros(2, np.int32),
@@ -109,8 +116,8 @@ def time_of(update: jax.stages.Compiled, config, mesh: Mesh, total_steps: int) -
     optimizer = build_optimizer(config, total_steps)
     init = make_init(config, build_networks(config, meshes.platform(mesh)), optimizer)
     rng = np.random.default_rng(0)
-    views = meshes.to_devices(mesh, {name: rng.normal(size=view_shape(config, config.clip.frames)).astype(np.float32)
-                                     for name in ('first', 'second')})
+    shape, dtype = view_shape(config, longest_view(config)), pixel_dtype(config.model)
+    views = meshes.to_devices(mesh, {name: rng.normal(size=shape).astype(dtype) for name in ('first', 'second')})
     seconds = []
     try:
         state = meshes.replicate(mesh, init(jax.random.key(config.seed)))
@@ -131,7 +138,7 @@ def measure_update(config, mesh: Mesh, total_steps: int) -> Iterator[str]:
     """Lines that say what the longest update of a config takes, each as soon as it is known."""
     start = time.perf_counter()
     try:
-        update = lower_update(config, mesh, config.clip.frames, total_steps).compile()
+        update = lower_update(config, mesh, longest_view(config), total_steps).compile()
     except jax.errors.JaxRuntimeError as error:  # compilers for TPUs say so themselves
         yield f'memory: no update can be compiled for these devices ({str(error).splitlines()[0]:.200})'
         return
@@ -154,7 +161,7 @@ def run(config, workdir: str | None) -> None:
     networks = build_networks(config, meshes.platform(mesh))
     settings = (config, plan.total_steps)
     optimizer, rate = build_optimizer(*settings), learning_rate(*settings)
-    size, frames = Augmentation(**config.augment).size, config.clip.frames
+    size, frames = Augmentation(**config.augment).size, longest_view(config)
     state = jax.eval_shape(make_init(config, networks, optimizer), jax.random.key(config.seed))
 
     print('config')

@@ -16,17 +16,19 @@ import jax
 import ml_collections
 import numpy as np
 
+from vididi_jax.config import flatten, to_dict
 from vididi_jax.data import pipeline
 from vididi_jax.errors import Stopped, UserError
 from vididi_jax.lock import locked
+from vididi_jax.provenance import commit
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.checkpoint import Checkpoints
 from vididi_jax.train.debug import save_bundle
 from vididi_jax.train.encoder import load_fitting_variables
 from vididi_jax.train.metric_writer import check_logs
-from vididi_jax.train.processes import bereaved, everywhere, is_first
+from vididi_jax.train.processes import bereaved, check_alike, everywhere, is_first
 from vididi_jax.train.progress import Progress, Times, falls_on
-from vididi_jax.train.run import begun_from, check_same_run, settled, write_config
+from vididi_jax.train.run import MAY_DIFFER, begun_from, check_same_run, settled, write_config
 from vididi_jax.train.signals import after_step
 from vididi_jax.train.state import AUGMENT, INIT, TrainState, with_encoder
 
@@ -117,6 +119,7 @@ def run(
         return known, task, pipeline.number_of_workers(task.batches, config.data.workers)
 
     config, task, workers = checked()
+    check_alike({**flatten(to_dict(config)), 'data': task.fingerprint}, free=MAY_DIFFER)
     total = config.epochs * task.steps_per_epoch
     with ExitStack() as held:
         everywhere(hold)(held, workdir)
@@ -129,10 +132,12 @@ def run(
             print(task.description, flush=True)
             if meta['step']:
                 print(f'resuming after step {meta["step"]} of {total}', flush=True)
+            if meta['commits'] and meta['commits'][-1] != commit():
+                print(f'its checkpoint was written by commit {meta["commits"][-1]}, and this is commit {commit()}')
         if meta['step'] < total:
             signalled = held.enter_context(after_step())
             state, step = train(config, task, state, meta, checkpoints, mesh, Path(workdir), workers, signalled)
-            if number := signalled():
+            if (number := signalled()) and step < total:
                 raise Stopped(number, f' after step {step} of {total}: it is saved, and the same command goes on from '
                                       'there')
     if is_first():
@@ -163,8 +168,8 @@ def restore_or_init(config, task: Task, checkpoints: Checkpoints, mesh) -> tuple
             raise UserError(f'the run was on {meta["devices"]} device(s), and here are {mesh.size}: with '
                             "framework.scope=per_device the loss is one of each device's part of the batch: go on with "
                             'as many, or start a new workdir.')
-        return state, meta
-    meta = {'step': 0, 'epoch_losses': [], 'data': task.fingerprint}
+        return state, {'commits': [], **meta}
+    meta = {'step': 0, 'epoch_losses': [], 'data': task.fingerprint, 'commits': []}
     if not config.init_from:
         return meshes.replicate(mesh, task.init(key)), meta
     encoder, there = load_fitting_variables(  # before init, which compiles
@@ -242,7 +247,8 @@ def train(
                 losses = progress.epoch_losses
                 checkpoints.save(step + 1, state, {
                     'data': meta['data'], 'epoch_losses': losses, 'losses': progress.losses, 'next_batch': step + 1,
-                    'devices': mesh.size, 'config': config.to_json_best_effort()},
+                    'devices': mesh.size, 'config': config.to_json_best_effort(),
+                    'commits': list(dict.fromkeys([*meta['commits'], commit()]))},
                     float(np.mean(losses)) if ends_epoch and len(losses) == cycle else np.inf)
                 mark = time.perf_counter()
             if signal:
@@ -284,11 +290,13 @@ def stop(workdir: Path, checkpoints: Checkpoints, state: TrainState, flight: Fli
     flight = flight._replace(metrics=jax.device_get(flight.metrics))
     folder = save_bundle(workdir, state=state, **flight._asdict())
     saved = checkpoints.steps()
-    before = f'the checkpoint of step {saved[-1]} is intact' if saved else 'there is no checkpoint yet'
+    advice = 'lower config.optimizer.base_rate, or set config.optimizer.clip_norm'
+    if saved:  # of this run, which goes on with its own config alone
+        advice += (f', in another --workdir, which may begin with what was learned until step {saved[-1]}, '
+                   f'--config.init_from={workdir}')
     raise UserError(
         f'at step {flight.step} (orders {flight.orders}) values that are not finite came up in '
-        f'{", ".join(not_finite(flight.metrics))}: lower config.optimizer.base_rate, or set '
-        f'config.optimizer.clip_norm; {before}, and the state, batch and key of this step are in {folder}.'
+        f'{", ".join(not_finite(flight.metrics))}: {advice}; the state, batch and key of this step are in {folder}.'
     )
 
 

@@ -50,14 +50,15 @@ class Wandb:
     """The numbers of rows in a run of Weights & Biases, one a workdir, with its config.
 
     Where, and whether online, say its own environment variables: WANDB_MODE=offline, WANDB_PROJECT, WANDB_ENTITY. A run
-    that resumes gives steps again that it gave before it was stopped: the same numbers, which are not taken twice.
+    that resumes gives steps again that it gave before it was stopped: the same numbers, which are not taken twice. One
+    that begins anew, perhaps with another config, is a run of its own.
     """
 
     def __init__(self, workdir: Path, first_step: int, config: dict):
         import wandb
 
         name = workdir / 'wandb_run.txt'
-        if not name.exists():
+        if first_step == 0 or not name.exists():
             name.write_text(uuid.uuid4().hex)
         try:
             self._run = wandb.init(

@@ -46,6 +46,9 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
     if config.optimizer.predictor_rate != 1 and not config.framework.predictor:
         raise UserError(f'optimizer.predictor_rate is {config.optimizer.predictor_rate}, and framework.loss '
                         f'{config.framework.loss!r} has no predictor: set it to 1.')
+    if config.init_checkpoint != 'latest' and not config.init_from:
+        raise UserError(f'init_checkpoint is {config.init_checkpoint!r}, and init_from is empty: give it the workdir '
+                        'whose checkpoint that is.')
     if config.framework.scope == 'per_device' and config.batch_size < 2 * mesh.size:
         raise UserError(f"framework.scope is 'per_device', and a batch_size of {config.batch_size} leaves one video to "
                         f'each of {mesh.size} devices: set config.batch_size to at least {2 * mesh.size}.')
@@ -57,14 +60,14 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
     least = LEAST_FRAMES.get(config.model.name, 1)
     if shortest < least:
         raise UserError(f'{config.model.name} takes clips of at least {least} frames, and views of order '
-                        f'{schedule.max_order} have {shortest}: raise config.clip.frames, or set config.clip.length to '
-                        'constant.')
+                        f'{schedule.max_order} have {shortest}: raise config.clip.frames'
+                        + (', or set config.clip.length to constant.' if config.clip.length == 'shrink' else '.'))
     source = RecordSource(config.data.dir, config.data.split)
     frames = frames_to_read(config.clip.frames, schedule.max_order, config.clip.length)
     needed = clips.frames_needed(frames, config.clip.stride, config.clip.placement)
-    Augmentation(**config.augment).check_frames(*source.sizes.T)
     clips.check_stride(source.num_frames, config.clip.stride, 'clip.stride')
     videos = clips.usable_videos(source.num_frames, needed, config.clip.short_video)
+    Augmentation(**config.augment).check_frames(*source.sizes[videos].T)
     steps = loop.steps_per_epoch(config, len(videos), f'split {config.data.split!r} of {config.data.dir}')
     orders = schedules.run_orders(schedule, config.seed, config.epochs, steps)
     return Plan(schedule, orders, source, videos, frames, steps, steps * config.epochs)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
+from typing import Any
 
 import jax
 import numpy as np
@@ -184,6 +185,26 @@ def everywhere(function: Callable) -> Callable:
         return value
 
     return run
+
+
+def check_alike(values: Mapping[str, Any], free: tuple[str, ...]) -> None:
+    """Raises `UserError` in every process if `values` are not the same in all, but for those named in `free`.
+
+    Each would go on with its own, and what they exchange would be a mixture of them.
+    """
+    if jax.process_count() == 1:
+        return
+    decisive = {name: repr(value) for name, value in values.items()
+                if not any(f'{name}.'.startswith(f'{other}.') for other in free)}
+    first = by_first(dict)(decisive)
+    here = sorted(name for name in first.keys() | decisive.keys() if first.get(name) != decisive.get(name))
+    differing = multihost_utils.process_allgather(np.array(len(here)))
+    if here:
+        raise UserError(f'process {jax.process_index()} has {here[0]}={decisive.get(here[0])} and process 0 '
+                        f'{first.get(here[0])}: give all processes the same command and the same data.')
+    if differing.any():
+        raise UserError(f'process {int(np.argmax(differing > 0))} has another config or other data than process 0, as '
+                        'its own output says: give all processes the same command and the same data.')
 
 
 def _attempt(function: Callable, *args, **kwargs) -> tuple:

@@ -74,6 +74,17 @@ def begun_from(config: ml_collections.ConfigDict, checkpoint: str) -> ml_collect
     return ml_collections.ConfigDict({**config, 'init_checkpoint': checkpoint}).lock()
 
 
+def check_unused(workdir: Path) -> None:
+    """Raises `UserError` if there is something in `workdir` that a run which begins there would pass off as its own."""
+    if steps_of(workdir / 'checkpoints'):
+        raise UserError(f'{workdir} has checkpoints and no config.json: put the config back that the run was started '
+                        'with, which the meta of each checkpoint has, or use another --workdir.')
+    results = sorted(workdir.glob('eval/*/results.json'))
+    if results:
+        raise UserError(f'{workdir} has no checkpoint, and results of a run that had one ({results[0]}): use another '
+                        f'--workdir, or delete {workdir / "eval"}.')
+
+
 def _before_and_now(config: ml_collections.ConfigDict, workdir: str | Path) -> tuple[dict, dict]:
     return BEFORE | flatten(_read(Path(workdir) / 'config.json')), BEFORE | flatten(to_dict(config))
 
@@ -91,6 +102,7 @@ def changed_fields(config: ml_collections.ConfigDict, workdir: str | Path) -> li
 def check_same_run(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     """Raises `UserError` if a run has begun there with another config, but for `MAY_DIFFER` and a raised `MAY_RISE`."""
     if not has_begun(workdir):
+        check_unused(Path(workdir))
         return
     before, now = _before_and_now(config, workdir)
     changed = changed_fields(config, workdir)

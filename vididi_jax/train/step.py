@@ -166,6 +166,11 @@ def make_update(
     return compile_update(online_and_target, *shared, move_target)
 
 
+def pixel_dtype(model) -> jnp.dtype:
+    """Of views: float32, whatever the activations of `config.model` are rounded to, and float64 where they are that."""
+    return jnp.dtype('float64' if model.dtype == 'float64' else 'float32')
+
+
 def make_train_step(networks: Networks, optimizer, learning_rate, config, total_steps: int, mesh) -> Callable:
     """Build `train_step(state, batch, key, orders, sound=True) -> (state, metrics)` for the devices of `mesh`.
 
@@ -177,7 +182,7 @@ def make_train_step(networks: Networks, optimizer, learning_rate, config, total_
       sound: see `keep_if_finite`.
     """
     spec = Augmentation(**config.augment)
-    dtype = jnp.float64 if config.model.dtype == 'float64' else jnp.float32
+    dtype = pixel_dtype(config.model)
     update = make_update(networks, optimizer, learning_rate, config, total_steps, mesh)
 
     def train_step(
