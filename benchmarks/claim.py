@@ -131,7 +131,7 @@ def run_job(job: Job, log: Path, cores: Queue) -> None:
     core = cores.get()
     try:
         undone = [words for name, words in job.evaluate.items()
-                  if not (job.workdir / 'eval' / name / 'videos.csv').exists()]
+                  if not (job.workdir / 'eval' / name / 'results.json').exists()]
         if undone:  # in one process: to start one takes a while, and a training that has ended none
             call(log, core, 'benchmarks/commands.py', json.dumps([job.train, *undone]))
     finally:

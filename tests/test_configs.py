@@ -238,7 +238,7 @@ def test_retrieval_and_report_of_a_run(root, finished, tmp_path, capsys):
     config.data.dir = str(tmp_path / 'gone')
     task('report')(config, str(tmp_path))
     page = (tmp_path / 'report' / 'index.html').read_text()
-    assert 'Without videos' in page and '<section' not in page and f'{expected[1]:.1f} %' in page
+    assert 'Left out: ' in page and '<section' not in page and f'{expected[1]:.1f} %' in page
     assert 'test: 16 of 16 listed videos, 0 looped, 3.0 different clips a video' in page
 
 

@@ -17,10 +17,17 @@ def test_each_phase_has_its_points(monkeypatch):
     plot = matplotlib.axes.Axes.plot
     monkeypatch.setattr(matplotlib.axes.Axes, 'plot', lambda axis, *arguments, **options: drawn.append(
         (options['label'], *map(list, arguments[:-1]))) or plot(axis, *arguments, **options))
-    png = pictures.curves(rows, ('loss', 'absent', 'health/effective_rank'))
+    png = pictures.curves(rows, ('loss', 'absent', 'health/effective_rank'), ('V', 'dV'))
     assert png.startswith(b'\x89PNG')
-    assert drawn == [('phase 0', [0, 2], [0, pytest.approx(0.2)]), ('phase 1', [1, 3], [0.1, pytest.approx(0.3)]),
-                     ('phase 0', [2], [5]), ('phase 1', [], [])]
+    assert drawn == [('0: V', [0, 2], [0, pytest.approx(0.2)]), ('1: dV', [1, 3], [0.1, pytest.approx(0.3)]),
+                     ('0: V', [2], [5]), ('1: dV', [], [])]
+
+
+def test_names_of_classes_are_no_formulas_and_fit():
+    """Drawn for real: matplotlib would take what is between two dollars for mathematics."""
+    names = ['win_$5', 'lose_$10_$', 'some/very/long/path/to/a/folder/of/videos/that/is/a/class']
+    assert pictures.confusion_picture(np.eye(3, dtype=int), names, 'title').startswith(b'\x89PNG')
+    assert len(pictures.label_of(names[2])) == pictures.LABEL and pictures.label_of('a') == 'a'
 
 
 @pytest.fixture

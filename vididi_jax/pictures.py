@@ -1,6 +1,7 @@
 """Every picture, as PNG bytes: of a run, of its clips and of its results."""
 
 import io
+from collections.abc import Sequence
 from itertools import groupby
 
 import numpy as np
@@ -14,7 +15,17 @@ def _png(figure: Figure, **options) -> bytes:
     return buffer.getvalue()
 
 
-def curves(rows: list[dict], names: tuple[str, ...]) -> bytes:
+LABEL = 40  # letters of a name, at most
+
+
+def label_of(name: str) -> str:
+    """A name as matplotlib shows it: `$` is no formula, and what is too long has a middle that is left out."""
+    half = LABEL // 2
+    short = name if len(name) <= LABEL else f'{name[:half - 1]}…{name[-half:]}'
+    return short.replace('$', r'\$')
+
+
+def curves(rows: list[dict], names: tuple[str, ...], phases_are: Sequence[str]) -> bytes:
     """One panel a metric against the step, points coloured by phase; those of health, which are few, are joined.
 
     Phases are bands behind the points.
@@ -22,6 +33,7 @@ def curves(rows: list[dict], names: tuple[str, ...]) -> bytes:
     Args:
       rows: of metrics.jsonl.
       names: metrics to show; those that no row has are left out.
+      phases_are: what each phase is, for the legend.
     """
     names = [name for name in names if any(name in row for row in rows)]
     columns = min(3, len(names))
@@ -37,12 +49,13 @@ def curves(rows: list[dict], names: tuple[str, ...]) -> bytes:
         for phase in phases:
             points = [(row['step'], row[name]) for row in rows if row['phase'] == phase and name in row]
             style = '.-' if name.startswith('health/') else '.'
-            axis.plot(*np.reshape(points, (-1, 2)).T, style, markersize=3, linewidth=0.7, label=f'phase {phase}')
+            axis.plot(*np.reshape(points, (-1, 2)).T, style, markersize=3, linewidth=0.7,
+                      label=f'{phase}: {phases_are[phase]}')
         axis.set(title=name.replace('_', ' '), xlabel='step')
         axis.grid(alpha=0.3)
     for axis in list(axes.flat)[len(names):]:
         axis.axis('off')
-    axes.flat[0].legend(fontsize=7, markerscale=3)
+    axes.flat[0].legend(fontsize=5, markerscale=3)
     figure.tight_layout()
     return _png(figure, bbox_inches='tight')
 
@@ -87,7 +100,7 @@ def saliency(clips: np.ndarray, maps: dict[str, np.ndarray]) -> bytes:
             for frame in range(1, frames):
                 axis.axvline(frame * width - 0.5, color='white', linewidth=3)
             axis.set(xticks=[], yticks=[], ylim=(height - 0.5, -0.5))
-            axis.set_ylabel(name.replace(', ', '\n').replace(' (', '\n('), fontsize=7)
+            axis.set_ylabel(label_of(name).replace(', ', '\n').replace(' (', '\n('), fontsize=7)
     figure.subplots_adjust(hspace=0.06)
     return _png(figure, bbox_inches='tight')
 
@@ -106,8 +119,8 @@ def recall_bars(results: dict[str, dict], chance: float) -> bytes:
     for axis, kind in zip(axes[0], kinds, strict=True):
         for i, (name, metrics) in enumerate(results.items()):
             values = list(metrics[kind].values())
-            bars = axis.bar(np.arange(len(values)) + i * width, values, width, label=name)
-            axis.bar_label(bars, fmt='%.0f', fontsize=7)
+            bars = axis.bar(np.arange(len(values)) + i * width, values, width, label=label_of(name))
+            axis.bar_label(bars, fmt='%.0f', fontsize=7 if len(results) < 4 else 4)
         axis.plot((-0.5 * width, 0.8 - 0.5 * width), (chance, chance), color='black', linestyle=':', linewidth=1.5)
         axis.set_xticks(np.arange(len(metrics[kind])) + 0.4 - width / 2, metrics[kind])
         axis.set_title(f'features of {kind}')
@@ -119,7 +132,7 @@ def recall_bars(results: dict[str, dict], chance: float) -> bytes:
 def group_bars(figures: list) -> bytes:
     """One panel a metric and kind of feature, a bar a group: mean of its runs, their deviation, each run as a point.
 
-    Bars are blue where a group is compared with another one, gray otherwise; a dotted line is chance.
+    Percent. Bars are blue where a group is compared with another one, gray otherwise; a dotted line is chance.
 
     Args:
       figures: `compare.statistics.Figure`.
@@ -127,14 +140,15 @@ def group_bars(figures: list) -> bytes:
     panels = list(dict.fromkeys((figure.metric, figure.features) for figure in figures))
     one_metric = len({metric for metric, _ in panels}) == 1
     groups = list(dict.fromkeys(figure.group.name for figure in figures))
-    labels = {figure.group.name: ', '.join(figure.group.values.values()) or figure.group.name for figure in figures}
+    labels = {figure.group.name: label_of(', '.join(figure.group.values.values()) or figure.group.name)
+              + ('' if len(figure.values) > 1 else ', 1 run') for figure in figures}
     figure = Figure(figsize=(2.2 + 2.4 * len(panels), 0.9 + 0.32 * len(groups)), layout='constrained')
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)
     for axis, (metric, kind) in zip(axes[0], panels, strict=True):
         shown = [found for found in figures if (found.metric, found.features) == (metric, kind)]
         for found in shown:
             place = groups.index(found.group.name)
-            axis.barh(place, found.mean, xerr=found.std or 0, color='C0' if found.test else 'gray', alpha=0.5,
+            axis.barh(place, found.mean, xerr=found.std, color='C0' if found.test else 'gray', alpha=0.5,
                       capsize=2)
             axis.plot(found.values, [place] * len(found.values), '.', color='black', markersize=3)
             axis.text(0.99, place, f'{found.mean:.1f}', va='center', ha='right', fontsize=8,
@@ -142,6 +156,7 @@ def group_bars(figures: list) -> bytes:
             if found.chance is not None:
                 axis.axvline(found.chance, color='black', linestyle=':', linewidth=1)
         axis.set_title(kind if one_metric else f'{metric}, {kind}', fontsize=9)
+        axis.set_xlabel('percent', fontsize=8)
         axis.set_xlim(0, 1.3 * max(1e-9, *(max(*found.values, found.chance or 0) for found in shown)))
         axis.grid(axis='x', alpha=0.3)
     axes[0][0].set_yticks(range(len(groups)), [labels[name] for name in groups], fontsize=8)
@@ -163,6 +178,7 @@ def confusion_picture(matrix: np.ndarray, classes: list[str], title: str) -> byt
     axis = figure.add_subplot()
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axis.imshow(shares, cmap='Blues', vmin=0, vmax=1)
+    classes = [label_of(name) for name in classes]
     axis.set(title=title, xlabel='predicted', ylabel='true')
     axis.set_xticks(range(count), classes, rotation=90, fontsize=7)
     axis.set_yticks(range(count), classes, fontsize=7)
@@ -195,7 +211,7 @@ def keyframe_picture(panels: list[tuple]) -> bytes:
             for (x1, y1, x2, y2), text in boxes:
                 corner, size = (x1 * width, y1 * height), ((x2 - x1) * width, (y2 - y1) * height)
                 axis.add_patch(Rectangle(corner, *size, fill=False, linewidth=1.5, **style))
-                axis.text(corner[0], y1 * height if above else y2 * height, text, fontsize=6, color='black',
+                axis.text(corner[0], y1 * height if above else y2 * height, label_of(text), fontsize=6, color='black',
                           va='bottom' if above else 'top', clip_on=True,
                           bbox=dict(facecolor=style['edgecolor'], alpha=0.7, pad=0.5, linewidth=0))
     return _png(figure)

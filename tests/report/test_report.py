@@ -66,7 +66,7 @@ def test_neighbours_of_the_gallery_are_those_of_the_features(reported):
 
 def test_the_page_says_what_the_run_is_and_needs_nothing_else(reported):
     workdir, text = reported
-    assert '<h1>VICReg, schedule vididi, on motion</h1>' in text and 'seed 0' in text
+    assert '<h1>VICReg, schedule vididi, pretrained on motion</h1>' in text and 'seed 0' in text
     assert text.count('<circle') == 16 and 'by t-SNE of their features of V' in text
     assert not re.search(r'(src|href)="(?!data:)', text)
     clips = json.loads(re.search(r'id="clips">(.*?)</script>', text)[1])
@@ -132,7 +132,7 @@ def test_a_report_of_other_data_or_beside_nothing_says_so(reported, tmp_path, mo
     # What is in order stays: here the views of training, without the evaluation's videos.
     monkeypatch.setattr(page, 'latest_retrieval', lambda results: {**result, 'fingerprint': 'another'})
     text = page.write(str(workdir))[0].read_text()
-    assert 'Without videos: the data in' in text and 'id="gallery"' not in text and 'What training sees' in text
+    assert 'Left out: the data in' in text and 'id="gallery"' not in text and 'What training sees' in text
 
 
 def test_a_report_is_of_the_checkpoint_that_was_evaluated(reported, monkeypatch):
@@ -209,7 +209,7 @@ def test_a_section_that_cannot_be_made_leaves_the_others(reported, monkeypatch):
 
     monkeypatch.setattr(page, 'map_section', fail)
     text = page.write(str(reported[0]))[0].read_text()
-    assert 'Without videos: no map today' in text and 'id="gallery"' in text and 'id="saliency"' in text
+    assert 'Left out: no map today' in text and 'id="gallery"' in text and 'id="saliency"' in text
 
 
 def test_an_animation_keeps_its_frames_and_shrinks_what_is_large():
@@ -228,6 +228,18 @@ def test_a_map_keeps_what_is_near_together():
     assert (labels[distance.argmin(1)] == labels).all()
 
 
+@pytest.mark.parametrize('features', [np.ones((20, 6)), np.full((20, 6), 1e-8)])
+def test_a_collapsed_encoder_has_no_map_and_no_crash(features):
+    with pytest.raises(UserError, match='the encoder has collapsed'):
+        embed(features)
+
+
+def test_clips_without_a_saliency_are_told():
+    assert looks.mean_share(np.array([0.2, np.nan, 0.4])) == '30.0 (of 2 clips; nothing tells the others apart)'
+    assert looks.mean_share(np.array([0.2, 0.4])) == '30.0'
+    assert looks.mean_share(np.array([np.nan])).startswith('none')
+
+
 def test_classes_are_told_with_what_they_are_taken_for():
     counts = np.array([[5, 0, 3, 1, 1], [0, 0, 0, 0, 0], [0, 0, 4, 0, 0], [9, 0, 1, 0, 0], [1, 2, 3, 4, 0]])
     rows = class_rows(counts, list('abcde'))
@@ -240,7 +252,7 @@ def test_the_page_answers_in_a_browser_without_a_message(reported, tmp_path):
     """Filter by class and by wrong, hover of the map, all pictures loaded; the console stays empty."""
     _, text = reported
     probe = """
-    <script>addEventListener('load', () => setTimeout(() => {
+    <script>addEventListener('load', () => setTimeout(async () => {
       const shown = () => document.querySelectorAll('.query:not([hidden])').length;
       const found = {all: shown(), loaded: [...document.images].every(i => i.complete && i.naturalWidth > 0)};
       const change = element => element.dispatchEvent(new Event('change'));
@@ -253,6 +265,15 @@ def test_the_page_answers_in_a_browser_without_a_message(reported, tmp_path):
       point.dispatchEvent(new Event('pointerleave')); found.gone = tip.hidden;
       const button = document.querySelector('.legend button'); button.click();
       found.dim = document.querySelectorAll('circle.dim').length;
+      const stops = () => [...document.querySelectorAll('circle')].filter(other => other.tabIndex === 0);
+      const before = stops()[0];
+      before.focus();
+      before.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}));
+      found.arrow = stops().length === 1 && stops()[0] !== before && !stops()[0].classList.contains('dim');
+      const animated = [...document.images].filter(i => i.src.startsWith('data:image/webp')).length;
+      document.getElementById('motion').click();
+      await new Promise(done => setTimeout(done, 300));
+      found.held = animated > 0 && ![...document.images].some(i => i.src.startsWith('data:image/webp'));
       found.wide = document.documentElement.scrollWidth > innerWidth;
       document.body.innerHTML = '<pre>' + JSON.stringify(found) + '</pre>';
     }, 300));</script>"""
@@ -264,5 +285,5 @@ def test_the_page_answers_in_a_browser_without_a_message(reported, tmp_path):
     found = json.loads(html.unescape(re.search(r'<pre>(\{.*?\})</pre>', done.stdout)[1]))
     wrong = text.count('data-right=""')
     assert found == {'all': 16, 'loaded': True, 'of_class': 2, 'wrong': wrong, 'tip': True, 'gone': True, 'dim': 14,
-                     'wide': False}
+                     'arrow': True, 'held': True, 'wide': False}
     assert 'CONSOLE' not in done.stderr, done.stderr

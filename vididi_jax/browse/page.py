@@ -8,7 +8,7 @@ import numpy as np
 
 from vididi_jax.browse.neighbours import clusters_of, nearest_others
 from vididi_jax.data.source import RecordSource
-from vididi_jax.report.animation import FRAMES, animation, evenly
+from vididi_jax.report.animation import FRAMES, animation, evenly, speed
 from vididi_jax.report.html import clip_image, paragraph, table, write_page
 
 SCRIPT = (Path(__file__).parent / 'page.js').read_text()
@@ -25,7 +25,7 @@ STYLE = """
 def tiles(source: RecordSource, chosen: np.ndarray) -> str:
     names = {i: source.rows[i]['id'] for i in chosen}
     return '<div class="tiles">' + ''.join(
-        f'<figure data-video="{i}" tabindex="0" title="{html.escape(name)}">{clip_image(i, name)}'
+        f'<figure data-video="{i}" role="button" tabindex="0" title="{html.escape(name)}">{clip_image(i, name)}'
         f'<figcaption>{html.escape(name)}</figcaption></figure>' for i, name in names.items()) + '</div>'
 
 
@@ -58,8 +58,11 @@ def write_browser(
         parts += [f'<h2>Not read: {len(unread):,}</h2>',
                   table([(row['id'], row['status'], row['reason']) for row in unread], ('file', 'status', 'reason'))]
     parts += ['<section id="search"><h2>Nearest</h2><label>Video <input id="pick" list="names"></label>'
-              f'<datalist id="names">{options}</datalist><div id="asked" class="tiles"></div>'
-              + paragraph('Its nearest others with their cosine similarity; a click on any video asks for its own.')
+              f'<datalist id="names">{options}</datalist><output id="told"></output>'
+              '<div id="asked" class="tiles"></div>'
+              + paragraph('Its nearest others with their cosine similarity, whose order counts, not the value; a click '
+                          'on any video asks for its own. '
+                          + (speed(frames) if frames > 1 else 'Pictures are the middle frames of videos.'))
               + '<div id="near" class="tiles"></div></section>']
     for number, found in enumerate(clusters_of(features, clusters) if len(source) > 1 else []):
         parts += [f'<h2>Cluster {number + 1}: {len(found):,} videos</h2>', tiles(source, found)]

@@ -235,7 +235,10 @@ def finish(
     counts, seen = counts_of(evaluation), seen_in_training(evaluation)
     encoder = 'untrained' if config.eval.untrained else 'trained'
     confusion_of = confusion_of or list(metrics)[-1]
-    path = write_results(
+    evaluation.folder.mkdir(parents=True, exist_ok=True)
+    (evaluation.folder / 'confusion.png').write_bytes(confusion_picture(matrix, classes, f'{task}, {confusion_of}'))
+    write_scores(evaluation.folder / 'videos.csv', protocol, outcomes)
+    path = write_results(  # the last, so that a result is whole
         evaluation.workdir, config.eval.name, task=task, metrics=metrics, config=config, std=std, folds=folds,
         chance=float(np.mean([outcome.chance for outcome in outcomes])), protocol=protocol.name,
         split=protocol.folds[0].test.source.split, data=evaluation.directory, fingerprint=fingerprint_of(protocol),
@@ -247,8 +250,6 @@ def finish(
         training_commits=evaluation.encoder.commits, seed=training.seed, evaluation_seed=config.seed, **details,
         confusion={'features': confusion_of, 'classes': classes, 'counts': matrix.tolist()},
         training_config=training.to_dict())
-    write_scores(path.parent / 'videos.csv', protocol, outcomes)
-    (path.parent / 'confusion.png').write_bytes(confusion_picture(matrix, classes, f'{task}, {confusion_of}'))
     videos = '; '.join(f'{side} {count["videos"]:,} of {count["listed"]:,} videos ({count["looped"]:,} looped, '
                        f'{count["dropped"]:,} dropped as too short)' for side, count in counts.items())
     print(f'{task} on {protocol.name}: {encoder} encoder, step {evaluation.encoder.step}, seed {training.seed}; '

@@ -25,6 +25,12 @@ def animation(frames: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def speed(frames: int = FRAMES) -> str:
+    """How videos move that are shown by at most so many frames."""
+    return (f'A moving picture has up to {frames} evenly spaced frames of a whole video, and shows '
+            f'{1000 // MILLISECONDS} a second, whatever the length of the video.')
+
+
 def evenly(frames: int, count: int = FRAMES) -> np.ndarray:
     """At most `count` indices of frames, evenly spaced."""
     return np.unique(np.linspace(0, frames - 1, min(frames, count)).round().astype(int))

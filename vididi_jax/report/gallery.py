@@ -6,7 +6,7 @@ import numpy as np
 
 from vididi_jax.evaluate.retrieval import neighbours
 from vididi_jax.measures import unit
-from vididi_jax.report.animation import Clips
+from vididi_jax.report.animation import Clips, speed
 from vididi_jax.report.evidence import Evidence, evenly_by_class
 from vididi_jax.report.html import clip_image, paragraph
 
@@ -24,7 +24,7 @@ def near_row(kind: str, evidence: Evidence, query: int, near: np.ndarray, clips:
         side = 'right' if row['label'] == asked else 'wrong'
         image = clip_image(clips.of_video(train.source, train.videos[place]), f'{row["id"]}, {side} class')
         cells.append(f'<figure class="{side}" title="{html.escape(row["id"])}">{image}<figcaption>'
-                     f'{html.escape(row["label"])}<br>{cosine:.2f}</figcaption></figure>')
+                     f'{html.escape(row["label"])}<br>{cosine:.4f}</figcaption></figure>')
     return f'<div class="near"><b>{KINDS[kind]}</b>{"".join(cells)}</div>'
 
 
@@ -45,9 +45,10 @@ def gallery_section(evidence: Evidence, clips: Clips) -> str:
                      f'<div class="lists">{lists}</div></article>')
     names = [fold.test.source.label_names[label] for label in np.unique(fold.test.labels[chosen])]
     options = ''.join(f'<option value="{html.escape(name)}">{html.escape(name)}</option>' for name in names)
-    text = (f'{len(chosen)} of the {len(fold.test.videos):,} test videos of {fold.name}, taken from all classes in '
-            f'turns, each with its {NEAREST} nearest of {len(fold.train.videos):,} training videos by the cosine of '
-            'their features, of V and of dV. A green frame is the right class, a red one is not.')
+    text = (f'{len(chosen)} of the {len(fold.test.videos):,} test videos of {fold.name}, taken in turns from '
+            f'{len(names)} of its {len(np.unique(fold.test.labels))} classes, each with its {NEAREST} nearest of '
+            f'{len(fold.train.videos):,} training videos by the cosine of their features, of V and of dV: their order '
+            f'counts, not the value. A green frame is the right class, a red one is not. {speed()}')
     return ('<section id="gallery"><h2>Nearest neighbours</h2>' + paragraph(text) + '<div class="controls">'
             f'<label>Class <select name="class"><option value="">all</option>{options}</select></label>'
             '<label><input type="checkbox" name="wrong"> only where the nearest is wrong, of V or of dV</label>'

@@ -14,8 +14,8 @@ def data_url(data: bytes, kind: str) -> str:
 
 def picture(png: bytes, text: str) -> str:
     """A figure with its caption."""
-    text = html.escape(text)
-    return f'<figure><img alt="{text}" src="{data_url(png, "png")}"><figcaption>{text}</figcaption></figure>'
+    text, image = html.escape(text), data_url(png, 'png')
+    return f'<figure class="picture"><img alt="{text}" src="{image}"><figcaption>{text}</figcaption></figure>'
 
 
 def table(rows: list[tuple], header: tuple = ()) -> str:

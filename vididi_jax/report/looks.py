@@ -16,7 +16,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.pixels.crops import centre_crop
 from vididi_jax.report.evidence import Evidence, evenly_by_class
 from vididi_jax.report.html import paragraph, picture, table
-from vididi_jax.report.summary import pretraining_config, schedule_of
+from vididi_jax.report.summary import pretraining_config, schedule_of, start_of
 from vididi_jax.saliency import MOVES, moving, saliency, share_on
 from vididi_jax.train.encoder import Encoder, trained_encoder, untrained_encoder
 
@@ -50,7 +50,7 @@ def encoders_of(evidence: Evidence, beside: dict[str, Encoder]) -> dict[str, Enc
     training = evidence.evaluation.training
     found = {f'{schedule_of(training)}, trained': evidence.evaluation.encoder}
     try:
-        found['untrained'] = untrained_encoder(training)
+        found[start_of(training)] = untrained_encoder(training)
     except UserError as error:  # what it started from is gone
         logger.warning('the report shows no untrained encoder: %s', error)
     return found | beside
@@ -60,6 +60,13 @@ def other_run(workdir: str) -> dict[str, Encoder]:
     """{name: its trained encoder}; raises `UserError` if it is no run of pretraining, or has no checkpoint."""
     training = pretraining_config(workdir)
     return {f'{Path(workdir).name} ({schedule_of(training)})': trained_encoder(training, workdir)}
+
+
+def mean_share(shares: np.ndarray) -> str:
+    """Percent, of the clips that have a saliency: one that nothing tells from the others has none, and is NaN."""
+    known = shares[np.isfinite(shares)]
+    some = f' (of {len(known)} clips; nothing tells the others apart)' if len(known) < len(shares) else ''
+    return f'{100 * float(known.mean()):.1f}{some}' if len(known) else 'none: nothing tells any clip from the others'
 
 
 def looks_section(evidence: Evidence, beside: dict[str, Encoder]) -> str:
@@ -73,13 +80,13 @@ def looks_section(evidence: Evidence, beside: dict[str, Encoder]) -> str:
         pixels, plain = _pixels(batch, encoder.augment)
         found = _saliency(encoder.module, encoder.variables, pixels)
         maps[name] = np.asarray(jax.image.resize(found, seen.shape[:-1], 'linear'))
-        rows.append((name, f'{100 * float(np.nanmean(share_on(moving(plain), found))):.1f}'))
+        rows.append((name, mean_share(np.asarray(share_on(moving(plain), found)))))
     where = moving(seen)
     rows.append(('moving pixels themselves, the share of an even saliency', f'{100 * float(where.mean()):.1f}'))
     shown = evenly_by_class(evidence.fold.test.labels[chosen], min(SHOWN, len(chosen)))
     image = pictures.saliency(np.asarray(seen)[shown], {name: found[shown] for name, found in maps.items()})
-    text = (f'{len(shown)} test clips, and under each the saliency of its pixels (gradient x input of what tells the '
-            'clip from others), bright where it is large, scaled to the largest of its row.')
+    text = (f'{len(shown)} test clips of {evidence.fold.name}, and under each the saliency of its pixels (gradient x '
+            'input of what tells the clip from others), bright where it is large, scaled to the largest of its row.')
     return ('<section id="saliency"><h2>Where the encoder looks</h2>' + picture(image, text) + table(
         rows, ('encoder', f'percent of the saliency on moving pixels, {len(chosen)} test clips'))
         + f'<p class="faint">A pixel moves if it changes by more than {MOVES:.0%} of its range from one frame to the '

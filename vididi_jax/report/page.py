@@ -9,6 +9,7 @@ from typing import TypeVar
 import jax
 
 from vididi_jax import pictures
+from vididi_jax import schedule as schedules
 from vididi_jax.config import flatten, to_dict
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.results import read_result
@@ -20,7 +21,15 @@ from vididi_jax.report.html import paragraph, picture, table, write_page
 from vididi_jax.report.looks import looks_section, other_run
 from vididi_jax.report.results import result_sections
 from vididi_jax.report.scatter import map_section
-from vididi_jax.report.summary import Headline, alike, headlines, newest_first, pretraining_config, schedule_of
+from vididi_jax.report.summary import (
+    Headline,
+    alike,
+    headlines,
+    newest_first,
+    pretraining_config,
+    schedule_of,
+    start_of,
+)
 from vididi_jax.report.views import views_section
 from vididi_jax.train.encoder import Encoder
 from vididi_jax.train.metric_writer import read_metrics
@@ -32,7 +41,7 @@ T = TypeVar('T')
 
 CURVES = ('loss', 'invariance', 'variance', 'covariance', 'view1_to_view2', 'view2_to_view1', 'gradient_norm',
           'learning_rate', 'health/effective_rank', 'health/order_agreement', 'health/knn_accuracy',
-          'health/saliency_on_motion')
+          'health/saliency_on_motion', 'health/moving_pixels')  # the share of an even saliency
 FRAMEWORKS = {'vicreg': 'VICReg', 'info_nce': 'SimCLR', 'nt_xent': 'SimCLR', 'byol': 'BYOL'}
 
 
@@ -46,8 +55,8 @@ def attempt(make: Callable[[], T]) -> T | str:
     try:
         return make()
     except UserError as error:
-        logger.warning('the report has no videos: %s', error)
-        return paragraph(f'Without videos: {error}')
+        logger.warning('a part of the report is left out: %s', error)
+        return paragraph(f'Left out: {error}')
 
 
 def top(training, found: list[Headline], rows: list[dict], results: dict[str, dict]) -> list[str]:
@@ -55,29 +64,35 @@ def top(training, found: list[Headline], rows: list[dict], results: dict[str, di
     framework = FRAMEWORKS.get(training.framework.loss, training.framework.loss)
     data = next((result['protocol'].split('/')[0] for result in results.values()
                  if result.get('data') == training.data.dir), Path(training.data.dir).name)
-    title = f'{framework}, schedule {schedule_of(training)}, on {data}'
+    title = f'{framework}, schedule {schedule_of(training)}, pretrained on {data}'
     date = max((result['date'] for result in results.values()), default='')
     about = [f'{training.model.name} of width {training.model.width}', f'seed {training.seed}',
              *([f'{rows[-1]["step"]:,} steps logged'] if rows else []), *([f'evaluated {date[:10]}'] if date else [])]
-    cards = ''.join(f'<div>{html.escape(line.name)}<strong>{line.trained:.1f} %</strong>untrained '
-                    f'{line.untrained:.1f}, chance {line.chance:.1f}; trained {line.step:,} steps</div>'
-                    for line in found)
+    start = html.escape(start_of(training))
+    cards = ''.join(f'<div>{html.escape(line.name)}<strong>{line.trained:.1f} %</strong>{start} {line.untrained:.1f}, '
+                    f'chance {line.chance:.1f}; trained {line.step:,} steps'
+                    f'<br><span class="faint">{html.escape(line.about)}</span></div>' for line in found)
     return [f'<h1>{html.escape(title)}</h1>', paragraph('; '.join(about)),
             f'<div class="headline">{cards}</div>' if cards else '']
 
 
-def recall_section(results: dict[str, dict]) -> list[str]:
+def recall_section(results: dict[str, dict], start: str = 'untrained') -> list[str]:
+    """Of all retrievals that were asked as the newest one was; `start` is what an untrained encoder is called."""
     newest = newest_first(results, 'retrieval')
     retrieval = {name: result for name, result in results.items() if newest and alike(result, newest[0])
                  and result['metrics']['V'].keys() == newest[0]['metrics']['V'].keys()}
     if not retrieval:
         return []
     kinds = {result['encoder'] for result in retrieval.values()}
-    encoders = {result['encoder'] if len(kinds) == len(retrieval) else name: result['metrics']
-                for name, result in retrieval.items()}
-    chance = next(iter(retrieval.values()))['chance']
-    return ['<h2>Recall</h2>', picture(pictures.recall_bars(encoders, chance), 'Share of test videos with a video of '
-            'their class among the k nearest, by features; the dotted line is chance, which is drawn for k = 1 alone.')]
+    told = {'untrained': start}
+    encoders = {told.get(result['encoder'], result['encoder']) if len(kinds) == len(retrieval) else name:
+                result['metrics'] for name, result in sorted(
+                    retrieval.items(), key=lambda item: (item[1]['encoder'] != 'trained', item[0]))}
+    first = newest[0]
+    return ['<h2>Recall</h2>', picture(
+        pictures.recall_bars(encoders, first['chance']), f'Share of the {first["counts"]["test"]["videos"]:,} test '
+        f'videos of {first["protocol"]} with a video of their class among the k nearest, by features; the dotted line '
+        'is chance, which is drawn for k = 1 alone.')]
 
 
 def data_sections(
@@ -112,11 +127,13 @@ def write(workdir: str, directory: str = '', beside: str = '') -> tuple[Path, li
     others = other_run(beside) if beside else {}
     found = headlines(results)
     parts = [*top(training, found, rows, results),
-             *data_sections(folder, training, results, directory, others, clips), *recall_section(results),
-             *result_sections(results, folder)]
+             *data_sections(folder, training, results, directory, others, clips),
+             *recall_section(results, start_of(training)), *result_sections(results, folder)]
     if rows:
-        parts += ['<h2>Training</h2>', picture(pictures.curves(rows, CURVES), f'{len(rows)} rows of metrics.jsonl, up '
-                  f'to step {rows[-1]["step"]}; losses of different phases do not compare.')]
+        schedule = schedules.resolve(training.schedule)
+        phases = [schedules.describe_phase(schedule, number) for number in range(len(schedule.phases))]
+        parts += ['<h2>Training</h2>', picture(pictures.curves(rows, CURVES, phases), f'{len(rows)} rows of '
+                  f'metrics.jsonl, up to step {rows[-1]["step"]}; losses of different phases do not compare.')]
     parts += ['<h2>Config</h2>', table(sorted(flatten(to_dict(training)).items()), ('field', 'value'))]
     path = folder / 'report' / 'index.html'
     write_page(path, f'{folder.name}: {training.framework.loss}, {schedule_of(training)}', parts, clips.pictures)

@@ -8,6 +8,8 @@ import numpy as np
 from vididi_jax.report.html import paragraph, picture, table
 
 MATRIX = 20  # classes, at most, whose confusion is a picture
+# What counts as right, and what stands in its place, where it is not the class that is taken for the true one.
+RIGHT = {'tug': ('that win at least half of their pairs', 'else the nearest of another class at its place')}
 CHANCE = {'retrieval': 'R@1 of a random video of those searched', 'linear': 'top-1 of a random class',
           'finetune': 'top-1 of a random class', 'tug': 'a coin'}
 
@@ -15,7 +17,7 @@ CHANCE = {'retrieval': 'R@1 of a random video of those searched', 'linear': 'top
 def figure_rows(metrics: dict, std: dict, folds: int) -> tuple[tuple, list[tuple]]:
     """Header and a row a kind of feature; with standard deviations over the folds where there are several."""
     names = list(next(iter(metrics.values())))
-    return ('features', *names), [
+    return ('features, percent', *names), [
         (kind, *(f'{row[name]:.1f}' + (f' ± {std[kind][name]:.1f}' if folds > 1 else '') for name in names))
         for kind, row in metrics.items()]
 
@@ -61,16 +63,25 @@ def result_section(name: str, result: dict, folder: Path) -> str:
     without = result['test_videos_without_their_class_in_train']
     facts = [*facts_of(result, counts, 'videos'),
              ('chance', f'{result["chance"]:.1f} %: {CHANCE[result["task"]]}'), ('test videos', seen_text(result)),
+             *([('queries', f'{result["queries"]["asked"]:,} of the {result["queries"]["searched"]:,} videos')]
+               if 'queries' in result else []),
              *([('folds', f'{folds}; figures are mean ± standard deviation over them')] if folds > 1 else []),
              *([('classes without training videos', f'{without["classes"]}, with {without["videos"]} test videos, '
                  'which count as wrong')] if without['videos'] else [])]
     matrix, classes = np.array(result['confusion']['counts']), result['confusion']['classes']
     by = f'by {result["task"]} with features of {result["confusion"]["features"]}'
-    image = picture((folder / 'confusion.png').read_bytes(), f'True and predicted classes, {by}; colours are shares of '
-                    'a row.') if len(classes) <= MATRIX else paragraph(f'What each class is taken for, {by}:')
-    return (f'<h3>{html.escape(name)}</h3>' + table(rows, header) + table(facts) + image + '<details><summary>Class by '
-            'class</summary>' + table(class_rows(matrix, classes), (
-                'class', 'test videos', '% right', 'most often taken for')) + '</details>')
+    right, wrong = RIGHT.get(result['task'], ('right', 'most often taken for'))
+    many = len(classes) > MATRIX
+    image = paragraph(f'What each class is taken for, {by}:') if many else stored_picture(
+        folder / 'confusion.png', f'True and predicted classes, {by}; colours are shares of a row.')
+    return (f'<h3>{html.escape(name)}</h3>' + table(rows, header) + table(facts) + image
+            + f'<details{" open" if many else ""}><summary>Class by class</summary>'
+            + table(class_rows(matrix, classes), ('class', 'test videos', f'% {right}', wrong)) + '</details>')
+
+
+def stored_picture(path: Path, text: str) -> str:
+    """A picture that an evaluation has written, or a sentence where it is gone."""
+    return picture(path.read_bytes(), text) if path.exists() else paragraph(f'{path} is gone: evaluate again.')
 
 
 def detection_section(name: str, result: dict, folder: Path) -> str:
@@ -81,8 +92,8 @@ def detection_section(name: str, result: dict, folder: Path) -> str:
     classes = list(result['per_class'][kinds[-1]])
     rows = [('frame-mAP@0.5', *(f'{100 * result["metrics"][kind]["frame_mAP"]:.1f}' for kind in kinds)),
             *((label, *(f'{100 * result["per_class"][kind][label]:.1f}' for kind in kinds)) for label in classes)]
-    keyframes = picture((folder / 'keyframes.png').read_bytes(), 'Some test keyframes: ground truth (dashed) and the '
-                        'boxes that were judged, each with its top class.')
+    keyframes = stored_picture(folder / 'keyframes.png', 'Some test keyframes: ground truth (dashed) and the boxes '
+                               'that were judged, each with its top class.')
     return (f'<h3>{html.escape(name)}</h3>' + table(rows, ('percent', *kinds))
             + table([('boxes', result['boxes']), *facts_of(result, counts, 'keyframes')]) + keyframes)
 
@@ -98,7 +109,8 @@ def all_section(name: str, result: dict, folder: Path) -> str:
             rows.append((part, kind, '; '.join(
                 f'{metric} {value:.1f}' + (f' ± {spread[metric]:.1f}' if folds > 1 else '')
                 for metric, value in row.items())))
-    return f'<h3>{html.escape(name)}</h3>' + table(rows, ('evaluation', 'features', 'percent'))
+    facts = [(fact, result[fact]) for fact in ('protocol', 'encoder', 'checkpoint_step', 'seed') if fact in result]
+    return f'<h3>{html.escape(name)}</h3>' + table(rows, ('evaluation', 'features', 'percent')) + table(facts)
 
 
 SECTIONS = (('retrieval', 'Retrieval', result_section), ('tug', 'Motion over background', result_section),

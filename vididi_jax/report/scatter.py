@@ -4,6 +4,7 @@ import html
 
 import numpy as np
 
+from vididi_jax.errors import UserError
 from vididi_jax.measures import unit
 from vididi_jax.report.animation import Clips
 from vididi_jax.report.evidence import Evidence, evenly_by_class
@@ -11,16 +12,23 @@ from vididi_jax.report.html import clip_image, paragraph
 
 POINTS, LEAST = 320, 8
 WIDTH, HEIGHT, MARGIN = 900, 560, 20
+ALIKE = 1e-6  # how much features of length 1 that are the same differ by rounding
 
 
 def embed(features: np.ndarray) -> np.ndarray:
     """Places in a plane (N, 2), each axis from 0 to 1, by scikit-learn's t-SNE of cosine distances; N at least LEAST.
 
+    Raises:
+      UserError: all features are the same.
+
     Reference: van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008.
     """
     from sklearn.manifold import TSNE  # takes seconds to import
 
-    found = TSNE(perplexity=min(30, (len(features) - 1) / 3), init='pca', random_state=0).fit_transform(unit(features))
+    features = unit(features)
+    if np.ptp(features, axis=0).max() < ALIKE:  # of which t-SNE makes NaN, and then crashes
+        raise UserError('there is no map, as all videos have the same features: the encoder has collapsed.')
+    found = TSNE(perplexity=min(30, (len(features) - 1) / 3), init='pca', random_state=0).fit_transform(features)
     low, high = found.min(0), found.max(0)
     return (found - low) / np.maximum(high - low, 1e-9)
 
@@ -42,14 +50,15 @@ def map_section(evidence: Evidence, clips: Clips, kind: str = 'V') -> str:
     points, names = [], test.source.label_names
     for (x, y), query in zip(places, chosen, strict=True):
         row, label = test.rows[query], test.labels[query]
-        points.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{colours[label]}" tabindex="0" '
+        points.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{colours[label]}" tabindex="-1" '
                       f'data-clip="{clips.of_video(test.source, test.videos[query])}" data-class="{label}" role="img" '
                       f'aria-label="{html.escape(row["label"])}, {html.escape(row["id"])}"/>')
     legend = ''.join(f'<button type="button" aria-pressed="false" data-class="{label}"><i style="background:'
                      f'{colours[label]}"></i>{html.escape(names[label])}</button>' for label in present)
-    text = (f'{len(chosen)} of the {len(test.videos):,} test videos, by t-SNE of their features of {kind}: near points '
-            'are videos that the encoder takes for alike; distances between far ones mean nothing. The classes were '
-            'never seen in pretraining.')
+    text = (f'{len(chosen)} of the {len(test.videos):,} test videos of {evidence.fold.name}, by t-SNE of their '
+            f'features of {kind}: near points are videos that the encoder takes for alike; distances between far ones '
+            f'mean nothing. Colours are classes, {len(present)} of {len(np.unique(test.labels))}, which this '
+            'pretraining was not told: press one to see it alone, and go from point to point with the arrow keys.')
     return ('<section id="map"><h2>Map of the features</h2>' + paragraph(text) + f'<div class="legend">{legend}</div>'
             f'<div class="map"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="group" aria-label="map of test videos">'
             f'{"".join(points)}</svg><div class="tip" hidden>{clip_image(0, "")}<br><span></span></div></div>'

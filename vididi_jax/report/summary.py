@@ -24,14 +24,27 @@ def schedule_of(training: ml_collections.ConfigDict) -> str:
     return text_of(to_dict(training)['schedule'])
 
 
+def start_of(training: ml_collections.ConfigDict) -> str:
+    """What the encoder was before the first step of a run."""
+    return f'before this run, from {training.init_from}' if training.init_from else 'untrained'
+
+
 class Headline(NamedTuple):
-    """One figure before and after training, in percent; `step`: the steps of that training."""
+    """One figure before and after training, in percent.
+
+    Attributes:
+      name: of the metric.
+      untrained, trained, chance: its values.
+      step: the steps of that training.
+      about: of which features, how many videos, and which protocol.
+    """
 
     name: str
     untrained: float
     trained: float
     chance: float
     step: int
+    about: str
 
     def __str__(self) -> str:
         return (f'{self.name} untrained={self.untrained:.1f} trained={self.trained:.1f} '
@@ -73,6 +86,8 @@ def headlines(results: dict[str, dict]) -> list[Headline]:
                  for before in of_task if before['encoder'] == 'untrained' and alike(before, after)]
         if pairs:
             before, after = pairs[0]
+            asked = after['queries']['asked'] if 'queries' in after else after['counts']['test']['videos']
             found.append(Headline(name, *(result['metrics'][kind][metric] for result in pairs[0]), after['chance'],
-                                  after['checkpoint_step']))
+                                  after['checkpoint_step'],
+                                  f'features of {kind}, {asked:,} videos of {after["protocol"]}'))
     return found
