@@ -18,7 +18,9 @@ setup(
     keywords='self-supervised learning, video, representation learning, JAX, Flax',
     classifiers=[
         'Development Status :: 4 - Beta', 'Intended Audience :: Science/Research',
-        'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Artificial Intelligence'],
+        'Operating System :: POSIX :: Linux', 'Typing :: Typed',
+        *(f'Programming Language :: Python :: 3.{minor}' for minor in range(11, 15)),
+        'Topic :: Scientific/Engineering :: Artificial Intelligence'],
     python_requires='>=3.11,<3.15',  # 3.15 takes away what ml_collections loads config files with
     packages=find_packages(include=['vididi_jax', 'vididi_jax.*']),
     package_dir={f'vididi_jax.{name}': name for name in ('configs', 'data_prep')},  # see their __init__.py there
@@ -32,7 +34,7 @@ setup(
         'tensorboard': ['tensorboard>=2.20,<3'],  # the viewer; its files are written without it
         'wandb': ['wandb>=0.20,<1'],
         'notebooks': ['jupytext>=1.17,<2', 'nbclient>=0.10,<0.12', 'nbconvert>=7.16,<8', 'ipykernel>=6.29,<8'],
-        'docs': ['sphinx>=9,<10', 'furo>=2025.12', 'myst-parser>=5,<6', 'sphinx-copybutton>=0.5,<0.6'],
+        'docs': ['sphinx>=9,<10', 'furo>=2025.12,<2027', 'myst-parser>=5,<6', 'sphinx-copybutton>=0.5,<0.6'],
         'beam': ['apache-beam>=2.77,<3'],  # holds protobuf and pyarrow back: an environment of its own, `make beam`
         's3': ['s3fs>=2026.1,<2027'],
         'gs': ['gcsfs>=2026.1,<2027'],

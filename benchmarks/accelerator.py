@@ -47,6 +47,7 @@ from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.state import build_networks, make_init
 from vididi_jax.train.step import augment_views, differentiate_views, make_train_step, make_update
 
+CONFIG = str(Path(__file__).parents[1] / 'configs' / 'ucf101_vicreg.py')
 ENCODERS = ('r3d_18', 'mc3_18', 'r2plus1d_18', 's3d')
 PARTS = ('ceilings', 'step_r3d_18', 'pretraining', 'kernels', 'step_mc3_18', 'step_s3d', 'step_r2plus1d_18',
          'step_r3d_18_f32', 'loop', 'derivative', 'reading', 'parity', 'losses', 'cycle')
@@ -113,7 +114,7 @@ class Pieces:
     """The programs of a pretraining step of a config, on random frames of UCF101's size."""
 
     def __init__(self, tiny: bool, orders: tuple[int, int] = (0, 0)):
-        config = load_config('configs/ucf101_vicreg.py' + (':smoke' if tiny else ''))
+        config = load_config(CONFIG + (':smoke' if tiny else ''))
         mesh, self.orders = meshes.make_mesh(), orders
         networks = build_networks(config, meshes.platform(mesh))
         rate, optimizer = (build(config, 1000) for build in (learning_rate, build_optimizer))
@@ -131,8 +132,9 @@ class Pieces:
     def augment(self):
         return augment_views(self.key, self.batch['clips'], self.batch['size'], spec=self.spec, dtype=jnp.float32)
 
-    def differentiate(self, views):
-        return differentiate_views(*views, orders=self.orders, frames=self.frames - max(self.orders))
+    def differentiate(self, views, orders: tuple[int, int] | None = None):
+        orders = orders or self.orders
+        return differentiate_views(*views, orders=orders, frames=self.frames - max(orders))
 
     def updated(self, views) -> dict:
         """Metrics of an update, which moves the state."""
@@ -148,14 +150,15 @@ def pretraining(tiny: bool) -> dict:
     jax.block_until_ready(pieces.updated(cut))
     found = {'update, first call, s': time.perf_counter() - start}
     found['augmentation, ms'] = many_ms(pieces.augment)
-    found['derivatives, ms'] = many_ms(lambda: pieces.differentiate(views))
-    found['update, ms'] = many_ms(lambda: pieces.updated(cut))
+    for orders in ((0, 0), (1, 1), (2, 1)):  # the first takes none: views are copied
+        found[f'derivatives of orders {orders}, ms'] = many_ms(partial(pieces.differentiate, views, orders))
+    found['update of orders (0, 0), ms'] = many_ms(lambda: pieces.updated(cut))
 
     def whole(batch):
         pieces.state, metrics = pieces.train_step(pieces.state, batch, pieces.key, pieces.orders)
         return metrics
 
-    found['whole step, ms'] = many_ms(lambda: whole(pieces.batch))
+    found['whole step of orders (0, 0), ms'] = many_ms(lambda: whole(pieces.batch))
     found['whole step and metrics fetched, ms'] = float(np.median(interleave(
         {'': lambda: jax.device_get(whole(pieces.batch))}, 10)['']) * 1e3)
     found['the same from the host, ms'] = float(np.median(interleave(
@@ -225,7 +228,7 @@ def loop(tiny: bool) -> dict:
     """Two cycles of a real run; the second is timed, by the checkpoints at the ends of its phases."""
     from vididi_jax.train import pretrain
 
-    config = load_config('configs/ucf101_vicreg.py' + (':smoke' if tiny else ''))
+    config = load_config(CONFIG + (':smoke' if tiny else ''))
     config.epochs = 8
     number = config.batch_size * (2 if tiny else 64)
     with tempfile.TemporaryDirectory() as folder:
@@ -322,7 +325,7 @@ def check_losses(tiny: bool) -> dict:
 
 def cycle(tiny: bool) -> dict:
     """Eight steps of the smoke variant in float32; the parent also runs this on the CPU."""
-    config = load_config('configs/ucf101_vicreg.py:smoke')
+    config = load_config(f'{CONFIG}:smoke')
     config.model.dtype = 'float32'
     mesh = meshes.make_mesh()
     networks = build_networks(config, meshes.platform(mesh))
@@ -355,6 +358,7 @@ def run_part(part: str, tiny: bool, path: Path) -> None:
 def start(part: str, out: Path, tiny: bool, name: str, **environment: str) -> dict | str:
     """Run a part; its figures, which are in OUT/NAME.json as well, or what went wrong."""
     path = out / f'{name}.json'
+    path.unlink(missing_ok=True)  # of a run before
     command = [sys.executable, __file__, f'--out={path}', f'--only={part}', *(['--tiny'] if tiny else [])]
     with (out / f'{name}.log').open('w') as log:
         try:
@@ -367,7 +371,7 @@ def start(part: str, out: Path, tiny: bool, name: str, **environment: str) -> di
     return json.loads(path.read_text())
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', required=True, type=Path, metavar='DIR')
     parser.add_argument('--parts', default=','.join(PARTS))
@@ -375,10 +379,12 @@ def main() -> None:
     parser.add_argument('--only', choices=FUNCTIONS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
-        return run_part(arguments.only, arguments.tiny, arguments.out)
+        run_part(arguments.only, arguments.tiny, arguments.out)
+        return 0
     arguments.out.mkdir(parents=True, exist_ok=True)
     if unknown := set(arguments.parts.split(',')) - set(FUNCTIONS):
         raise UserError(f'--parts has {sorted(unknown)[0]!r}: choose from {", ".join(FUNCTIONS)}.')
+    failed = 0
     for part in arguments.parts.split(','):
         began = time.perf_counter()
         found = start(part, arguments.out, arguments.tiny, part)
@@ -389,11 +395,13 @@ def main() -> None:
         print(f'\n{part} ({time.perf_counter() - began:.0f} s)', flush=True)
         if isinstance(found, str):
             print(f'  FAILED: {found}', flush=True)
+            failed += 1
             continue
         for name, value in found.items():
             print(f'  {name}: ' + (f'{value:.4g}' if isinstance(value, float) else str(value)), flush=True)
+    return 1 if failed else 0
 
 
 if __name__ == '__main__':
     with one_sentence():
-        main()
+        sys.exit(main())

@@ -34,6 +34,7 @@ from vididi_jax.compare import tables  # noqa: E402
 from vididi_jax.compare.runs import Group, group_runs, read_run  # noqa: E402
 from vididi_jax.compare.statistics import Figure, compare  # noqa: E402
 from vididi_jax.config import load_config, to_dict  # noqa: E402
+from vididi_jax.data.readers import usable_cpus  # noqa: E402
 from vididi_jax.errors import UserError, one_sentence  # noqa: E402
 from vididi_jax.evaluate.results import read_result  # noqa: E402
 from vididi_jax.report.page import FRAMEWORKS  # noqa: E402
@@ -104,7 +105,10 @@ def call(log: Path, cores: set[int], *words: str) -> None:
         with STARTING:
             if ENDED.is_set():
                 raise UserError(f'{" ".join(words)} was not started, as another command failed.')
-            process = subprocess.Popen((sys.executable, *words), cwd=ROOT, stdout=file, stderr=file, preexec_fn=pin)
+            process = subprocess.Popen(
+                (sys.executable, *words), cwd=ROOT, stdout=file, stderr=file, preexec_fn=pin,
+                process_group=0,  # Ctrl-C is this process's: what it ends by SIGTERM saves what it has
+                env={**os.environ, 'JAX_PLATFORMS': 'cpu'})  # a core each, and no GPU for all
             RUNNING.add(process)
         with process:  # which is waited for, whatever is raised here
             process.wait()
@@ -251,7 +255,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, default=Path('runs/claim'), help='data, runs, logs and tables (runs/claim)')
     parser.add_argument('--seeds', type=int, default=3, help='of each group of runs, from 0 (3); 1 for a '
                         'quick look, at the frameworks alone')
-    parser.add_argument('--processes', type=int, default=os.cpu_count(), help='runs at a time (one a core)')
+    parser.add_argument('--processes', type=int, default=usable_cpus(), help='runs at a time (one a core)')
     parser.add_argument('--weizmann', type=Path, help="folder of Weizmann's videos (VIDIDI_DATA/weizmann)")
     parser.add_argument('--write', action='store_true', help='put the section into RESULTS.md and README.md, '
                         'and the plot into docs/')
@@ -263,6 +267,10 @@ def main() -> None:
     if min(arguments.seeds, arguments.processes) < 1:
         raise UserError('--seeds and --processes must be at least 1.')
     out, start, quick = arguments.out.resolve(), time.monotonic(), arguments.seeds == 1
+    if quick and (arguments.weizmann or arguments.write):
+        raise UserError('--seeds=1 is a quick look, of no Weizmann and for no file: leave out --weizmann and --write.')
+    if arguments.weizmann and not arguments.weizmann.is_dir():
+        raise UserError(f'--weizmann is {arguments.weizmann}, and that is no folder.')
     weizmann = arguments.weizmann or Path(os.environ.get('VIDIDI_DATA', ROOT / '../shared/data')) / 'weizmann'
     weizmann = weizmann.resolve()  # data_prep is called from elsewhere
     data = {'motion': ('motion',), 'triples': ('motion', '--triples')}

@@ -31,10 +31,11 @@ from tqdm import tqdm
 
 from vididi_jax.data import pipeline, records
 from vididi_jax.data.clips import sample_clip_pair
+from vididi_jax.data.readers import usable_cpus
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError, one_sentence
 
-BATCHES = 6  # of a measurement
+BATCHES = 6  # of a measurement, of each process: they come in bursts of one of each
 BUFFERED = 6  # at most, by each process, while others were measured: thrown away first
 PAUSE = 3  # seconds before each measurement, in which those of before read ahead as far as they do
 
@@ -78,7 +79,8 @@ def steady(batches: Iterator, workers: int) -> float:
     """Seconds a batch of an endless iterator that so many processes read ahead for, from a steady state."""
     for _ in range(BUFFERED * workers):
         next(batches)
-    return timed(lambda: [next(batches) for _ in range(BATCHES)]) / BATCHES
+    count = BATCHES * max(1, workers)
+    return timed(lambda: [next(batches) for _ in range(count)]) / count
 
 
 class Folders:
@@ -181,7 +183,8 @@ def measure(arguments: argparse.Namespace) -> None:
     print(f'{"":24}{"videos/s":>10}{"frames/s":>10}{"MB/s":>8}{"of codec":>10}')
     for name, values in seconds.items():
         second = float(np.median(values))
-        print(f'{name:24}{videos / second:10,.0f}{frames / second:10,.0f}{batch.nbytes / 2**20 / second:8,.0f}'
+        size = '' if name.startswith('DataLoader') else f'{batch.nbytes / 2**20 / second:,.0f}'  # its batches are cut
+        print(f'{name:24}{videos / second:10,.0f}{frames / second:10,.0f}{size:>8}'
               f'{frames / second / codec_rate:10.2f}')
     if not has_torch():
         print('no torch and torchvision here: no DataLoader')
@@ -195,7 +198,7 @@ def main() -> None:
     parser.add_argument('--frames', type=int, default=8, help='of a clip (8)')
     parser.add_argument('--stride', type=int, default=3, help='of a clip (3)')
     parser.add_argument('--rounds', type=int, default=5, help='turns of all measurements (5)')
-    parser.add_argument('--workers', type=int, nargs='*', default=[1, os.cpu_count()], help='reading processes')
+    parser.add_argument('--workers', type=int, nargs='*', default=[1, usable_cpus()], help='reading processes')
     measure(parser.parse_args())
 
 

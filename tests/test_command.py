@@ -48,12 +48,26 @@ def test_the_usage_of_each_data_set_is_a_command():
     (['train', 'ucf102_vicreg', '--workdir=x'], "'ucf102_vicreg' is no file and no config that comes with the project"),
     (['train', 'retrieval', '--workdir=x'], "retrieval is a config of the task 'retrieval', which vididi train"),
     (['evaluate', '--workdir=x'], 'vididi evaluate needs a config first: one of retrieval, '),
+    (['prep', 'motion', '--out=~/data'], "--out is '~/data', and only shells expand ~"),
+    (['report', 'runs/mine'], "'runs/mine' is no flag: give --workdir=DIR"),
+    (['report', '--workdir=~/runs/mine'], "--workdir is '~/runs/mine', and only shells expand ~"),
+    (['report', '--workdir=x', '--config.data.dir=~/data'], 'config.data.dir'),
 ])
 def test_wrong_commands_are_one_sentence(words, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['vididi', *words])
     with pytest.raises(SystemExit) as stopped:
         command.main()
     assert stopped.value.code == 1 and capsys.readouterr().err.startswith(f'error: {message}')
+
+
+def test_the_module_is_the_command(root):
+    def run(*words):
+        return subprocess.run([sys.executable, '-m', *words], cwd=root, capture_output=True, text=True)
+
+    assert re.match(r'python 3\.\d+\.\d+\n', run('vididi_jax', '--version').stdout)
+    for module in ('vididi_jax', 'vididi_jax.command'):
+        assert "no command 'fly'" in run(module, 'fly').stderr
+    assert 'there is no --config' in run('vididi_jax.main').stderr
 
 
 def test_a_config_without_a_task_is_one_sentence(tmp_path, monkeypatch, capsys):

@@ -38,6 +38,15 @@ def test_main_refuses_with_one_sentence_and_code_1(tiny_config, tmp_path, root):
         assert len(errors) == 1 and message in errors[0] and 'CODE 1' in told and 'Traceback' not in told, told
 
 
+def test_no_device_is_one_sentence(tmp_path, root):
+    """As where somebody asks for a GPU, so as not to train on the CPU unnoticed."""
+    done = subprocess.run(
+        [sys.executable, 'main.py', '--config=configs/motion_vicreg.py:smoke', f'--workdir={tmp_path}'], cwd=root,
+        capture_output=True, text=True, env={**os.environ, 'JAX_PLATFORMS': 'cuda'})
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert 'error: JAX finds no device of JAX_PLATFORMS=cuda' in done.stderr
+
+
 WARNING_TASK = '''
 import logging
 from tqdm import tqdm

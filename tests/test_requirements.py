@@ -45,8 +45,13 @@ def needed(names):
     return {name for name, _ in found}
 
 
-def test_every_requirement_has_a_lower_and_an_upper_bound(required):
-    for line in required.values():
+def test_every_requirement_has_a_lower_and_an_upper_bound(required, root, monkeypatch):
+    found = {}
+    setuptools = SimpleNamespace(setup=lambda **arguments: found.update(arguments), find_packages=lambda **_: [])
+    monkeypatch.setitem(sys.modules, 'setuptools', setuptools)
+    runpy.run_path(str(root / 'setup.py'))
+    extras = [Requirement(line) for lines in found['extras_require'].values() for line in lines]
+    for line in (*required.values(), *extras):
         assert sorted(bound.operator for bound in line.specifier) == ['<', '>='], line
 
 

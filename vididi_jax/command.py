@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from vididi_jax.config import CONFIGS, load_config, own_config, shipped
 from vididi_jax.errors import UserError, one_sentence
+from vididi_jax.provenance import versions
 from vididi_jax.tasks import EVALUATIONS, TRAINING
 
 TRAIN = ('folder_vicreg', 'ucf101_vicreg', 'ucf101_byol', 'ucf101_simclr', 'k400_vicreg', 'k400_byol', 'k400_simclr',
@@ -34,8 +35,9 @@ HELP = """usage: vididi COMMAND ...
   import --weights=FILE ...       weights of torchvision, to start from
   schedule NAME                   the derivative orders that a run draws
 
-vididi COMMAND --help says more. CONFIG is the name of a shipped config, NAME or
-NAME:VARIANT, or a file of your own. A first run, of minutes:
+vididi COMMAND --help says more, vididi --version which versions run. CONFIG is
+the name of a shipped config, NAME or NAME:VARIANT, or a file of your own. A first
+run, of minutes:
 
   vididi prep motion --out=data/motion
   vididi train motion_vicreg:smoke --workdir=runs/first --config.data.dir=data/motion
@@ -102,9 +104,15 @@ def main() -> None:
     command, *words = sys.argv[1:] or ['--help']
     if command in ('--help', '-h', 'help'):
         print(HELP, end='')
+    elif command == '--version':
+        print(*(f'{name} {version}' for name, version in versions().items()), sep='\n')
     elif command in EXAMPLES and {'--help', '-h'} & {*words}:
         print(usage(command))
     elif command in (*EXAMPLES, 'prep', 'export', 'import', 'schedule'):
         program(command)(words)
     else:
         raise UserError(f'vididi has no command {command!r}: vididi --help has them all.')
+
+
+if __name__ == '__main__':
+    main()

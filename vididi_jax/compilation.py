@@ -72,6 +72,8 @@ def keep_programs() -> None:
     if jax.config.jax_compilation_cache_dir is not None:
         return
     folder = os.path.expanduser(CACHE)
+    if folder == CACHE:  # nobody has a home here
+        return
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError:

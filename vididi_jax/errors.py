@@ -35,6 +35,19 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         raise UserError(f'{message} ({self.prog} --help says more).')
 
+    def parse_args(self, *arguments, **options) -> argparse.Namespace:
+        found = super().parse_args(*arguments, **options)
+        for name, value in vars(found).items():
+            check_home(f'--{name}', value)
+        return found
+
+
+def check_home(name: str, value) -> None:
+    """Raises `UserError` for a path that begins with `~`, which a shell leaves alone in `--flag=~/folder`."""
+    if str(value).startswith('~'):
+        raise UserError(f'{name} is {str(value)!r}, and only shells expand ~, which they do not after "=": write '
+                        '"$HOME" or the whole path.')
+
 
 @contextmanager
 def one_sentence(stopped: str = '') -> Iterator[None]:

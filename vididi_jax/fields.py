@@ -80,7 +80,7 @@ def several(entry: Rule, least: int, most: int, order: str = '') -> Rule:
 SWITCH = rule('True or False', lambda value: isinstance(value, bool))
 ODD = rule('an odd whole number from 1 to 99', lambda value: is_number(value, int) and value in range(1, 100, 2))
 ANYTHING = rule('something', lambda value: value is not None)
-PATH = text(r'[^\0\n]{0,4096}', 'one line of text')
+PATH = text(r'(?!~)[^\0\n]{0,4096}', 'one line of text, which does not begin with ~ (only shells expand that)')
 SPLIT = text(r'[^\0\n/]{1,100}', 'the name of a split, of at most 100 letters')
 PROTOCOL = text(r'split|grouped|[^/\n]+/split\d+', 'split, grouped, or an official split such as ucf101/split1')
 FOLDER = r'\w[\w.+=, -]{0,99}'  # a name, never a path

@@ -36,8 +36,9 @@ def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list
     if file is None:
         raise UserError(no_config())
     if rest[1:]:
-        raise UserError(f'{short(rest[1])} is no flag: give --config=FILE, --config.FIELD=VALUE and others as --help '
-                        'has them, with = between flag and value.')
+        known = '--workdir=DIR' if argv[0].startswith('vididi ') else '--config=FILE'  # which that has chosen already
+        raise UserError(f'{short(rest[1])} is no flag: give {known}, --config.FIELD=VALUE and others as --help has '
+                        'them, with = between flag and value.')
     return rest
 
 

@@ -1,6 +1,7 @@
 """What main.py and the command `vididi` run: flags, and how a task starts and ends on a command line."""
 
 import logging
+import sys
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -38,3 +39,9 @@ def run(words: list[str]) -> None:
     """Carry out a command line; `words[0]` is the name of the command."""
     with one_sentence():
         app.run(main, argv=words, flags_parser=parse_flags)
+
+
+if __name__ == '__main__':
+    from vididi_jax.main import run  # whose flags these are
+
+    run(sys.argv)

@@ -1,6 +1,7 @@
 """Which code runs: its commit, and the versions of what it stands on."""
 
 import importlib.metadata
+import json
 import platform
 import subprocess
 from functools import cache
@@ -13,6 +14,8 @@ PACKAGES = ('vididi_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', '
 def commit() -> str:
     """Commit of the code that runs, with '+changes' if the tree differs from it; 'unknown' outside of its own git.
 
+    Of an installed package it is the one that pip has installed from a repository.
+
     Asked once, at the start: the code that runs is that of then, whatever is checked out meanwhile.
     """
     folder = Path(__file__).resolve().parents[1]
@@ -22,9 +25,20 @@ def commit() -> str:
 
     try:
         if Path(git('rev-parse', '--show-toplevel').strip()) != folder:  # installed somewhere inside of another one
-            return 'unknown'
+            return installed_commit(folder)
         return git('rev-parse', 'HEAD').strip() + ('+changes' if git('status', '--porcelain', '-uno').strip() else '')
     except (OSError, subprocess.CalledProcessError):
+        return installed_commit(folder)
+
+
+def installed_commit(folder: Path) -> str:
+    """That of a package in `folder`, as pip has written down (PEP 610); 'unknown' where it has not."""
+    try:
+        found = importlib.metadata.distribution('vididi_jax')
+        if Path(found.locate_file('vididi_jax')).resolve().parent != folder:  # another copy
+            return 'unknown'
+        return json.loads(found.read_text('direct_url.json') or '{}').get('vcs_info', {}).get('commit_id', 'unknown')
+    except (importlib.metadata.PackageNotFoundError, ValueError):
         return 'unknown'
 
 

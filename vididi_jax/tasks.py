@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 
 from vididi_jax.config import field_names, load_config, own_config
-from vididi_jax.errors import UserError
+from vididi_jax.errors import UserError, check_home
 from vididi_jax.fields import check_fields, short
 from vididi_jax.provenance import commit
 
@@ -59,8 +59,9 @@ def run_task(
     import jax
 
     from vididi_jax.compilation import keep_programs
-    from vididi_jax.train.processes import bereaved
+    from vididi_jax.train.processes import bereaved, check_devices
 
+    check_devices()
     keep_programs()
     before = jax.config.jax_enable_x64
     jax.config.update('jax_enable_x64', before or in_float64(config, workdir))
@@ -111,6 +112,7 @@ def check_workdir(workdir: str | None, task: str) -> None:
         if task == 'inspect':
             return
         raise UserError(f'there is no --workdir: {task} needs one, the folder of the run.')
+    check_home('--workdir', workdir)
     if '://' in workdir:
         raise UserError(f'--workdir is {short(workdir)}, and a run writes to a file system: give a folder, and copy it '
                         'to the URL afterwards, or mount that.')

@@ -63,7 +63,8 @@ def test_a_folder_is_embedded_searched_and_kept(root, finished, videos, tmp_path
     data = json.loads(re.search(r'id="videos">(.*?)</script>', text)[1])
     assert data['names'] == [f'a<{number}>.avi' for number in range(5)]
     assert all(sorted([*near, i]) == list(range(5)) for i, near in enumerate(data['near']))
-    tiles = [html.unescape(name) for name in re.findall(r'data-video="\d+" role="button" tabindex="0" title="(.*?)"', text)]
+    found = re.findall(r'data-video="\d+" role="button" tabindex="0" title="(.*?)"', text)
+    tiles = [html.unescape(name) for name in found]
     assert sorted(tiles) == data['names']
     assert 'complete already' in run(kind='V')
     prepared, = (tmp_path / 'out').glob('data_*')

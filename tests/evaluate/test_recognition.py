@@ -120,3 +120,13 @@ def test_the_commit_is_that_of_this_code_or_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, '__file__', str(tmp_path / 'site-packages' / 'vididi_jax' / 'provenance.py'))
     (tmp_path / 'site-packages').mkdir()
     assert provenance.commit.__wrapped__() == 'unknown'
+
+
+def test_the_commit_of_an_installed_package_is_what_pip_wrote_down(tmp_path, monkeypatch):
+    folder = tmp_path / 'vididi_jax-0.1.0.dist-info'
+    folder.mkdir()
+    (folder / 'METADATA').write_text('Name: vididi_jax\nVersion: 0.1.0\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert provenance.installed_commit(tmp_path) == 'unknown'
+    (folder / 'direct_url.json').write_text('{"url": "https://x", "vcs_info": {"vcs": "git", "commit_id": "abc"}}')
+    assert provenance.installed_commit(tmp_path) == 'abc' and provenance.installed_commit(tmp_path / 'a') == 'unknown'

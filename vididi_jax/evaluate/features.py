@@ -170,8 +170,13 @@ def run(config, workdir: str) -> Path:
                    for column, key in (('ids', 'id'), ('labels', 'label'), ('groups', 'group'))}
         path = Path(workdir) / 'eval' / config.eval.name / 'features.npz'
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **{name: features[order][side.videos] for order, name in NAMES.items()}, **columns,
-                 about=json.dumps(about))
+        part = path.with_name(f'{uuid4().hex[:8]}.part.npz')
+        try:
+            np.savez(part, **{name: features[order][side.videos] for order, name in NAMES.items()}, **columns,
+                     about=json.dumps(about))
+            os.replace(part, path)  # as a whole, or as it was
+        finally:
+            part.unlink(missing_ok=True)
         print(f'{counts["videos"]:,} of {counts["listed"]:,} listed videos of split {side.source.split!r} '
               f'({counts["missing"]:,} missing, {counts["broken"]:,} broken, {counts["looped"]:,} looped, '
               f'{counts["dropped"]:,} dropped as too short), {views.text} views, {counts["clips_per_video"]:.1f} '

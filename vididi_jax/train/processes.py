@@ -131,6 +131,17 @@ def bereaved() -> Iterator[None]:
         os._exit(1)
 
 
+def check_devices() -> None:
+    """Raises `UserError` where JAX finds no device of the kind that it was told to use."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get('JAX_PLATFORMS') or jax.config.jax_platforms
+        told = ' '.join(str(error).split())[:200]
+        raise UserError(f'JAX finds no device of JAX_PLATFORMS={asked}{f" ({told})" if told else ""}: unset it, or '
+                        'install what that device needs (docs/install.md).') from error
+
+
 def check_alone(what: str) -> None:
     """Raises `UserError` if there are other processes, whom `what` does not ask."""
     if jax.process_count() > 1:
