@@ -28,6 +28,7 @@ from vididi_jax.train.metric_writer import read_metrics, without_times  # noqa: 
 
 SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGKILL
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}
+STARTED: list[subprocess.Popen] = []
 PATIENCE = 10  # seconds
 
 
@@ -65,7 +66,8 @@ def start(workdir: Path, data: Path) -> subprocess.Popen:
                f'--config.data.dir={data}', '--config.data.workers=1', '--config.model.width=2', '--config.epochs=8',
                '--config.log.every_steps=1', '--config.checkpoint.every_steps=2', '--config.health.every_cycles=0']
     with (workdir / 'output.txt').open('a') as output:
-        return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
+        STARTED.append(subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True))
+    return STARTED[-1]
 
 
 def rows(workdir: Path, name: str = 'metrics.jsonl') -> list:
@@ -173,10 +175,15 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0, help='of the moments')
     parser.add_argument('--out', type=Path, help='an empty folder that stays (default: a temporary one)')
     arguments = parser.parse_args()
-    if arguments.out:
-        sys.exit(soak(arguments.kills, arguments.seed, arguments.out.resolve()) > 0)
     with tempfile.TemporaryDirectory() as folder:
-        sys.exit(soak(arguments.kills, arguments.seed, Path(folder)) > 0)
+        out = arguments.out.resolve() if arguments.out else Path(folder)
+        try:
+            sys.exit(soak(arguments.kills, arguments.seed, out) > 0)
+        finally:
+            for process in STARTED:  # which are no children of this terminal
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait()
 
 
 if __name__ == '__main__':
