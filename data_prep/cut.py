@@ -19,6 +19,7 @@ from .decode import (
     frame_rate,
     open_video,
 )
+from .holes import unbroken
 from .picture import encode_upright, upright_size
 
 ROUNDING = 0.0005  # seconds: mkv rounds time stamps to milliseconds, so a frame may seem to come that much too late
@@ -114,16 +115,17 @@ def _decoded_from(path: str | Path, first: float, use: Callable) -> tuple:
     """
     with open_video(path) as (container, stream, remark):
         start = next(_timed(container.decode(stream)), (0,))[0]  # `stream.start_time` may be that of another frame
+        needed = start + (first - ROUNDING) / float(stream.time_base)
         for begin in (first - earlier for earlier in EARLIER):
             if begin > 0 and container.format.name not in UNSEARCHABLE:
                 try:
                     container.seek(start + int(begin / stream.time_base), stream=stream, backward=True)
-                    decoded = dropwhile(lambda frame: not frame.key_frame, container.decode(stream))
+                    decoded = dropwhile(lambda frame: not frame.key_frame, unbroken(container.demux(stream), needed))
                     return *use(decoded, start, stream), remark
                 except FAILURES:
                     pass  # the file cannot be searched, or not there
     with open_video(path) as (container, stream, remark):  # to search for its start would miss it in MPEG-TS
-        return *use(container.decode(stream), start, stream), remark
+        return *use(unbroken(container.demux(stream), needed), start, stream), remark
 
 
 def _pick(decoded: Iterable[av.VideoFrame], start: int, times: np.ndarray) -> tuple[list[av.VideoFrame], float]:
