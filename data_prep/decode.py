@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from .holes import unbroken
 from .picture import encode_upright, upright_size
-from .whole import missing_bytes
+from .whole import COUNTED, missing_bytes
 
 MOST_BYTES = 2**31 - 2**24  # of all frames: a tf.train.Example holds less than 2 GiB
 # Metadata that are not UTF-8 are no reason to refuse a file: PyAV 18 has to be told, 19 has no such option any more.
@@ -110,7 +110,9 @@ def decode_video(path: str | Path, short_side: int, encoding: str) -> Decoded:
                     return broken('its frames take more than the 2 GB of a record: cut the video into parts')
             if not frames:
                 return broken('the file has no decodable frame')
-            if len(frames) < (stream.frames or float('inf')) and (lack := missing_bytes(path, container.format.name)):
+            name = container.format.name
+            listed = stream.frames if stream.frames and name not in COUNTED else float('inf')
+            if len(frames) < listed and (lack := missing_bytes(path, name)):
                 return broken(f'the file was cut after {len(frames)} frames: {lack:,} bytes are missing at its end')
             odd = '; '.join(filter(None, (_promise(container, stream, len(frames), end), turned and SQUEEZED)))
             fps = frame_rate(stream, stamps)
