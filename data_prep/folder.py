@@ -5,7 +5,6 @@ left out. Only listed videos are read; those that are not there are missing.
 """
 
 import argparse
-import csv
 import re
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from vididi_jax.errors import UserError
 
 from .decode import Decoded, decode_video
 from .plan import Plan, Video, printable
+from .table import read_table
 from .tree import EXTENSIONS, check_folder, is_file, read_tree
 
 COLUMNS = 'path', 'label', 'group', 'split'
@@ -76,27 +76,21 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
 
 def read_list(path: Path) -> list[Video]:
     """The videos of a list, in its order; raises `UserError` with file and line for what is no row of one."""
-    try:
-        with path.open(newline='', encoding='utf-8-sig') as file:
-            reader = csv.DictReader(file)
-            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
-            rows = list(reader)
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f'the list {path} cannot be read ({error}): give a CSV file.') from error
+    columns, rows = read_table(path, 'give a CSV file')
     if 'path' not in columns or not rows:
         raise UserError(f'{path} must have a line a video below a first line {",".join(COLUMNS)}, of which all but '
                         'path may be left out.')
     if unknown := [name for name in columns if name not in COLUMNS]:
         raise UserError(f'{path} has a column {unknown[0]!r}, which nothing reads: columns are {", ".join(COLUMNS)}.')
     videos = {}
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
         file, label, group, split = ((row.get(name) or '').strip() for name in COLUMNS)
         where = f'{path}, line {number}'
         if None in row:
             raise UserError(f'{where}: it has more columns than the first line: put what holds a comma into quotes.')
         place, label = PurePosixPath(file), '' if label == NO_LABEL else label
-        if place.is_absolute() or '..' in place.parts:
-            raise UserError(f'{where}: {printable(file)} is no path below --videos.')
+        if place.is_absolute() or '..' in place.parts or '\0' in file:
+            raise UserError(f'{where}: {printable(file)!r} is no path below --videos.')
         file = file and place.as_posix()
         if not file or file in videos:
             what = f'{file!r} is listed twice' if file else 'there is no path'
