@@ -19,6 +19,7 @@ import pytest
 
 from data_prep import folder, motion, ucf101
 from data_prep.__main__ import build_parser, run
+from data_prep.output import discard
 from data_prep.writer import write_dataset
 from tests.data_prep.videos import ramp, write_video
 from vididi_jax.data import records
@@ -203,6 +204,18 @@ def test_one_command_at_a_time_writes_a_data_set(tmp_path):
         write_dataset(*small_motion(), out, workers=1)
     write_dataset(*small_motion(), out, workers=1)
     assert RecordSource(out, 'train') and not (out / 'incomplete').exists()
+
+
+def test_a_second_command_that_finds_it_complete_does_not_stop_the_first(tmp_path, monkeypatch):
+    """At its very end both of them delete what the first has left in OUT/incomplete."""
+    folder = tmp_path / 'incomplete'
+    (folder / 'scratch').mkdir(parents=True)
+    (folder / 'plan.json').touch()
+    listed = list(folder.iterdir())
+    shutil.rmtree(folder)
+    discard(tmp_path)
+    monkeypatch.setattr(Path, 'iterdir', lambda self: iter(listed))  # asked before they went
+    discard(tmp_path)
 
 
 class Stop(Exception):
