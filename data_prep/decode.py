@@ -12,7 +12,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from .holes import unbroken
+from .holes import Hole, unbroken
 from .picture import encode_upright, upright_size
 from .whole import COUNTED, missing_bytes
 
@@ -96,6 +96,7 @@ def decode_video(path: str | Path, short_side: int, encoding: str) -> Decoded:
 
     try:
         with open_video(path) as (container, stream, remark):
+            name = container.format.name
             for frame in unbroken(packets_of(container, stream)):
                 if frame.is_corrupt:
                     return broken(f'frame {len(frames)} is damaged, or the file was cut there')
@@ -110,15 +111,19 @@ def decode_video(path: str | Path, short_side: int, encoding: str) -> Decoded:
                     return broken('its frames take more than the 2 GB of a record: cut the video into parts')
             if not frames:
                 return broken('the file has no decodable frame')
-            name = container.format.name
             listed = stream.frames if stream.frames and name not in COUNTED else float('inf')
             if len(frames) < listed and (lack := missing_bytes(path, name)):
-                return broken(f'the file was cut after {len(frames)} frames: {lack:,} bytes are missing at its end')
+                return _cut_off(len(frames), lack)
             odd = '; '.join(filter(None, (_promise(container, stream, len(frames), end), turned and SQUEEZED)))
             fps = frame_rate(stream, stamps)
     except FAILURES as error:
-        return failure(error, f'after {len(frames)} frames')
+        lack = missing_bytes(path, name) if isinstance(error, Hole) else 0
+        return _cut_off(len(frames), lack) if lack else failure(error, f'after {len(frames)} frames')
     return Decoded(frames, height, width, fps, '; '.join(filter(None, (remark, odd))))
+
+
+def _cut_off(count: int, lack: int) -> Decoded:
+    return broken(f'the file was cut after {count} frames: {lack:,} bytes are missing at its end')
 
 
 def _promise(container: InputContainer, stream: VideoStream, count: int, end: float) -> str:

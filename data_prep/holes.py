@@ -13,6 +13,10 @@ AHEAD = 2  # packets after a mark that tell whether two files meet there
 LEAP = 1.5  # times the step before it: so long a step has lost a frame
 
 
+class Hole(ValueError):
+    """A frame that is needed may be lost, or need one that is."""
+
+
 def unbroken(packets: Iterable[av.Packet], first: float = float('-inf')) -> Iterator[av.VideoFrame]:
     """The decoded frames of the packets of one stream.
 
@@ -21,7 +25,7 @@ def unbroken(packets: Iterable[av.Packet], first: float = float('-inf')) -> Iter
       first: time stamp from which on frames are needed; holes that only earlier ones suffer from are none.
 
     Raises:
-      ValueError: a frame that is needed may be lost, or need one that is.
+      Hole: something is lost.
     """
     since = None  # packets since the last hole
     for packet, hole in _judged(packets):
@@ -33,7 +37,7 @@ def unbroken(packets: Iterable[av.Packet], first: float = float('-inf')) -> Iter
                 since = None
         for frame in packet.decode():
             if since is not None and (frame.pts is None or frame.pts >= first):
-                raise ValueError('bytes of the file are missing there')
+                raise Hole('bytes of the file are missing there')
             yield frame
 
 
