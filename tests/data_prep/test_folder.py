@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from data_prep import folder
-from data_prep.__main__ import build_parser, summary
+from data_prep.__main__ import build_parser
+from data_prep.summary import summary
 from vididi_jax.errors import UserError
 
 FILES = 'train/run/a.mp4', 'train/run/b.mp4', 'val/run/c.mp4', 'val/jump high/d.mkv', 'val/e.avi'
