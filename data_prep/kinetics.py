@@ -118,7 +118,8 @@ def draw(listed: list[Video], arguments: argparse.Namespace) -> list[Video]:
     if wanted['number_of_classes'] is not None:
         _check(1 <= wanted['number_of_classes'] <= len(classes), 'number_of_classes', f'from 1 to {len(classes):,}')
         classes = sorted(rng.permutation(classes)[:wanted['number_of_classes']].tolist())
-    kept = [video for video in listed if video.label in set(classes)]
+    wanted_classes = set(classes)
+    kept = [video for video in listed if video.label in wanted_classes]
     train = [video for video in kept if video.split == 'train']
     place = dict(zip(sorted(video.id for video in train), rng.permutation(len(train)).tolist(), strict=True))
     chosen = sorted(train, key=lambda video: place[video.id])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -216,6 +217,19 @@ def test_a_second_command_that_finds_it_complete_does_not_stop_the_first(tmp_pat
     discard(tmp_path)
     monkeypatch.setattr(Path, 'iterdir', lambda self: iter(listed))  # asked before they went
     discard(tmp_path)
+
+
+def test_labels_are_not_gone_through_for_each_video(tmp_path):
+    """Of folders that each hold one video there are as many as videos."""
+    class Names(tuple):
+        def index(self, *_):
+            raise AssertionError
+
+    plan, decode = small_motion()
+    labels = Names(reversed(plan.label_names))
+    write_dataset(replace(plan, label_names=labels), decode, tmp_path, workers=1)
+    source = RecordSource(tmp_path, 'train')
+    assert [labels[number] for number in source.labels] == [video.label for video in plan.videos][:len(source)]
 
 
 class Stop(Exception):
