@@ -219,6 +219,23 @@ def test_a_second_command_that_finds_it_complete_does_not_stop_the_first(tmp_pat
     discard(tmp_path)
 
 
+def test_a_split_of_which_all_videos_are_missing_is_counted_and_named(videos, tmp_path, capsys):
+    (tmp_path / 'list.csv').write_text('path,split\nd.mkv,train\nx.mkv,test\ny.mkv,test\n')
+    for _ in range(2):
+        prepare('folder', f'--videos={videos}', f'--list={tmp_path / "list.csv"}', f'--out={tmp_path / "out"}',
+                '--workers=1', '--short_side=16')
+    assert 'is complete already' in (printed := capsys.readouterr().out)
+    assert printed.count('test: 0 videos (0 frames) of 2 listed; 2 missing, 0 broken') == 2
+    counts = json.loads((tmp_path / 'out' / 'counts.json').read_bytes())
+    assert counts['test'] == {'listed': 2, 'ok': 0, 'missing': 2, 'broken': 0}
+    assert RecordSource(tmp_path / 'out', 'train').counts == counts['train']
+    prepare('verify', tmp_path / 'out')
+    with pytest.raises(UserError, match="split 'test' of .* has none of its 2 listed videos, which were all missing"):
+        RecordSource(tmp_path / 'out', 'test')
+    with pytest.raises(UserError, match="has no split 'val': it has train[.]"):
+        RecordSource(tmp_path / 'out', 'val')
+
+
 def test_labels_are_not_gone_through_for_each_video(tmp_path):
     """Of folders that each hold one video there are as many as videos."""
     class Names(tuple):
