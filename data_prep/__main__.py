@@ -3,12 +3,12 @@
 import argparse
 
 from vididi_jax.data.readers import usable_cpus
-from vididi_jax.data.records import ENCODINGS
+from vididi_jax.data.records import ENCODING, ENCODINGS, SHORT_SIDE
 from vididi_jax.data.storage import is_url
 from vididi_jax.errors import Parser, UserError, one_sentence
 
 from . import ava, beam, folder, hmdb51, kinetics, motion, motion_boxes, motion_triples, ucf101, verify
-from .plan import printable
+from .summary import summary
 from .writer import write_dataset
 
 VIDEO_FILES = {  # name: module, what it is, and a command that can be typed
@@ -35,8 +35,10 @@ def build_parser(prog: str = 'python -m data_prep') -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=module.__doc__,
                                       usage=f'{prog} {name} {example} [OPTION ...]')
         module.add_arguments(command)
-        command.add_argument('--short_side', type=int, default=128, help='shorter side of the stored frames (128)')
-        command.add_argument('--encoding', choices=ENCODINGS, default='jpeg', help='of the stored frames (jpeg)')
+        command.add_argument('--short_side', type=int, default=SHORT_SIDE,
+                             help=f'shorter side of the stored frames ({SHORT_SIDE})')
+        command.add_argument('--encoding', choices=ENCODINGS, default=ENCODING,
+                             help=f'of the stored frames ({ENCODING})')
         _add_output(command)
     command = commands.add_parser('motion', help='synthetic videos that only motion tells apart',
                                   description=motion.__doc__, usage=f'{prog} motion --out=data/motion [OPTION ...]')
@@ -79,20 +81,6 @@ def run(arguments: argparse.Namespace) -> None:
     plan, decode = module.plan(arguments)
     rows = write_dataset(plan, decode, arguments.out, workers, pipeline)
     summary(rows, arguments.out)
-
-
-def summary(rows: list[dict], out: str) -> None:
-    """Say what was written, split by split, and what was quarantined and why."""
-    for split in dict.fromkeys(row['split'] for row in rows):
-        mine = [row for row in rows if row['split'] == split]
-        count = {status: sum(row['status'] == status for row in mine) for status in ('ok', 'missing', 'broken')}
-        frames = sum(row['frames'] or 0 for row in mine)
-        print(f'{split}: {count["ok"]:,} videos ({frames:,} frames) of {len(mine):,} listed; '
-              f'{count["missing"]:,} missing, {count["broken"]:,} broken')
-    for row in rows:
-        if row['reason'] and row['status'] != 'missing':
-            print(f'{row["status"]}: {row["id"]}: {row["reason"]}')
-    print(f'written to {printable(str(out))}')
 
 
 def main(words: list[str] | None = None, prog: str = 'python -m data_prep') -> None:

@@ -1,7 +1,7 @@
 """The task 'browse': a folder of videos, prepared, embedded, and searched for what moves alike."""
 
 import tempfile
-from argparse import Namespace
+from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
 from json import dumps, loads
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vididi_jax.browse.neighbours import NEAREST
-from vididi_jax.browse.page import write_browser
+from vididi_jax.browse.page import MOST, write_browser
 from vididi_jax.data import checksums, records
 from vididi_jax.data.clips import frames_spanned
 from vididi_jax.data.readers import usable_cpus
@@ -21,29 +21,36 @@ from vididi_jax.evaluate.retrieval import kinds, neighbours
 from vididi_jax.evaluate.views import Views, read_views
 from vididi_jax.fields import check_fields
 from vididi_jax.measures import unit
-from vididi_jax.train.encoder import Encoder, trained_encoder
+from vididi_jax.train.encoder import Encoder, stored_side, trained_encoder
 from vididi_jax.train.processes import by_first, check_alone
 from vididi_jax.train.run import workdir_config
 
 from . import folder
-from .__main__ import summary
 from .plan import Plan, Video, printable
+from .summary import summary
 from .writer import write_dataset
 
-SHORT_SIDE, ENCODING = 128, 'jpeg'
 
-
-def prepare_folder(videos: str, out: Path) -> tuple[Path, list[dict]]:
+def prepare_folder(
+    videos: str, out: Path, short_side: int, check: Callable[[int], None],
+) -> tuple[Path, list[dict]]:
     """Decode a folder of videos into `out`, in a data set named after the files that it holds; its manifest's rows.
 
     A folder that is a data set already is taken as it is.
+
+    Args:
+      videos: the folder.
+      out: where the data set is made.
+      short_side: of its frames.
+      check: called with the number of videos before they are decoded.
     """
     if (Path(videos) / checksums.NAME).is_file():
         source = RecordSource(videos, 'train')  # which holds its files against their checksums
+        check(len(source))
         lines = (source.directory / records.MANIFEST).read_text().splitlines()
         return Path(videos), [row for row in map(loads, lines) if row['split'] == 'train']
-    plan, decode = folder.plan(Namespace(videos=videos, group='', split_by_dir=False, list=None,
-                                         short_side=SHORT_SIDE, encoding=ENCODING))
+    plan, decode = folder.plan_folder(videos, short_side=short_side, encoding=records.ENCODING)
+    check(len(plan.videos))
     files = [(Path(videos, video.path).stat().st_size, Path(videos, video.path).stat().st_mtime_ns)
              for video in plan.videos]
     place = out / f'data_{sha256(dumps([plan.described(), files]).encode()).hexdigest()[:8]}'
@@ -52,12 +59,12 @@ def prepare_folder(videos: str, out: Path) -> tuple[Path, list[dict]]:
     return place, rows
 
 
-def prepare_file(path: Path, out: Path) -> None:
-    """Decode one video into the data set `out`; raises `UserError` if it cannot be read."""
+def prepare_file(path: Path, out: Path, like: RecordSource) -> None:
+    """Decode one video into the data set `out`, as those of `like` are; raises `UserError` if it cannot be read."""
     video = Video(printable(path.name), path.name, '', '', 'train')
-    options = {'short_side': SHORT_SIDE}
-    decode = partial(folder.decode, root=str(path.parent), encoding=ENCODING, **options)
-    write_dataset(Plan('query', str(path.parent), ('',), (video,), (), ENCODING, options), decode, out, 1)
+    options = {'short_side': int(like.sizes.min(1).max())}
+    decode = partial(folder.decode, root=str(path.parent), encoding=like.encoding, **options)
+    write_dataset(Plan('query', str(path.parent), ('',), (video,), (), like.encoding, options), decode, out, 1)
 
 
 def embed(
@@ -91,18 +98,28 @@ def run(config, workdir: str) -> None:
         raise UserError(f'config.query is {config.query}, and there is no such file.')
     views, training = read_views(config, ORDERS), workdir_config(config.checkpoint)
     encoder = trained_encoder(training, config.checkpoint, config.eval.checkpoint)
-    directory, rows = prepare_folder(config.videos, out)
+
+    def check(count: int) -> None:
+        if count > MOST and not config.query:
+            raise UserError(f'{printable(config.videos)} has {count:,} videos, and a page holds at most {MOST:,}: '
+                            'browse a part of them, ask for the nearest to one with --config.query=FILE, or take the '
+                            'features of all with configs/features.py.')
+
+    directory, rows = prepare_folder(config.videos, out, stored_side(encoder.augment), check)
     source, features = embed(config, encoder, views, directory, out / 'cache', config.data.workers)
-    short = source.num_frames < frames_spanned(views.frames, views.stride)
     unread = [row for row in rows if row['status'] != 'ok']
-    about = (f'{printable(str(Path(config.videos).resolve()))}: features of {config.kind} by the encoder of '
-             f'{printable(config.checkpoint)}, step '
-             f'{encoder.step}, {views.text} views of {views.frames} frames; {len(unread):,} of {len(rows):,} files '
-             f'could not be read, and {int(short.sum()):,} videos are shorter than a view, which begins them again.')
-    write_browser(out / 'index.html', source, features, unread, about=about, clusters=config.clusters)
-    print(f'{len(source):,} videos embedded, {len(unread):,} not read; written to {out / "index.html"}')
+    written = f'more than the {MOST:,} of a page, which is not written'
+    if len(source) <= MOST:
+        short = source.num_frames < frames_spanned(views.frames, views.stride)
+        about = (f'{printable(str(Path(config.videos).resolve()))}: features of {config.kind} by the encoder of '
+                 f'{printable(config.checkpoint)}, step {encoder.step}, {views.text} views of {views.frames} frames; '
+                 f'{len(unread):,} of {len(rows):,} files could not be read, and {int(short.sum()):,} videos are '
+                 'shorter than a view, which begins them again.')
+        write_browser(out / 'index.html', source, features, unread, about=about, clusters=config.clusters)
+        written = f'written to {out / "index.html"}'
+    print(f'{len(source):,} videos embedded, {len(unread):,} not read; {written}')
     if config.query:
         with tempfile.TemporaryDirectory() as place:
-            prepare_file(query.resolve(), Path(place) / 'data')
+            prepare_file(query.resolve(), Path(place) / 'data', source)
             _, asked = embed(config, encoder, views, Path(place) / 'data', Path(place) / 'cache', workers=0)
         print_nearest(asked, features, source, config.kind)

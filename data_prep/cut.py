@@ -19,7 +19,9 @@ from .decode import (
     frame_rate,
     open_video,
 )
+from .holes import unbroken
 from .picture import encode_upright, upright_size
+from .whole import missing_bytes
 
 ROUNDING = 0.0005  # seconds: mkv rounds time stamps to milliseconds, so a frame may seem to come that much too late
 EARLIER = 0, 10  # seconds before the clip where a key frame is looked for; MPEG-TS finds the one after
@@ -43,12 +45,19 @@ def cut_clip(path: str | Path, second: float, fps: float, count: int, short_side
       short_side, encoding: of the stored frames, as for `decode_video`.
 
     Returns:
-      The clip; broken if `second` is not within the video, or a frame it needs cannot be decoded.
+      The clip; broken if `second` is not within the video, a frame it needs cannot be decoded, or the file was cut
+      before its end.
     """
     times = second + (np.arange(count) - count // 2) / fps
+
+    def pick(decoded: Iterable[av.VideoFrame], start: int, stream: VideoStream) -> tuple:
+        shown, end = _pick(decoded, start, times)
+        return shown, end, missing_bytes(path, stream.container.format.name) if end < np.inf else 0
+
     try:
-        shown, end, remark = _decoded_from(
-            path, times[0], lambda decoded, start, stream: _pick(decoded, start, times))
+        shown, end, lack, remark = _decoded_from(path, times[0], pick)
+        if lack:
+            return _cut_off(lack)
         if second < 0 or second >= end:
             return broken(f'the keyframe at {second:.2f} s is outside its video, which has {end:.2f} s')
         height, width = upright_size(shown[0], short_side)
@@ -70,11 +79,11 @@ def cut_span(path: str | Path, begin: float, end: float, short_side: int, encodi
       short_side, encoding: of the stored frames, as for `decode_video`.
 
     Returns:
-      The clip; its `reason` says if the file ends before it does. Broken if the file has nothing of it, or a frame that
-      it needs cannot be decoded.
+      The clip; its `reason` says if the file ends before it does. Broken if the file was cut there or has nothing of
+      it, or a frame that it needs cannot be decoded.
     """
     def encode(decoded: Iterable[av.VideoFrame], start: int, stream: VideoStream) -> tuple:
-        frames, stamps, height, width, earlier, base = [], [], 0, 0, begin <= 0, 0
+        frames, stamps, height, width, earlier, base, lack = [], [], 0, 0, begin <= 0, 0, 0
         for now, frame in _timed(decoded):
             moment = float((now - start) * frame.time_base)
             tolerance = min(float(frame.time_base) / 2, ROUNDING)
@@ -90,20 +99,28 @@ def cut_span(path: str | Path, begin: float, end: float, short_side: int, encodi
             frames.append(encode_upright(_undamaged(frame), height, width, encoding))
             stamps.append(now)
             base = frame.time_base
+        else:
+            lack = missing_bytes(path, stream.container.format.name)
         if not frames and not earlier:  # the search led past the clip
             raise ValueError('the frames before cannot be decoded')
         lasted = float((stamps[-1] - stamps[0]) * base) if stamps else 0.0
-        return frames, lasted, height, width, frame_rate(stream, stamps) if stamps else 0.0
+        return frames, lasted, lack, height, width, frame_rate(stream, stamps) if stamps else 0.0
 
     try:
-        frames, lasted, height, width, fps, remark = _decoded_from(path, begin, encode)
+        frames, lasted, lack, height, width, fps, remark = _decoded_from(path, begin, encode)
     except FAILURES as error:
         return failure(error, f'from {begin:.2f} to {end:.2f} s')
+    if lack:
+        return _cut_off(lack)
     if not frames:
         return broken(f'the clip from {begin:.2f} to {end:.2f} s is after the end of its video')
     seconds = max(lasted, len(frames) / fps) if fps else end - begin  # a rate may vary
     short = '' if seconds >= ENOUGH * (end - begin) else f'{seconds:.1f} s of the listed {end - begin:.0f} s'
     return Decoded(frames, height, width, fps, '; '.join(filter(None, (remark, short))))
+
+
+def _cut_off(lack: int) -> Decoded:
+    return broken(f'the file was cut before the end of the clip: {lack:,} bytes are missing at its end')
 
 
 def _decoded_from(path: str | Path, first: float, use: Callable) -> tuple:
@@ -114,16 +131,17 @@ def _decoded_from(path: str | Path, first: float, use: Callable) -> tuple:
     """
     with open_video(path) as (container, stream, remark):
         start = next(_timed(container.decode(stream)), (0,))[0]  # `stream.start_time` may be that of another frame
+        needed = start + (first - ROUNDING) / float(stream.time_base)
         for begin in (first - earlier for earlier in EARLIER):
             if begin > 0 and container.format.name not in UNSEARCHABLE:
                 try:
                     container.seek(start + int(begin / stream.time_base), stream=stream, backward=True)
-                    decoded = dropwhile(lambda frame: not frame.key_frame, container.decode(stream))
+                    decoded = dropwhile(lambda frame: not frame.key_frame, unbroken(container.demux(stream), needed))
                     return *use(decoded, start, stream), remark
                 except FAILURES:
                     pass  # the file cannot be searched, or not there
     with open_video(path) as (container, stream, remark):  # to search for its start would miss it in MPEG-TS
-        return *use(container.decode(stream), start, stream), remark
+        return *use(unbroken(container.demux(stream), needed), start, stream), remark
 
 
 def _pick(decoded: Iterable[av.VideoFrame], start: int, times: np.ndarray) -> tuple[list[av.VideoFrame], float]:

@@ -12,8 +12,9 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from .holes import Hole, unbroken
 from .picture import encode_upright, upright_size
-from .whole import missing_bytes
+from .whole import COUNTED, missing_bytes
 
 MOST_BYTES = 2**31 - 2**24  # of all frames: a tf.train.Example holds less than 2 GiB
 # Metadata that are not UTF-8 are no reason to refuse a file: PyAV 18 has to be told, 19 has no such option any more.
@@ -79,36 +80,50 @@ def decode_video(path: str | Path, short_side: int, encoding: str) -> Decoded:
     The container's metadata is not trusted: text that is not UTF-8 is ignored, frames are counted by decoding them, and
     the display matrix (a phone held sideways, a mirrored selfie) is applied. Pixels are taken as square. Downscaling
     averages areas, upscaling is bicubic. A file that fails anywhere is broken as a whole, also where the decoder only
-    marks a frame as damaged, or the file is shorter than it says of itself: half a video would pass for a short one.
+    marks a frame as damaged, or the file lacks something in its middle, or is shorter than it says of itself: half a
+    video would pass for a short one.
     """
     frames, height, width, size, turned = [], 0, 0, 0, False
     stamps, end = [], 0.0  # of the video's frames; and where the last packet of any stream ends, in seconds
+
+    def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
+        nonlocal end
+        for packet in container.demux():
+            if not stream.frames and packet.pts is not None:  # else nobody asks
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream is stream:
+                yield packet
+
     try:
         with open_video(path) as (container, stream, remark):
-            for packet in container.demux():
-                if not stream.frames and packet.pts is not None:  # else nobody asks
-                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-                for frame in packet.decode() if packet.stream is stream else ():
-                    if frame.is_corrupt:
-                        return broken(f'frame {len(frames)} is damaged, or the file was cut there')
-                    shape = upright_size(frame, short_side)
-                    if not frames:
-                        height, width = shape
-                    turned = turned or max(abs(shape[0] - height), abs(shape[1] - width)) > ROUNDED
-                    frames.append(encode_upright(frame, height, width, encoding))
-                    stamps.append(frame.pts)
-                    size += len(frames[-1])
-                    if size > MOST_BYTES:
-                        return broken('its frames take more than the 2 GB of a record: cut the video into parts')
+            name = container.format.name
+            for frame in unbroken(packets_of(container, stream)):
+                if frame.is_corrupt:
+                    return broken(f'frame {len(frames)} is damaged, or the file was cut there')
+                shape = upright_size(frame, short_side)
+                if not frames:
+                    height, width = shape
+                turned = turned or max(abs(shape[0] - height), abs(shape[1] - width)) > ROUNDED
+                frames.append(encode_upright(frame, height, width, encoding))
+                stamps.append(frame.pts)
+                size += len(frames[-1])
+                if size > MOST_BYTES:
+                    return broken('its frames take more than the 2 GB of a record: cut the video into parts')
             if not frames:
                 return broken('the file has no decodable frame')
-            if len(frames) < (stream.frames or float('inf')) and (lack := missing_bytes(path, container.format.name)):
-                return broken(f'the file was cut after {len(frames)} frames: {lack:,} bytes are missing at its end')
+            listed = stream.frames if stream.frames and name not in COUNTED else float('inf')
+            if len(frames) < listed and (lack := missing_bytes(path, name)):
+                return _cut_off(len(frames), lack)
             odd = '; '.join(filter(None, (_promise(container, stream, len(frames), end), turned and SQUEEZED)))
             fps = frame_rate(stream, stamps)
     except FAILURES as error:
-        return failure(error, f'after {len(frames)} frames')
+        lack = missing_bytes(path, name) if isinstance(error, Hole) else 0
+        return _cut_off(len(frames), lack) if lack else failure(error, f'after {len(frames)} frames')
     return Decoded(frames, height, width, fps, '; '.join(filter(None, (remark, odd))))
+
+
+def _cut_off(count: int, lack: int) -> Decoded:
+    return broken(f'the file was cut after {count} frames: {lack:,} bytes are missing at its end')
 
 
 def _promise(container: InputContainer, stream: VideoStream, count: int, end: float) -> str:

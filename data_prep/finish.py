@@ -40,9 +40,9 @@ def finish(plan: Plan, shards: list[tuple], parts: list[dict], out: Path, descri
     manifest = rows + [row_of(video, 'missing', reason='listed, and not in the folder of videos')
                        for video in plan.missing]
     lines = manifest_lines(manifest)
-    splits = list(dict.fromkeys(row['split'] for row in rows))
+    splits, listed = (list(dict.fromkeys(row['split'] for row in found)) for found in (rows, manifest))
     files = {records.MANIFEST: b''.join(lines), records.PLAN: json.dumps(described).encode(),
-             records.COUNTS: json.dumps({split: count(manifest, split) for split in splits}).encode(),
+             records.COUNTS: json.dumps({split: count(manifest, split) for split in listed}).encode(),
              **{name: text.encode() for name, text in plan.files.items()}}
     indices = {split: make_index(split, rows, lines) for split in splits}
     files |= {records.index_name(plan.name, split): npy_of(index) for split, index in indices.items()}

@@ -5,7 +5,6 @@ left out. Only listed videos are read; those that are not there are missing.
 """
 
 import argparse
-import csv
 import re
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from vididi_jax.errors import UserError
 
 from .decode import Decoded, decode_video
 from .plan import Plan, Video, printable
+from .table import read_table
 from .tree import EXTENSIONS, check_folder, is_file, read_tree
 
 COLUMNS = 'path', 'label', 'group', 'split'
@@ -36,17 +36,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
+    """`plan_folder` of a command line."""
+    return plan_folder(arguments.videos, listing=arguments.list, group=arguments.group,
+                       split_by_dir=arguments.split_by_dir, short_side=arguments.short_side,
+                       encoding=arguments.encoding)
+
+
+def plan_folder(videos: str, *, listing: str | None = None, group: str = '', split_by_dir: bool = False,
+                short_side: int, encoding: str) -> tuple[Plan, partial]:
     """Every listed file, or every file with a video's extension, sorted by path; hidden files are none.
 
     Links are followed; a link to a video that is not there is a missing video.
-    Who or what a video shows is not known, so without `--group` each video stands for itself. Without a list and
-    without `--split_by_dir` all are of one split 'train'.
+    Who or what a video shows is not known, so without `group` each video stands for itself. Without a list and
+    without `split_by_dir` all are of one split 'train'.
+
+    Args:
+      videos: the folder.
+      listing: a list, see `read_list`.
+      group, split_by_dir, short_side, encoding: as on the command line.
     """
-    if arguments.list and (arguments.group or arguments.split_by_dir):
+    if listing and (group or split_by_dir):
         raise UserError('--list says the group and the split of each video: leave out --group and --split_by_dir.')
-    root = check_folder(arguments.videos, '--videos')
+    root = check_folder(videos, '--videos')
     tree = read_tree(root)
-    if not tree.videos and not arguments.list:
+    if not tree.videos and not listing:
         raise UserError(f'{root} holds no video files ({len(tree.missing):,} links to videos lead nowhere, and of its '
                         f'{tree.others:,} other files none is a video: not hidden, with an ending among '
                         f'{" ".join(sorted(EXTENSIONS))}): give another --videos.')
@@ -56,47 +69,41 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
                         (tree.repeated, 'links lead to folders that are read under another name')):
         if paths:
             print(f'{len(paths):,} {what} (the first: {printable(str(paths[0]))})')
-    if arguments.list:
-        listed = read_list(Path(arguments.list))
+    if listing:
+        listed = read_list(Path(listing))
         there = {video.path: is_file(root / video.path) for video in listed}  # also what has another ending
-        videos, missing = (tuple(video for video in listed if there[video.path] == found) for found in (True, False))
-        if not videos:
-            raise UserError(f'{root} has none of the {len(listed):,} videos that {arguments.list} lists (the first: '
+        present, missing = (tuple(video for video in listed if there[video.path] == found) for found in (True, False))
+        if not present:
+            raise UserError(f'{root} has none of the {len(listed):,} videos that {listing} lists (the first: '
                             f'{printable(listed[0].path)}): paths are those below --videos.')
         unlisted = len({path.as_posix() for path in tree.videos} - set(there))
         print(f'{len(listed):,} listed, {len(missing):,} of them missing; {unlisted:,} video files are not listed')
     else:
-        video = partial(_video, group=arguments.group, split_by_dir=arguments.split_by_dir)
-        videos, missing = (tuple(map(video, paths)) for paths in (tree.videos, tree.missing))
-    labels = tuple(sorted({video.label for video in (*videos, *missing)}))
-    options = {'short_side': arguments.short_side}
-    return (Plan('folder', str(root.resolve()), labels, videos, missing, arguments.encoding, options),
-            partial(decode, root=str(root.resolve()), encoding=arguments.encoding, **options))
+        video = partial(_video, group=group, split_by_dir=split_by_dir)
+        present, missing = (tuple(map(video, paths)) for paths in (tree.videos, tree.missing))
+    labels = tuple(sorted({video.label for video in (*present, *missing)}))
+    options = {'short_side': short_side}
+    return (Plan('folder', str(root.resolve()), labels, present, missing, encoding, options),
+            partial(decode, root=str(root.resolve()), encoding=encoding, **options))
 
 
 def read_list(path: Path) -> list[Video]:
     """The videos of a list, in its order; raises `UserError` with file and line for what is no row of one."""
-    try:
-        with path.open(newline='', encoding='utf-8-sig') as file:
-            reader = csv.DictReader(file)
-            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
-            rows = list(reader)
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f'the list {path} cannot be read ({error}): give a CSV file.') from error
+    columns, rows = read_table(path, 'give a CSV file')
     if 'path' not in columns or not rows:
         raise UserError(f'{path} must have a line a video below a first line {",".join(COLUMNS)}, of which all but '
                         'path may be left out.')
     if unknown := [name for name in columns if name not in COLUMNS]:
         raise UserError(f'{path} has a column {unknown[0]!r}, which nothing reads: columns are {", ".join(COLUMNS)}.')
     videos = {}
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
         file, label, group, split = ((row.get(name) or '').strip() for name in COLUMNS)
         where = f'{path}, line {number}'
         if None in row:
             raise UserError(f'{where}: it has more columns than the first line: put what holds a comma into quotes.')
         place, label = PurePosixPath(file), '' if label == NO_LABEL else label
-        if place.is_absolute() or '..' in place.parts:
-            raise UserError(f'{where}: {printable(file)} is no path below --videos.')
+        if place.is_absolute() or '..' in place.parts or '\0' in file:
+            raise UserError(f'{where}: {printable(file)!r} is no path below --videos.')
         file = file and place.as_posix()
         if not file or file in videos:
             what = f'{file!r} is listed twice' if file else 'there is no path'

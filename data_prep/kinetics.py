@@ -8,7 +8,6 @@ drawn from the lists, before files are looked for, so that it is the same part f
 """
 
 import argparse
-import csv
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from .cut import cut_span
 from .decode import ENOUGH, Decoded, broken, decode_video
 from .official import read_lines
 from .plan import Plan, Video, printable
+from .table import read_table
 from .tree import check_folder, read_tree
 
 SPLITS = {'train': ('train',), 'val': ('val', 'validate'), 'test': ('test',)}  # and what the lists call them
@@ -79,13 +79,9 @@ def decode(video: Video, *, root: str, whole: bool, short_side: int, encoding: s
 
 def read_list(path: Path, split: str) -> list[Video]:
     """A list, without paths yet; raises `UserError` with file and line for what is no row of this split."""
-    try:
-        with path.open(newline='', encoding='utf-8-sig') as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f'the list {path} cannot be read ({error}): give --{split}=CSV, an official list.') from error
+    _, rows = read_table(path, f'give --{split}=CSV, an official list')
     videos = {}
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
         lacking = [name for name in COLUMNS if not (row.get(name) or '').strip()]
         if lacking:
             raise UserError(f'{path}, line {number}: there is no {lacking[0]}; a list has the columns '
@@ -113,7 +109,7 @@ def draw(listed: list[Video], arguments: argparse.Namespace) -> list[Video]:
     wanted = {name: getattr(arguments, name) if getattr(arguments, name) is not None else value
               for name, value in wanted.items()}
     if arguments.classes:
-        named = read_lines(Path(arguments.classes))
+        named = read_lines(Path(arguments.classes), '--classes must name a text file, with one class a line')
         unknown = sorted(set(named) - set(classes))
         if unknown or not named:
             what = f'the class {unknown[0]!r}, which no list has' if unknown else 'no class'
@@ -122,7 +118,8 @@ def draw(listed: list[Video], arguments: argparse.Namespace) -> list[Video]:
     if wanted['number_of_classes'] is not None:
         _check(1 <= wanted['number_of_classes'] <= len(classes), 'number_of_classes', f'from 1 to {len(classes):,}')
         classes = sorted(rng.permutation(classes)[:wanted['number_of_classes']].tolist())
-    kept = [video for video in listed if video.label in set(classes)]
+    wanted_classes = set(classes)
+    kept = [video for video in listed if video.label in wanted_classes]
     train = [video for video in kept if video.split == 'train']
     place = dict(zip(sorted(video.id for video in train), rng.permutation(len(train)).tolist(), strict=True))
     chosen = sorted(train, key=lambda video: place[video.id])

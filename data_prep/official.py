@@ -23,12 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser, lists: str) -> None:
     parser.add_argument('--allow_missing', action='store_true', help='write the videos that are there')
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a list file, without line ends of either kind and without empty lines."""
+def read_lines(path: Path, advice: str = '--splits must hold the official lists') -> list[str]:
+    """The lines of a list file, without line ends of either kind and without empty lines; `advice` if there is none."""
     try:
         text = path.read_text(encoding='utf-8-sig')
     except (OSError, ValueError) as error:
-        raise UserError(f'the list {path} cannot be read ({error}): --splits must hold the official lists.') from error
+        raise UserError(f'the list {path} cannot be read ({error}): {advice}.') from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

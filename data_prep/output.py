@@ -45,11 +45,14 @@ def _leave(folder: Path) -> None:
 
 
 def discard(out: Path) -> None:
-    """Delete all that OUT/incomplete holds, but for the lock."""
-    with writing(out):
+    """Delete all that OUT/incomplete holds, but for the lock.
+
+    Another process that finds the data set complete may delete it at the same time.
+    """
+    with writing(out), suppress(FileNotFoundError):
         for path in (out / records.INCOMPLETE).iterdir():
             if path.name != lock.NAME:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 class Output:

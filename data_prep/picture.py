@@ -6,6 +6,7 @@ import av
 import cv2
 import numpy as np
 from av.filter import Graph
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 from vididi_jax.data.records import encode_frame
@@ -42,7 +43,9 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, int, int]:
     b x + d y, up to a shift: four turns, and their mirror images. Other angles are taken as the nearest of these.
     """
     try:
-        matrix = frame.side_data.get('DISPLAYMATRIX') if len(frame.side_data) else None  # to look for it takes a while
+        # As PyAV 19 does. PyAV 18 keeps `frame.side_data` in the frame, which it keeps: a circle of all its pixels.
+        side_data = SideDataContainer(frame)
+        matrix = side_data.get('DISPLAYMATRIX') if len(side_data) else None  # to look for it takes a while
     except ValueError:  # side data of a kind that PyAV does not know hide those that it knows
         return ROTATIONS[round(frame.rotation / 90) % 4]
     if matrix is None:

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 
 from vididi_jax.data import records
 
@@ -62,9 +63,15 @@ class Plan:
     files: dict[str, str] = field(default_factory=dict)
     views: dict[str, tuple[Video, ...]] = field(default_factory=dict)
 
+    @cached_property
+    def label_numbers(self) -> dict[str, int]:
+        """Class name -> its number: there may be as many classes as videos."""
+        return {name: number for number, name in enumerate(self.label_names)}
+
     def described(self) -> dict:
         """The plan as json, with the format, and sha256 in place of what is long: lists of videos, other files."""
-        described = {name: value for name, value in vars(self).items() if name not in ('videos', 'missing', 'views')}
+        names = [each.name for each in fields(self) if each.name not in ('videos', 'missing', 'views')]
+        described = {name: getattr(self, name) for name in names}
         return {'format': records.FORMAT, **json.loads(json.dumps(described)), 'videos': digest(self.videos),
                 'missing': digest(self.missing),
                 'files': {name: hashlib.sha256(text.encode()).hexdigest() for name, text in self.files.items()}}

@@ -40,14 +40,14 @@ def write_shard(plan: Plan, shard: tuple, stream: Iterator[Decoded], out: Path, 
                 rows.append(row_of(video, 'broken', reason=decoded.reason))
                 continue
             data = records.serialise(decoded.frames, plan.encoding, {
-                'id': video.id, 'group': video.group, 'label': plan.label_names.index(video.label), 'fps': decoded.fps,
+                'id': video.id, 'group': video.group, 'label': plan.label_numbers[video.label], 'fps': decoded.fps,
                 'num_frames': len(decoded.frames), 'height': decoded.height, 'width': decoded.width})
             record = records.frame_record(data)
             file.write(record)
             tables.append(records.locate_frames(data, decoded.frames, offset + records.HEADER.size).tobytes())
             rows.append(row_of(video, 'ok', decoded, decoded.reason) | {'_record': {
                 'shard': number, 'offset': offset, 'length': len(data), 'crc': records.data_crc(record),
-                'label': plan.label_names.index(video.label), 'frames': len(decoded.frames), 'height': decoded.height,
+                'label': plan.label_numbers[video.label], 'frames': len(decoded.frames), 'height': decoded.height,
                 'width': decoded.width, 'frames_crc': records.masked_crc(tables[-1])}})
             offset += records.record_size(len(data))
     frames = write(out, frames_part_name(split, number), b''.join(tables), folder=out / records.INCOMPLETE)

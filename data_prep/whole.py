@@ -4,7 +4,9 @@ FFmpeg reads some containers as far as they go, and ends in silence where the fi
 """
 
 import os
+import re
 import struct
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +14,9 @@ TS_PACKETS = 188, 192, 204  # bytes: plain, with a time stamp before (Blu-ray), 
 TS_SYNC = 0x47
 SEGMENT = b'\x18\x53\x80\x67'  # the id of the element of Matroska that holds the others
 SIZE_UNKNOWN = 0, 2**32 - 1  # of a RIFF that was never finished
+GIF_EXTENSION, GIF_IMAGE, GIF_TRAILER = 0x21, 0x2C, 0x3B
+Y4M_CHROMA = {'420': (2, 2), '411': (4, 1), '422': (2, 1), '444': (1, 1)}  # columns and rows that share a colour
+COUNTED = {'gif'}  # formats whose count of frames no header states: FFmpeg counts those that it finds
 
 
 def missing_bytes(path: str | Path, container: str) -> int:
@@ -99,4 +104,52 @@ def _ts_end(file: BinaryIO, size: int) -> int:
     return 0
 
 
-ENDS = {'matroska': _ebml_end, 'mov': _mp4_end, 'avi': _riff_end, 'flv': _flv_end, 'mpegts': _ts_end}
+def _gif_end(file: BinaryIO, size: int) -> int:
+    """GIF: a header, blocks that begin with their kind, and a trailer, which some programs leave out after an image."""
+    with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        end, kind = 13 + _gif_table(data, 10), None
+        while end < size:
+            kind = data[end]
+            if kind == GIF_TRAILER:
+                return end + 1
+            if kind not in (GIF_EXTENSION, GIF_IMAGE):
+                return 0
+            end = _gif_parts(data, end + (2 if kind == GIF_EXTENSION else 11 + _gif_table(data, end + 9)))
+    return end if kind == GIF_IMAGE else end + 1
+
+
+def _gif_table(data: mmap, place: int) -> int:
+    """Bytes of the table of colours that the flags at `place` speak of."""
+    flags = data[place] if place < len(data) else 0
+    return 6 << (flags & 7) if flags & 0x80 else 0
+
+
+def _gif_parts(data: mmap, end: int) -> int:
+    """Where the parts of a block that begin at `end` end: each has its size before it, and the last one has none."""
+    while end < len(data) and data[end]:
+        end += 1 + data[end]
+    return end + 1
+
+
+def _y4m_end(file: BinaryIO, size: int) -> int:
+    """YUV4MPEG2: a line that says what frames are, and frames of one size, each after a line that begins with FRAME."""
+    fields = {word[:1]: word[1:] for word in file.readline(4096).decode('latin-1').split()[1:]}
+    form = re.match(r'(mono|4\d\d)(alpha)?(?:jpeg|mpeg2|paldv)?p?(\d*)', fields.get('C', '420'))
+    if not form or form[1] not in ('mono', *Y4M_CHROMA):
+        return 0
+    width, height = int(fields['W']), int(fields['H'])
+    columns, rows = Y4M_CHROMA.get(form[1], (1, 1))
+    colours = 0 if form[1] == 'mono' else 2 * -(-width // columns) * -(-height // rows)
+    frame = (width * height * (2 if form[2] else 1) + colours) * (2 if form[3] else 1)
+    end = file.tell()
+    while end < size:
+        file.seek(end)
+        line = file.readline(4096)
+        if not line.startswith(b'FRAME'[:len(line)]):
+            return 0
+        end += max(len(line), len(b'FRAME\n')) + frame
+    return end
+
+
+ENDS = {'matroska': _ebml_end, 'mov': _mp4_end, 'avi': _riff_end, 'flv': _flv_end, 'mpegts': _ts_end, 'gif': _gif_end,
+        'yuv4mpegpipe': _y4m_end}

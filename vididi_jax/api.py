@@ -3,7 +3,6 @@
 `import vididi_jax` has them all: `get_config`, `pretrain`, `evaluate`, `load_encoder`, `read_clips`, `encode_video`.
 """
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ import numpy as np
 
 from vididi_jax.config import load_config, shipped
 from vididi_jax.data.clips import even_clips
-from vididi_jax.data.records import decode_frame
+from vididi_jax.data.records import ENCODING, SHORT_SIDE, decode_frame
 from vididi_jax.errors import UserError
 from vididi_jax.tasks import EVALUATIONS, TRAINING, run_task
+from vididi_jax.train.encoder import stored_side
 from vididi_jax.weights import load_encoder
-
-ENCODING = 'jpeg'  # of data_prep's frames, if nothing else is said
 
 
 def get_config(name: str) -> ml_collections.ConfigDict:
@@ -81,7 +79,7 @@ def _run(config: ml_collections.ConfigDict, workdir: str | Path, report: bool, t
 
 
 def read_clips(
-    path: str | Path, *, clips: int = 1, frames: int = 8, stride: int = 1, short_side: int = 128,
+    path: str | Path, *, clips: int = 1, frames: int = 8, stride: int = 1, short_side: int = SHORT_SIDE,
 ) -> np.ndarray:
     """Evenly spaced clips of a video file, with the pixels that `data_prep folder` would store.
 
@@ -152,6 +150,5 @@ def encode_video(
         raise UserError(f'this encoder is from a file of weights, which does not say on which clips it was trained: '
                         f'give {" and ".join(unknown)}.')
     if short_side is None:
-        pixels = encode.encoder.augment
-        short_side = max(128, math.ceil(pixels.size / pixels.centre_fraction))
+        short_side = stored_side(encode.encoder.augment)
     return encode(read_clips(path, clips=clips, short_side=short_side, **wanted), order=order).mean(0)

@@ -39,6 +39,15 @@ def test_free_memory_of_other_sizes_is_given_back():
     assert [segment.size for segment in memory._segments if segment.size == 100] == []
 
 
+def test_to_decide_on_workers_a_batch_is_read_only_where_its_size_counts_and_is_not_kept(tiny_motion):
+    source = RecordSource(tiny_motion, 'train')
+    stream = pipeline.training_stream(
+        source, np.arange(len(source)), length=4, stride=2, placement='adjacent', batch_size=8, seed=3)
+    assert pipeline.number_of_workers(stream, -1) >= 1
+    assert not [segment for segment in memory._segments if segment.free]
+    assert [pipeline.number_of_workers(None, wanted) for wanted in (0, 1, 7)] == [0, 1, 7]
+
+
 def segments():
     """The shared memory of Python processes of this machine."""
     return {path.name for path in Path('/dev/shm').glob('psm_*')}

@@ -1,5 +1,7 @@
 """Data sets at URLs: the same batches as from a folder, whatever the store makes of the requests."""
 
+import errno
+import fcntl
 import random
 import re
 import shutil
@@ -186,6 +188,21 @@ def test_a_copy_that_was_broken_off_is_made_again(tiny_motion, monkeypatch):
         patch.setattr(storage, '_fetch', stopped)
         RecordSource(url, 'train')
     assert len(RecordSource(url, 'train')) == 48
+
+
+@pytest.mark.parametrize('locks', [True, False])
+def test_what_a_process_that_was_killed_has_left_in_the_cache_goes(tiny_motion, monkeypatch, locks):
+    """Unless the file system knows no locks: then another process may be at it."""
+    def unknown(file, operation):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    if not locks:
+        monkeypatch.setattr(fcntl, 'flock', unknown)
+    copy = storage.local_copy(put(tiny_motion, 'memory://data'))
+    (copy / 'incomplete-a1b2' / 'deep').mkdir(parents=True)
+    (copy / 'counts.json').unlink()
+    assert storage.local_copy('memory://data') == copy and (copy / 'counts.json').is_file()
+    assert [path.name for path in copy.glob('incomplete-*')] == ([] if locks else ['incomplete-a1b2'])
 
 
 def test_a_copy_that_has_lost_a_file_is_made_again_and_a_damaged_one_is_named(tiny_motion, tmp_path):

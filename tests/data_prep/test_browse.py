@@ -8,11 +8,13 @@ import re
 import numpy as np
 import pytest
 
-from data_prep import browse
+from data_prep import browse, folder
+from data_prep.writer import write_dataset
 from tests.data_prep.videos import ramp, write_video
 from vididi_jax import config as configs
 from vididi_jax.browse.neighbours import clusters_of, nearest_others
 from vididi_jax.errors import UserError
+from vididi_jax.evaluate.features import video_features
 
 
 def test_nearest_others_are_those_of_a_plain_sort():
@@ -76,6 +78,49 @@ def test_a_folder_is_embedded_searched_and_kept(root, finished, videos, tmp_path
     videos.rename(tmp_path / os.fsdecode(b'd\xe9'))
     assert '6 videos embedded' in run(videos=str(tmp_path / os.fsdecode(b'd\xe9')))
     assert 'd\\xe9: features' in (tmp_path / 'out' / 'index.html').read_text()
+
+
+def browsed(root, finished, videos):
+    config = configs.load_config(f'{root}/configs/browse.py:smoke')
+    config.checkpoint, config.videos = str(finished[0]), str(videos)
+    return config
+
+
+def test_of_more_videos_than_a_page_holds_only_the_nearest_to_one_are_told(
+        root, finished, videos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(browse, 'MOST', 4)
+    config, out = browsed(root, finished, videos), tmp_path / 'out'
+    with pytest.raises(UserError, match='has 6 videos, and a page holds at most 4: browse a part'):
+        browse.run(config, str(out))
+    assert not out.exists()  # nothing was decoded
+    config.query = str(videos / 'a<3>.avi')
+    browse.run(config, str(out))
+    assert '5 videos embedded, 1 not read; more than the 4 of a page' in (printed := capsys.readouterr().out)
+    assert re.search(r'^  1   1\.000  a<3>\.avi$', printed, re.MULTILINE) and not (out / 'index.html').exists()
+    gallery, = out.glob('data_*')
+    config.videos, config.query = str(gallery), ''
+    with pytest.raises(UserError, match='has 5 videos, and a page holds at most 4'):
+        browse.run(config, str(out))
+
+
+def test_a_query_is_stored_as_the_videos_are(root, finished, videos, tmp_path, monkeypatch):
+    """Whatever they were prepared with; a folder as large as the encoder wants it."""
+    stored = []
+
+    def features(encoder, source, **options):
+        stored.append((source.encoding, *source.sizes.min(1)))
+        return video_features(encoder, source, **options)
+
+    monkeypatch.setattr(browse, 'video_features', features)
+    monkeypatch.setattr(browse, 'stored_side', lambda augment: 40)
+    write_dataset(*folder.plan_folder(str(videos), short_side=24, encoding='raw'), tmp_path / 'gallery', 1)
+    config = browsed(root, finished, tmp_path / 'gallery')
+    config.query = str(videos / 'a<3>.avi')
+    browse.run(config, str(tmp_path / 'out'))
+    assert stored == [('raw', *5 * [24]), ('raw', 24)]
+    config.videos = str(videos)
+    browse.run(config, str(tmp_path / 'out'))
+    assert stored[2:] == [('jpeg', *5 * [40]), ('jpeg', 40)]
 
 
 def test_what_cannot_be_browsed_is_one_sentence(root, finished, videos, tmp_path):

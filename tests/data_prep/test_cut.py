@@ -47,6 +47,20 @@ def test_each_frame_is_the_one_shown_at_its_time_in_every_container(tmp_path, na
     assert 'is after the end of its video' in cut_span(path, 3, 13, 32, 'raw').reason
 
 
+@pytest.mark.parametrize('name', ['a.mkv', 'a.avi', 'a.flv', 'a.ts'])
+def test_a_clip_that_a_cut_file_ends_in_is_broken(tmp_path, name):
+    """And not one that is short because its video is; what comes before the cut is all right."""
+    path = write_video(tmp_path / name, levels(FRAMES), rate=RATE, g='12', **CONTAINERS[name])
+    assert cut_span(path, 1, 11, 32, 'raw').reason == '1.4 s of the listed 10 s'
+    data = path.read_bytes()
+    path.write_bytes(data[:int(len(data) * (0.7 if name == 'a.avi' else 0.5)) + 3])  # half of an AVI is its head
+    assert len(cut_span(path, 0, 0.4, 32, 'raw').frames) == 10
+    for clip in (cut_span(path, 0.2, 2, 32, 'raw'), cut_span(path, 2.2, 2.4, 32, 'raw'),
+                 cut_clip(path, 0.8, RATE, 2 * RATE, 32, 'raw')):
+        assert not clip.frames and clip.reason.endswith(
+            ('bytes are missing at its end', 's: bytes of the file are missing there'))
+
+
 @pytest.mark.realdata
 @pytest.mark.parametrize('name', [
     'ucf101/BoxingSpeedBag/v_BoxingSpeedBag_g23_c04.avi', 'hmdb51/pour/KOREAN_TEA_CEREMONY_-_Simple_Demo_pour_u_nm_np1_'

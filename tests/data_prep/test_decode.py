@@ -9,6 +9,7 @@ from av.stream import Disposition
 from data_prep.cut import cut_clip
 from data_prep.decode import decode_video
 from data_prep.picture import target_size
+from data_prep.whole import missing_bytes
 from tests.data_prep.videos import levels, pixels, ramp, write_video
 
 
@@ -53,6 +54,8 @@ CONTAINERS = {  # file name: codec, options of the container
     'mpeg2.ts': ('mpeg2video', {}),
     'a.m2ts': ('libx264', {'mpegts_m2ts_mode': '1'}),
 }
+PIXELS = {'a.gif': 'rgb8', 'a.y4m': 'yuv420p', '10_bits.y4m': 'yuv420p10', 'full.y4m': 'yuv444p', 'tv.y4m': 'yuv411p',
+          'grey.y4m': 'gray'}  # containers of frames that are not compressed, or each by itself
 
 
 @pytest.mark.parametrize('name', CONTAINERS)
@@ -70,6 +73,35 @@ def test_a_whole_file_is_ok_and_one_that_was_cut_is_broken(tmp_path, name):
         path.write_bytes(data[:size])
         cut = decode_video(path, 32, 'raw')
         assert (not cut.frames and cut.reason) or cut.frames == whole.frames, (size, len(data), len(cut.frames))
+
+
+@pytest.mark.parametrize('name', PIXELS)
+def test_a_gif_or_y4m_that_was_cut_is_broken(tmp_path, name):
+    """Wherever: neither of them says how many frames or bytes it has."""
+    path = write_video(tmp_path / name, levels(20, 33, 47), codec='gif' if name == 'a.gif' else 'wrapped_avframe',
+                       pixel_format=PIXELS[name], container={'strict': '-1'})
+    assert len(decode_video(path, 33, 'raw').frames) == 20 and not decode_video(path, 33, 'raw').reason
+    data = path.read_bytes()
+    for size in (len(data) // 2, len(data) // 2 + 1, len(data) // 2 + 7, int(0.9 * len(data)), len(data) - 2):
+        path.write_bytes(data[:size])
+        cut = decode_video(path, 33, 'raw')
+        assert not cut.frames and cut.reason.endswith('bytes are missing at its end'), size
+
+
+def test_a_gif_is_walked_to_its_end(tmp_path):
+    """With a comment and a table of colours for one image, as other programs write them; some leave out the trailer."""
+    path = write_video(tmp_path / 'a.gif', levels(1), codec='gif', pixel_format='rgb8')
+    data = path.read_bytes()
+    end = 13 + (6 << (data[10] & 7))
+    before, after = data[end:].split(b'\x2c\0\0\0\0\x30\0\x20\0\0')
+    image = b'\x2c\0\0\0\0\x30\0\x20\0' + bytes([0x80 | data[10] & 7]) + data[13:end]
+    head = data[:10] + b'\0\0\0' + b'\x21\xfe\x05hello\0' + before
+    whole = head + image + after
+    path.write_bytes(whole)
+    assert decode_video(path, 32, 'raw').reason == ''
+    for size, lack in ((len(whole), 0), (len(whole) - 1, 0), (len(whole) - 2, 1), (len(head), 1), (len(head) - 2, 3)):
+        path.write_bytes(whole[:size])
+        assert missing_bytes(path, 'gif') == lack, size
 
 
 def test_a_shape_that_changes_is_said(tmp_path):

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from data_prep import folder
-from data_prep.__main__ import build_parser, summary
+from data_prep.__main__ import build_parser
+from data_prep.summary import summary
 from vididi_jax.errors import UserError
 
 FILES = 'train/run/a.mp4', 'train/run/b.mp4', 'val/run/c.mp4', 'val/jump high/d.mkv', 'val/e.avi'
@@ -79,7 +80,12 @@ def test_what_a_list_names_is_there_whatever_its_ending_and_by_whatever_link(pla
     ('', 'must have a line a video'), ('file\na.mp4\n', 'must have a line a video'),
     (f'path\n{FILES[0]}\n{FILES[0]}\n', 'line 3: .* is listed twice'), ('path,label\n,x\n', 'line 2: there is no path'),
     (f'path,split\n{FILES[0]},a/b\n', "line 2: 'a/b' is no name of a split"),
-    (f'path,label\n{FILES[0]},"a\nb"\n', 'line 2: the label .* holds a line end'),
+    (f'path,label\n{FILES[0]},"a\nb"\n', 'line 3: the label .* holds a line end'),  # where the row ends
+    (f'path,label\n{FILES[0]},"a\n{FILES[1]},b\n{FILES[2]},c\n', 'the row that begins in line 2: unexpected end'),
+    (f'path,label\n{FILES[0]},a\n\n{FILES[1]},"b\n{FILES[2]},"c"\n', "begins in line 3: ',' expected after '\"'"),
+    (f'path,label\n\n{FILES[0]},"a, b"\n\n,x\n', 'line 5: there is no path'),
+    (f'path,label,split,label\n{FILES[0]},a,test,b\n', "has 2 columns 'label'"),
+    ('path\na\0.mp4\n', r"line 2: 'a\\x00.mp4' is no path below --videos"),
     (f'path,Label\n{FILES[0]},x\n', "a column 'Label', which nothing reads"),
     (f'path,label,split\n{FILES[0]},clean, jerk,test\n', 'line 2: it has more columns than the first line'),
     ('path\n../x.mp4\n', 'line 2: .* is no path below --videos'),

@@ -107,7 +107,8 @@ def test_what_is_drawn_depends_on_the_lists_and_the_seed_alone(tmp_path):
     assert {video.label for video in named} == {'class 1', 'class 3'} and len(named) == 41
     for flags, match in ((('--number_of_classes=6',), 'from 1 to 5'), (('--fraction=0',), 'above 0'),
                          (('--paper_subset',), 'number_of_classes must be from 1 to 5'),
-                         (('--train_videos=101',), 'from 1 to 100')):
+                         (('--train_videos=101',), 'from 1 to 100'),
+                         ((f'--classes={tmp_path / "none.txt"}',), 'none.txt cannot be read .*: --classes must name')):
         with pytest.raises(UserError, match=match):
             draw(*flags)
 
@@ -130,6 +131,14 @@ def test_a_row_that_is_none_is_named(tmp_path, row, match):
 
 def test_lists_that_do_not_fit_are_refused(tmp_path):
     train = write_list(tmp_path / 'train.csv', *made_up(1, 2))
+    text = train.read_text()
+    train.write_text(text + '\n\n"class 0,x,0,10,train,0\n' + text)
+    with pytest.raises(UserError, match='the row that begins in line 4: unexpected end of data'):
+        kinetics.read_list(train, 'train')
+    train.write_text(text + '\n\nclass 0,x,10,0,train,0\n')
+    with pytest.raises(UserError, match='line 6: 10 to 0 are no whole seconds'):
+        kinetics.read_list(train, 'train')
+    train.write_text(text)
     with pytest.raises(UserError, match="of split 'train' is in the list of --val"):
         kinetics.read_list(train, 'val')
     with pytest.raises(UserError, match='there is no time_start'):

@@ -1,5 +1,6 @@
 """Frames as they are stored: every orientation, interlaced material of both field orders, one scaler for all."""
 
+import gc
 import struct
 from fractions import Fraction
 
@@ -8,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from data_prep import picture
+from data_prep.cut import cut_clip, cut_span
 from data_prep.decode import decode_video
 from data_prep.picture import encode_upright, orientation
 from tests.data_prep.videos import pixels, write_video
@@ -49,7 +52,7 @@ def test_each_of_the_eight_matrices_puts_frames_upright(tmp_path, matrix, uprigh
 
 
 @pytest.mark.parametrize('matrix', [(1, 0, 0, 1), (-1, 0, 0, -1), (0, 1, -1, 0), (0, -1, 1, 0)])
-def test_rotations_that_pyav_tells_are_those_of_the_matrix(tmp_path, matrix):
+def test_rotations_that_pyav_tells_are_those_of_the_matrix(tmp_path, monkeypatch, matrix):
     """They are asked for where side data of a kind that PyAV does not know stand beside the matrix."""
     path = write_video(tmp_path / 'a.mp4', corners(), codec='libx264', qp='0')
     turn(path, matrix)
@@ -57,14 +60,26 @@ def test_rotations_that_pyav_tells_are_those_of_the_matrix(tmp_path, matrix):
         frame = next(container.decode(video=0))
     expected = orientation(frame)
 
-    class Unknown:
-        rotation = frame.rotation
+    def unknown(frame):
+        raise ValueError('31 is not a valid Type')
 
-        @property
-        def side_data(self):
-            raise ValueError('31 is not a valid Type')
+    monkeypatch.setattr(picture, 'SideDataContainer', unknown)
+    assert orientation(frame) == expected
 
-    assert orientation(Unknown()) == expected
+
+def test_frames_are_freed_as_soon_as_they_are_stored(tmp_path):
+    """And not when Python looks for circles next: by then they may be gigabytes."""
+    path = write_video(tmp_path / 'a.mp4', np.tile(corners(), (10, 1, 1, 1)), codec='libx264')
+    turn(path, (0, 1, -1, 0))
+    for decode in (decode_video, lambda *options: cut_clip(path, 1.5, 10, 20, *options[1:]),
+                   lambda *options: cut_span(path, 0.5, 2.5, *options[1:])):
+        gc.collect()
+        gc.disable()
+        try:
+            assert len(decode(path, 48, 'raw').frames) >= 20
+            assert gc.collect() < 20
+        finally:
+            gc.enable()
 
 
 def test_jpegs_of_a_camera_with_exif_are_decoded(tmp_path):

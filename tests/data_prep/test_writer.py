@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pytest
 
 from data_prep import folder, motion, ucf101
 from data_prep.__main__ import build_parser, run
+from data_prep.output import discard
 from data_prep.writer import write_dataset
 from tests.data_prep.videos import ramp, write_video
 from vididi_jax.data import records
@@ -203,6 +205,48 @@ def test_one_command_at_a_time_writes_a_data_set(tmp_path):
         write_dataset(*small_motion(), out, workers=1)
     write_dataset(*small_motion(), out, workers=1)
     assert RecordSource(out, 'train') and not (out / 'incomplete').exists()
+
+
+def test_a_second_command_that_finds_it_complete_does_not_stop_the_first(tmp_path, monkeypatch):
+    """At its very end both of them delete what the first has left in OUT/incomplete."""
+    folder = tmp_path / 'incomplete'
+    (folder / 'scratch').mkdir(parents=True)
+    (folder / 'plan.json').touch()
+    listed = list(folder.iterdir())
+    shutil.rmtree(folder)
+    discard(tmp_path)
+    monkeypatch.setattr(Path, 'iterdir', lambda self: iter(listed))  # asked before they went
+    discard(tmp_path)
+
+
+def test_a_split_of_which_all_videos_are_missing_is_counted_and_named(videos, tmp_path, capsys):
+    (tmp_path / 'list.csv').write_text('path,split\nd.mkv,train\nx.mkv,test\ny.mkv,test\n')
+    for _ in range(2):
+        prepare('folder', f'--videos={videos}', f'--list={tmp_path / "list.csv"}', f'--out={tmp_path / "out"}',
+                '--workers=1', '--short_side=16')
+    assert 'is complete already' in (printed := capsys.readouterr().out)
+    assert printed.count('test: 0 videos (0 frames) of 2 listed; 2 missing, 0 broken') == 2
+    counts = json.loads((tmp_path / 'out' / 'counts.json').read_bytes())
+    assert counts['test'] == {'listed': 2, 'ok': 0, 'missing': 2, 'broken': 0}
+    assert RecordSource(tmp_path / 'out', 'train').counts == counts['train']
+    prepare('verify', tmp_path / 'out')
+    with pytest.raises(UserError, match="split 'test' of .* has none of its 2 listed videos, which were all missing"):
+        RecordSource(tmp_path / 'out', 'test')
+    with pytest.raises(UserError, match="has no split 'val': it has train[.]"):
+        RecordSource(tmp_path / 'out', 'val')
+
+
+def test_labels_are_not_gone_through_for_each_video(tmp_path):
+    """Of folders that each hold one video there are as many as videos."""
+    class Names(tuple):
+        def index(self, *_):
+            raise AssertionError
+
+    plan, decode = small_motion()
+    labels = Names(reversed(plan.label_names))
+    write_dataset(replace(plan, label_names=labels), decode, tmp_path, workers=1)
+    source = RecordSource(tmp_path, 'train')
+    assert [labels[number] for number in source.labels] == [video.label for video in plan.videos][:len(source)]
 
 
 class Stop(Exception):

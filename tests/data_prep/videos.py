@@ -21,7 +21,8 @@ def levels(frames, height=32, width=48):
     return np.broadcast_to(4 * np.arange(frames, dtype=np.uint8)[:, None, None, None], (frames, height, width, 3))
 
 
-def write_video(path, *videos, codec='mpeg4', rate=10, default=None, container=None, **options):
+def write_video(path, *videos, codec='mpeg4', rate=10, default=None, container=None, pixel_format='yuv420p',
+                **options):
     """Write frames with PyAV; the container follows the file's name.
 
     Args:
@@ -30,19 +31,21 @@ def write_video(path, *videos, codec='mpeg4', rate=10, default=None, container=N
       codec, rate, options: of the streams.
       default: which of several streams is the default one.
       container: options of the container.
+      pixel_format: of the streams.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), 'w', options=container or {}) as file:
         streams = [file.add_stream(codec, rate=rate, options=options) for _ in videos]
         for number, (stream, frames) in enumerate(zip(streams, videos, strict=True)):
-            stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], 'yuv420p'
+            stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pixel_format
             stream.bit_rate = 4_000_000
             stream.time_base = Fraction(1, rate)
             if default is not None:
                 stream.disposition = Disposition.default if number == default else Disposition(0)
         for stream, frames in zip(streams, videos, strict=True):
             for frame in frames:
-                file.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24')))
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24')
+                file.mux(stream.encode(picture.reformat(format=pixel_format)))
             file.mux(stream.encode())
     return path
 

@@ -12,7 +12,8 @@ from vididi_jax.report.animation import FRAMES, animation, evenly, speed
 from vididi_jax.report.html import clip_image, paragraph, table, write_page
 
 SCRIPT = (Path(__file__).parent / 'page.js').read_text()
-PICTURES = 6_000  # frames in a page, at most, so that it stays some ten megabytes
+PICTURES = 6_000  # frames in a page, so that it stays some ten megabytes; of more videos each has one
+MOST = 20_000  # videos of a page, which browsers still show
 STYLE = """
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); gap: .7rem; align-items: start }
 .tiles figure { margin: 0; cursor: pointer; font-size: .72rem; line-height: 1.25; overflow-wrap: anywhere }
@@ -36,7 +37,7 @@ def write_browser(
 
     Args:
       path: of the page.
-      source: the records.
+      source: the records, MOST at most.
       features: (N, D), of each.
       unread: rows of the manifest of what could not be read.
       about: how the features were made, one sentence.

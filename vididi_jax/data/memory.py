@@ -76,7 +76,7 @@ def take(shape: tuple[int, ...]) -> tuple[np.ndarray | Place, np.ndarray]:
     with _lock:
         found = next((segment for segment in _segments if segment.size == size and segment.free), None)
         if found is None:  # what is free is of other sizes: of another task by now
-            _segments[:] = [segment for segment in _segments if not segment.free]
+            _drop_free()
             found = Segment(size, _shared)
             _segments.append(found)
         found.memory[0] = TAKEN
@@ -84,6 +84,16 @@ def take(shape: tuple[int, ...]) -> tuple[np.ndarray | Place, np.ndarray]:
         return Place(os.getpid(), found.file, shape), _array(found.memory, shape)
     array = _array(found.memory, shape, give_back=True)
     return array, array
+
+
+def give_back() -> None:
+    """Give memory back to the system that nobody looks at, where no more arrays will be made."""
+    with _lock:
+        _drop_free()
+
+
+def _drop_free() -> None:
+    _segments[:] = [segment for segment in _segments if not segment.free]
 
 
 def receive(sent: np.ndarray | Arrived, known: dict[tuple[int, int], mmap.mmap]) -> np.ndarray:

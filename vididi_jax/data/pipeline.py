@@ -218,8 +218,12 @@ def _start_worker() -> None:
 
 
 def number_of_workers(dataset: grain.MapDataset, wanted: int) -> int:
-    """`readers.decide` for `dataset`, of which one batch is read to see how large it is."""
-    return readers.decide(wanted, sum(value.nbytes for value in dataset[0].values())) if wanted else 0
+    """`readers.decide` for `dataset`, of which one batch is read, where that counts, to see how large it is."""
+    if wanted >= 0:
+        return wanted
+    size = sum(value.nbytes for value in dataset[0].values())
+    memory.give_back()  # all others are read elsewhere
+    return readers.decide(wanted, size)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ import numpy as np
 from tensorflow_datasets.proto import tf_example_pb2  # not where threads read: in several at once it deadlocks
 
 ENCODINGS = ('jpeg', 'raw')
+SHORT_SIDE, ENCODING = 128, 'jpeg'  # of stored frames, if nothing else is said
 JPEG_QUALITY = 95
 BEGINNING = 64  # bytes of a frame that are looked for: preparing to look for all of it takes longer than looking
 MANIFEST = 'manifest.jsonl'

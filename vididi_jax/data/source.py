@@ -44,6 +44,12 @@ def _parse_counts(data: bytes) -> dict[str, dict[str, int]]:
     return counts
 
 
+def _present(counts: dict[str, dict[str, int]], files: Iterable[str]) -> list[str]:
+    """The splits that can be opened; of the others every listed video was missing, so that nothing was written."""
+    return [split for split, found in counts.items() if found['missing'] < found['listed']
+            or any(file.endswith(records.index_name('', split)) for file in files)]
+
+
 def _check_rows(array: np.ndarray, dtype: np.dtype) -> None:
     if array.dtype != dtype or array.ndim != 1:
         raise ValueError(f'it is of {array.dtype} and shape {array.shape}, not (records,) of {dtype}')
@@ -163,16 +169,20 @@ class RecordSource:
         self.name, self.encoding = plan['name'], plan['encoding']
         self.official_split = plan['options'].get('official_split')
         counts = parse(records.COUNTS, _parse_counts)
+        present = _present(counts, sums)
+        if split in counts and split not in present:
+            raise UserError(f'split {split!r} of {directory} has none of its {counts[split]["listed"]:,} listed '
+                            'videos, which were all missing: complete it and prepare the data again.')
         if split not in counts:
-            raise UserError(f'{directory} has no split {split!r}: it has {", ".join(counts)}.')
+            raise UserError(f'{directory} has no split {split!r}: it has {", ".join(present)}.')
         self.counts = counts[split]
         self.label_names = parse(records.LABELS, records.parse_label_names)
-        expected, lengths = _expected(self.name, counts, plan), None
+        expected, lengths = _expected(self.name, present, plan), None
         if 'store' not in plan:
             name, splits = parse(records.INFO, _parse_info)
-            if (name, set(splits)) != (self.name, set(counts)):
+            if (name, set(splits)) != (self.name, set(present)):
                 raise UserError(f'{self.directory}: {records.INFO} has {", ".join(splits)} of {name}, and '
-                                f'{records.COUNTS} {", ".join(counts)} of {self.name}: {checksums.REPAIR}.')
+                                f'{records.COUNTS} {", ".join(present)} of {self.name}: {checksums.REPAIR}.')
             expected, lengths = expected | _expected_of_store(name, splits), splits[split]
         unlisted = sorted(expected - self.files)
         if unlisted:
@@ -363,4 +373,4 @@ def open_splits(directory: Path) -> list[RecordSource]:
     if records.COUNTS not in sums:
         raise UserError(f'{directory} has no {records.COUNTS} of its own: {checksums.REPAIR}.')
     counts = _parse(path, _parse_counts, checksums.read(path, sums[records.COUNTS]))
-    return [RecordSource(directory, split) for split in counts]
+    return [RecordSource(directory, split) for split in _present(counts, sums)]

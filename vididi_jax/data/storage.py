@@ -11,6 +11,7 @@ import hashlib
 import os
 import posixpath
 import random
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ PAUSE = 0.25  # seconds before the second try, twice as long before the next, up
 LONGEST = 16.0
 GAP = 2**16  # bytes that are read and not used rather than asked for around: an answer takes as long as many of them
 OF_THE_CACHE = errno.ENOSPC, errno.EDQUOT, errno.EROFS  # what the disk here says, not the store there
+INCOMPLETE = 'incomplete-'  # how folders of copies that are being made begin
 LASTING = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)  # does not pass by waiting
 
 
@@ -96,6 +98,8 @@ def local_copy(url: str) -> Path:
         with (folder / '.lock').open('w') as lock:
             with suppress(OSError):  # of network file systems that know no locks
                 fcntl.flock(lock, fcntl.LOCK_EX)  # of the processes that start together one copies
+                for left in folder.glob(f'{INCOMPLETE}*'):  # by one that was killed
+                    shutil.rmtree(left, ignore_errors=True)
             if not is_whole():
                 _copy(system, path, url, {name: sums.get(name) for name in names}, text, folder)
     except OSError as error:
@@ -113,7 +117,7 @@ def cache_folder() -> Path:
 
 def _copy(system, path: str, url: str, sums: dict[str, str | None], text: bytes, folder: Path) -> None:
     """The files of `sums` into `folder`, SHA256SUMS last, whose content is `text`."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix='incomplete-') as incomplete:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=INCOMPLETE) as incomplete:
         *names, listing = sums
         for name in tqdm(names, unit='file', desc=f'copying {url}', leave=False, dynamic_ncols=True):
             _persist(lambda name=name: _fetch(system, posixpath.join(path, name), Path(incomplete, name), sums[name]),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from vididi_jax.compilation import draw
+from vididi_jax.data.records import SHORT_SIDE
 from vididi_jax.errors import UserError
 from vididi_jax.models.build import build_encoder
 from vididi_jax.models.conv3d import ON_CPUS
@@ -44,6 +46,11 @@ class Encoder(NamedTuple):
                   if name in ('size', 'centre_fraction', 'mean', 'std')}
         about = [*map(str, about), checksums(self.variables), pixels]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def stored_side(augment: Augmentation) -> int:
+    """The shorter side at which frames should be stored: that of data_prep, or more where centre crops are larger."""
+    return max(SHORT_SIDE, math.ceil(augment.size / augment.centre_fraction))
 
 
 def asked_encoder(config, workdir: str, settings, scratch: bool = False) -> Encoder:

@@ -1,0 +1,17 @@
+"""What a command has written, in lines."""
+
+from .plan import printable
+
+
+def summary(rows: list[dict], out: str) -> None:
+    """Say what was written, split by split, and what was quarantined and why."""
+    for split in dict.fromkeys(row['split'] for row in rows):
+        mine = [row for row in rows if row['split'] == split]
+        count = {status: sum(row['status'] == status for row in mine) for status in ('ok', 'missing', 'broken')}
+        frames = sum(row['frames'] or 0 for row in mine)
+        print(f'{split}: {count["ok"]:,} videos ({frames:,} frames) of {len(mine):,} listed; '
+              f'{count["missing"]:,} missing, {count["broken"]:,} broken')
+    for row in rows:
+        if row['reason'] and row['status'] != 'missing':
+            print(f'{row["status"]}: {row["id"]}: {row["reason"]}')
+    print(f'written to {printable(str(out))}')
