@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
+from data_prep import decode
 from data_prep.cut import cut_clip
 from data_prep.decode import decode_video
 from data_prep.picture import target_size
@@ -163,6 +164,13 @@ def test_a_cover_picture_is_no_video(tmp_path):
         file.mux(sound.encode())
     for decoded in (decode_video(path, 32, 'raw'), cut_clip(path, 0.2, 10, 2, 32, 'raw')):
         assert not decoded.frames and decoded.reason == 'the file has no video stream'
+
+
+def test_a_video_larger_than_a_record_is_broken(tmp_path, monkeypatch):
+    path = write_video(tmp_path / 'a.mp4', ramp())
+    monkeypatch.setattr(decode, 'MOST_BYTES', 1000)  # fewer than one of its frames has
+    decoded = decode_video(path, 48, 'raw')
+    assert not decoded.frames and 'more than the 2 GB of a record' in decoded.reason
 
 
 @pytest.mark.parametrize('content', [b'', b'no video at all' * 100])
