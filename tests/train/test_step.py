@@ -113,8 +113,8 @@ class Flat(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, clips, *, train=False):
-        return MLP((8, self.feature_dim))(clips.reshape(len(clips), -1), train=train)
+    def __call__(self, clips, *, train=False, views=1):
+        return MLP((8, self.feature_dim))(clips.reshape(len(clips), -1), train=train, views=views)
 
 
 def test_an_encoder_that_a_run_starts_from_gets_the_runs_precision():

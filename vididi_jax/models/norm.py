@@ -62,19 +62,25 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: int) -> jax.Array:
-        """(B, ..., C) -> the same; `train` is how many views, of equal size, the batch is made of, 0 in evaluation."""
+    def __call__(self, x: jax.Array, *, train: bool, views: int = 1) -> jax.Array:
+        """(B, ..., C) -> the same.
+
+        Args:
+          x: the batch.
+          train: whether to normalise by the statistics of the batch, else by the running ones.
+          views: how many views, of equal size, a training batch is made of, one after the other; static.
+        """
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         shape = x.shape[-1:]
         scale = self.param('scale', nn.initializers.ones, shape, dtype)
         bias = self.param('bias', nn.initializers.zeros, shape, dtype)
         running_mean = self.variable('batch_stats', 'mean', jnp.zeros, shape, dtype)
         running_var = self.variable('batch_stats', 'var', jnp.ones, shape, dtype)
-        views = x.reshape(max(int(train), 1), -1, *x.shape[1:])
+        parts = x.reshape(views if train else 1, -1, *x.shape[1:])
         if train:
-            mean, var = moments(views)
+            mean, var = moments(parts)
             if not self.is_initializing():
-                count = devices() * views[0].size // x.shape[-1]
+                count = devices() * parts[0].size // x.shape[-1]
                 unbiased = var * (count / max(count - 1, 1))
                 for name, running, values in (('mean', running_mean, mean), ('var', running_var, unbiased)):
                     values = lax.stop_gradient(values)
@@ -86,6 +92,6 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value[None], running_var.value[None]
         factor = scale * lax.rsqrt(var + self.epsilon)
-        axes = tuple(range(1, views.ndim - 1))
+        axes = tuple(range(1, parts.ndim - 1))
         factor, offset = (jnp.expand_dims(value, axes) for value in (factor, bias - mean * factor))
-        return (views.astype(dtype) * factor + offset).astype(x.dtype).reshape(x.shape)
+        return (parts.astype(dtype) * factor + offset).astype(x.dtype).reshape(x.shape)

@@ -115,7 +115,8 @@ def make_update(
         after, seen = dict(batch_stats), {}
         for part in parts:
             variables = {'params': params[part], 'batch_stats': batch_stats[part]}
-            x, moved = getattr(networks, part).apply(variables, x, train=2, mutable=['batch_stats', 'moments'])
+            x, moved = getattr(networks, part).apply(
+                variables, x, train=True, views=2, mutable=['batch_stats', 'moments'])
             after[part], seen[part] = moved.get('batch_stats', {}), moved.get('moments', {})
         return x, after, seen
 
