@@ -13,10 +13,11 @@ import optax
 from jax.sharding import Mesh
 
 from vididi_jax.collectives import gather
-from vididi_jax.models.classifier import NAMES, Classifier
+from vididi_jax.models.classifier import Classifier
 from vididi_jax.models.roi_align import roi_align
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.boxes import augment_with_boxes
+from vididi_jax.schedule import order_name
 from vididi_jax.train.state import TrainState
 from vididi_jax.train.update import compile_update
 
@@ -69,7 +70,7 @@ def make_step(
         variables = {'params': params, 'batch_stats': state.batch_stats}
         found, stats = model.logits(variables, pixels, True, key, boxes=boxes)
         found, labels, mask = jax.tree.map(gather, (found, labels, mask))
-        losses = {f'loss_{NAMES[order]}': box_loss(value, labels, mask) for order, value in found.items()}
+        losses = {f'loss_{order_name(order)}': box_loss(value, labels, mask) for order, value in found.items()}
         return sum(losses.values()) / len(losses), ({**losses, 'boxes': mask.sum()}, stats)
 
     update = compile_update(loss_fn, optimizer, rate, mesh)

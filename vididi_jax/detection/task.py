@@ -27,10 +27,10 @@ from vididi_jax.evaluate.gather import batch_size_for, gathered
 from vididi_jax.evaluate.protocol import Fold, check_apart, open_complete, whole
 from vididi_jax.evaluate.results import write_results
 from vididi_jax.fields import check_fields
-from vididi_jax.models.classifier import NAMES
 from vididi_jax.pictures import keyframe_picture
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.boxes import whole_frames
+from vididi_jax.schedule import order_name
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.encoder import Encoder, asked_encoder
@@ -193,7 +193,7 @@ def probabilities(detection: Detection, model: Detector, state: TrainState) -> d
         lambda batch: _probabilities(model, variables, batch, spec), batches, mesh=mesh, count=len(source),
         inputs=('clips', 'size', 'boxes'), workers=config.data.workers, unit='keyframe',
         complete=lambda batch: batch | {'boxes': keyframes.boxes[batch['record']]}))
-    kinds = {NAMES[order]: np.concatenate([values[order] for values in found]) for order in model.orders}
+    kinds = {order_name(order): np.concatenate([values[order] for values in found]) for order in model.orders}
     return {**kinds, 'joined': np.mean(list(kinds.values()), axis=0)} if len(kinds) > 1 else kinds
 
 

@@ -20,7 +20,7 @@ from vididi_jax.evaluate.protocol import open_nonempty, usable
 from vididi_jax.evaluate.results import device, provenance
 from vididi_jax.evaluate.views import Views, average_over_views, read_views
 from vididi_jax.fields import check_fields
-from vididi_jax.models.classifier import NAMES
+from vididi_jax.schedule import order_name
 from vididi_jax.train.encoder import Encoder, asked_encoder
 from vididi_jax.train.processes import by_first, everywhere
 from vididi_jax.train.run import workdir_config
@@ -170,7 +170,7 @@ def run(config, workdir: str) -> Path:
                    for column, key in (('ids', 'id'), ('labels', 'label'), ('groups', 'group'))}
         path = Path(workdir) / 'eval' / config.eval.name / 'features.npz'
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **{name: features[order][side.videos] for order, name in NAMES.items()}, **columns,
+        np.savez(path, **{order_name(order): features[order][side.videos] for order in ORDERS}, **columns,
                  about=json.dumps(about))
         print(f'{counts["videos"]:,} of {counts["listed"]:,} listed videos of split {side.source.split!r} '
               f'({counts["missing"]:,} missing, {counts["broken"]:,} broken, {counts["looped"]:,} looped, '

@@ -19,8 +19,9 @@ from vididi_jax.evaluate.metrics import confusion, hits, top_k
 from vididi_jax.evaluate.protocol import Fold
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, finish, open_evaluation
 from vididi_jax.evaluate.views import average_over_views
-from vididi_jax.models.classifier import NAMES, Classifier
+from vididi_jax.models.classifier import Classifier
 from vididi_jax.pixels.augment import Augmentation, augment
+from vididi_jax.schedule import order_name
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.processes import everywhere
@@ -41,7 +42,7 @@ def make_step(
         found, labels = jax.tree.map(gather, (found, labels))
         losses = {order: optax.softmax_cross_entropy_with_integer_labels(value, labels).mean()
                   for order, value in found.items()}
-        right = {f'accuracy_{NAMES[order]}': 100 * (value.argmax(1) == labels).mean()
+        right = {f'accuracy_{order_name(order)}': 100 * (value.argmax(1) == labels).mean()
                  for order, value in found.items()}
         return sum(losses.values()) / len(losses), (right, stats)
 
@@ -74,7 +75,7 @@ def judge(fold: Fold, probabilities: dict[int, np.ndarray]) -> Outcome:
       fold: of the N test videos.
       probabilities: {order: (N, classes)}.
     """
-    kinds = {NAMES[order]: value for order, value in probabilities.items()}
+    kinds = {order_name(order): value for order, value in probabilities.items()}
     if len(kinds) > 1:
         kinds['joined'] = np.mean(list(kinds.values()), axis=0)
     labels, classes = fold.test.labels, len(fold.test.source.label_names)

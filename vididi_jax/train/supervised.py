@@ -12,8 +12,9 @@ from vididi_jax.compilation import draw
 from vididi_jax.config import to_dict
 from vididi_jax.data import pipeline
 from vididi_jax.data.source import RecordSource
-from vididi_jax.models.classifier import NAMES, Classifier
+from vididi_jax.models.classifier import Classifier
 from vididi_jax.pixels.augment import Augmentation
+from vididi_jax.schedule import order_name
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.optimizer import sgd, step_rate
@@ -73,7 +74,7 @@ def supervised_task(
 
     return loop.Task(
         description=f'{config.task} on {len(videos):,} videos of {name}: {config.epochs} epochs x {steps} steps '
-                    f'of {config.batch_size}; heads on {", ".join(NAMES[order] for order in model.orders)}, encoder '
+                    f'of {config.batch_size}; heads on {", ".join(map(order_name, model.orders))}, encoder '
                     f'{"frozen" if model.frozen else "trained"}, from {config.init_from or "scratch"}',
         fingerprint=fingerprint,
         batches=pipeline.training_stream(
