@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vididi_jax import schedule as schedules
-from vididi_jax.compilation import jit, keep_programs
+from vididi_jax.compilation import jit_with_options, keep_programs
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import Parser, UserError, one_sentence
 from vididi_jax.models import create_encoder
@@ -123,7 +123,7 @@ class _Encode:
         self.encoder, self.batch_size, self.frames, self.stride = encoder, batch_size, frames, stride
         self._about = about
         self.variables = jax.device_put(encoder.variables)
-        self._apply = jit(static_argnames='order')(self._features)
+        self._apply = jit_with_options(static_argnames='order')(self._features)
 
     def __repr__(self) -> str:
         size = self.encoder.augment.size

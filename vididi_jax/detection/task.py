@@ -13,7 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from vididi_jax.compilation import jit
+from vididi_jax.compilation import jit_with_options
 from vididi_jax.config import to_dict
 from vididi_jax.data import pipeline
 from vididi_jax.data.clips import centre_frames_needed
@@ -173,7 +173,7 @@ def train(detection: Detection, model: Detector) -> TrainState:
         complete=complete, fingerprint=data.train.source.split_fingerprint))
 
 
-@jit(static_argnames=('model', 'spec'))
+@jit_with_options(static_argnames=('model', 'spec'))
 def _probabilities(model: Detector, variables, batch: dict[str, jax.Array], spec: Augmentation):
     pixels, boxes = whole_frames(batch['clips'][:, 0], batch['size'], batch['boxes'], spec)
     return model(variables, pixels, boxes)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from vididi_jax import schedule as schedules
-from vididi_jax.compilation import draw
+from vididi_jax.compilation import run_init
 from vididi_jax.models.build import build_encoder, compute_dtype
 from vididi_jax.models.heads import MLP
 from vididi_jax.train import statistics
@@ -87,7 +87,7 @@ def init_state(
             variables['predictor'] = networks.predictor.init(keys['predictor'], embeddings)
         return variables
 
-    variables = draw(init, keys)
+    variables = run_init(init, keys)
     params = {name: tree['params'] for name, tree in variables.items()}
     batch_stats = {name: tree.get('batch_stats', {}) for name, tree in variables.items()}
     target = None

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from vididi_jax.compilation import draw
+from vididi_jax.compilation import run_init
 from vididi_jax.config import to_dict
 from vididi_jax.data import pipeline
 from vididi_jax.data.source import RecordSource
@@ -69,7 +69,7 @@ def supervised_task(
                     **{name: recipe[name] for name in ('encoder_rate', 'layer_decay')})
 
     def init(key: jax.Array) -> TrainState:
-        variables = draw(partial(model.init, clip_shape=(config.clip.frames, spec.size, spec.size)), key)
+        variables = run_init(partial(model.init, clip_shape=(config.clip.frames, spec.size, spec.size)), key)
         return TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables['params']))
 
     return loop.Task(
