@@ -17,7 +17,7 @@ from vididi_jax.data.readers import free_memory
 from vididi_jax.models import create_encoder
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import mesh as meshes
-from vididi_jax.train.optimizer import build_optimizer, learning_rate
+from vididi_jax.train.optimizer import build_optimizer, rate_and_optimizer
 from vididi_jax.train.pretrain import describe, make_plan
 from vididi_jax.train.processes import by_first
 from vididi_jax.train.state import build_networks, make_init
@@ -74,7 +74,7 @@ def view_shape(config, frames: int) -> tuple[int, ...]:
 def lower_update(config, mesh: Mesh, frames: int, total_steps: int) -> jax.stages.Lowered:
     """The update of a pretraining step for the devices of `mesh` and views of `frames` frames, ready to be compiled."""
     networks = build_networks(config, meshes.platform(mesh))
-    rate, optimizer = (build(config, total_steps) for build in (learning_rate, build_optimizer))
+    rate, optimizer = rate_and_optimizer(config, total_steps)
     whole = partial(shapes, sharding=meshes.replicated(mesh))
     view = jax.ShapeDtypeStruct(view_shape(config, frames), jnp.float32)
     state = jax.eval_shape(make_init(config, networks, optimizer), jax.random.key(0))
@@ -152,8 +152,7 @@ def run(config, workdir: str | None) -> None:
     mesh = meshes.make_mesh()
     plan = make_plan(config, mesh)
     networks = build_networks(config, meshes.platform(mesh))
-    settings = (config, plan.total_steps)
-    optimizer, rate = build_optimizer(*settings), learning_rate(*settings)
+    rate, optimizer = rate_and_optimizer(config, plan.total_steps)
     size, frames = Augmentation(**config.augment).size, config.clip.frames
     state = jax.eval_shape(make_init(config, networks, optimizer), jax.random.key(config.seed))
 
