@@ -168,7 +168,10 @@ def pretraining(tiny: bool) -> dict:
 def kernels(tiny: bool) -> dict:
     pieces = Pieces(tiny)
     cut = pieces.differentiate(pieces.augment())
-    run = lambda: jax.block_until_ready(pieces.updated(cut))  # noqa: E731
+
+    def run():
+        jax.block_until_ready(pieces.updated(cut))
+
     run()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):

@@ -167,7 +167,10 @@ class S3D(nn.Module):
                             f'it needs at least {LEAST_FRAMES["s3d"]} frames of 17 x 17.')
         rest = (self.dtype, self.conv_impl)
         block = recomputing(InceptionBlock, self.remat)
-        scaled = lambda channels: max(channels * self.width // 64, 1)  # noqa: E731
+
+        def scaled(channels: int) -> int:
+            return max(channels * self.width // 64, 1)
+
         x = SeparableConv(scaled(64), 7, 2, *rest, name='stem')(clips.astype(self.dtype), train=train, views=views)
         x = max_pool(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
         x = ConvNorm(scaled(64), (1, 1, 1), (1, 1, 1), *rest, name='conv2')(x, train=train, views=views)

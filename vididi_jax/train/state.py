@@ -54,7 +54,10 @@ class Networks(NamedTuple):
 def build_networks(config, platform: str) -> Networks:
     """Modules for `config.model` and `config.framework`, for devices of a platform, see `build_encoder`."""
     dtype = compute_dtype(config.model, platform)
-    head = lambda widths: MLP(tuple(widths), dtype=dtype)  # noqa: E731
+
+    def head(widths) -> MLP:
+        return MLP(tuple(widths), dtype=dtype)
+
     return Networks(
         build_encoder(config.model, platform),
         head(config.framework.projector),
