@@ -109,8 +109,17 @@ def make_init(config, networks: Networks, optimizer: optax.GradientTransformatio
     return partial(init_state, networks, optimizer, clip_shape=(config.clip.frames, size, size), orders=orders)
 
 
-def with_encoder(state: TrainState, variables) -> TrainState:
-    """`state` with the encoder's parameters and statistics replaced, in BYOL's target too."""
+def with_encoder(state: TrainState, variables: dict[str, Any]) -> TrainState:
+    """A state with another encoder, in BYOL's target too.
+
+    Args:
+      state: gives the dtypes.
+      variables: {'params', 'batch_stats'} of an encoder of the same shapes.
+
+    Returns:
+      `state` with copies of the encoder's parameters and running statistics; the optimiser's state, the step and
+      `by_order` are as they were.
+    """
 
     def put(trees: dict) -> dict:
         return {part: {**trees[part], 'encoder': jax.tree.map(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from jax.sharding import Mesh
 
 from vididi_jax.compilation import run_init
 from vididi_jax.config import to_dict
@@ -41,8 +42,9 @@ def run_config(evaluation, recipe: str, **values) -> ml_collections.ConfigDict:
 
 
 def supervised_task(
-    config, mesh, *, model: Classifier, source: RecordSource, videos: np.ndarray, recipe, name: str, placement: str,
-    inputs: tuple[str, ...], make_step: Callable, fingerprint: str, complete: Callable[[dict], dict] = dict,
+    config, mesh: Mesh, *, model: Classifier, source: RecordSource, videos: np.ndarray, recipe, name: str,
+    placement: str, inputs: tuple[str, ...], make_step: Callable, fingerprint: str,
+    complete: Callable[[dict], dict] = dict,
 ) -> loop.Task:
     """Supervised training as the loop takes it.
 
