@@ -60,6 +60,7 @@ def run_task(
     from vididi_jax.train.processes import bereaved
 
     keep_programs()
+    # For all threads: `jax.enable_x64` holds for its own, and the training loop puts batches on the devices in another.
     before = jax.config.jax_enable_x64
     jax.config.update('jax_enable_x64', before or in_float64(config, workdir))
     try:

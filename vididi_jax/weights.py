@@ -40,7 +40,8 @@ def load_encoder(
 ) -> Callable[..., np.ndarray]:
     """The encoder of a training run, or of a file of torchvision's weights.
 
-    Compiled programs are kept on disk, see `vididi_jax.compilation.keep_programs`: a second process answers sooner.
+    It sets JAX's cache of compiled programs for the whole process, see `vididi_jax.compilation.keep_programs`: a second
+    process answers sooner.
 
     Args:
       source: a workdir, or a .pth, .safetensors or .npz file.
