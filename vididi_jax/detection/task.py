@@ -34,7 +34,7 @@ from vididi_jax.schedule import order_name
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.encoder import Encoder, asked_encoder
-from vididi_jax.train.processes import by_first, everywhere
+from vididi_jax.train.processes import everywhere, on_process_zero
 from vididi_jax.train.run import changed_fields, workdir_config
 from vididi_jax.train.state import TrainState
 from vididi_jax.train.supervised import run_config, supervised_task
@@ -231,7 +231,7 @@ def run(config, workdir: str) -> dict:
     return judge(detection, probabilities(detection, model, state), names, int(state.step))
 
 
-@by_first
+@on_process_zero
 def judge(detection: Detection, found: dict[str, np.ndarray], names: dict[int, str], steps: int) -> dict:
     """Write, judge and show what `probabilities` found, for classes `names`, after `steps` of training."""
     source = detection.data.test.source

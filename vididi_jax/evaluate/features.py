@@ -22,7 +22,7 @@ from vididi_jax.evaluate.views import Views, average_over_views, read_views
 from vididi_jax.fields import check_fields
 from vididi_jax.schedule import order_name
 from vididi_jax.train.encoder import Encoder, asked_encoder
-from vididi_jax.train.processes import by_first, everywhere
+from vididi_jax.train.processes import everywhere, on_process_zero
 from vididi_jax.train.run import workdir_config
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def video_features(
     return {order: known[order] for order in orders}
 
 
-@by_first
+@on_process_zero
 def _write(paths: dict[int, Path], features: dict[int, np.ndarray]) -> None:
     for order, value in features.items():
         path = paths[order]
@@ -111,7 +111,7 @@ def _write(paths: dict[int, Path], features: dict[int, np.ndarray]) -> None:
         os.replace(temporary, path)
 
 
-@by_first  # so that all agree on what is missing
+@on_process_zero  # so that all agree on what is missing
 def _read(paths: dict[int, Path], videos: int) -> dict[int, np.ndarray]:
     found = {order: _read_file(path, videos) for order, path in paths.items()}
     return {order: value for order, value in found.items() if value is not None}
@@ -157,7 +157,7 @@ def run(config, workdir: str) -> Path:
     features = video_features(encoder, side.source, orders=ORDERS, views=views, workers=config.data.workers,
                               cache=Path(workdir) / 'eval' / 'cache')
 
-    @by_first
+    @on_process_zero
     def write() -> Path:
         counts = side.counts(config.eval)
         about = {'data': config.data.dir or training.data.dir, 'split': side.source.split,

@@ -8,7 +8,7 @@ from vididi_jax.evaluate.metrics import confusion
 from vididi_jax.evaluate.protocol import Fold
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, features_of, finish, open_evaluation
 from vididi_jax.measures import DECIMALS, join, unit
-from vididi_jax.train.processes import by_first
+from vididi_jax.train.processes import on_process_zero
 
 ORDERS = (0, 1, 2)
 BLOCK = 1024  # videos
@@ -122,7 +122,7 @@ def nearest(evaluation: Evaluation, features: Callable, count: int) -> Iterator[
         yield fold, everything.labels, {kind: found[rows] for kind, found in near.items()}
 
 
-@by_first
+@on_process_zero
 def search(evaluation: Evaluation, features: Callable) -> list[Outcome]:
     """The outcome of each fold, from `features_of(evaluation, ORDERS)`."""
     outcomes, ks = [], evaluation.config.retrieval.ks

@@ -13,7 +13,7 @@ from vididi_jax.evaluate.protocol import Fold, Protocol, Side, open_complete, us
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, features_of, finish, open_evaluation
 from vididi_jax.evaluate.retrieval import ORDERS, kinds
 from vididi_jax.measures import DECIMALS, unit
-from vididi_jax.train.processes import by_first
+from vididi_jax.train.processes import on_process_zero
 
 METRIC = 'motion over background'
 CHANCE = 50.0
@@ -80,7 +80,7 @@ def prepare(config, workdir: str) -> Evaluation:
     return open_evaluation(config, workdir, ORDERS, open_queries)
 
 
-@by_first
+@on_process_zero
 def pull(evaluation: Evaluation, features: Callable) -> list[Outcome]:
     """The outcome, from `features_of(evaluation, ORDERS)`.
 

@@ -19,7 +19,7 @@ from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.optimizer import build_optimizer, rate_and_optimizer
 from vididi_jax.train.pretrain import describe, make_plan
-from vididi_jax.train.processes import by_first
+from vididi_jax.train.processes import on_process_zero
 from vididi_jax.train.state import build_networks, make_init
 from vididi_jax.train.step import make_update
 
@@ -145,7 +145,7 @@ def measure_update(config, mesh: Mesh, total_steps: int) -> Iterator[str]:
         yield time_of(update, config, mesh, total_steps)
 
 
-@by_first
+@on_process_zero
 def run(config, workdir: str | None) -> None:
     """Print config, data, schedule, parameters, shapes, steps, operations, memory and time of a pretraining config."""
     del workdir  # nothing is written

@@ -147,7 +147,7 @@ def one_bar() -> dict[str, bool]:
     return {} if is_first() else {'disable': True}
 
 
-def by_first(function: Callable) -> Callable:
+def on_process_zero(function: Callable) -> Callable:
     """`function`, run in the first process alone; what it returns or raises comes back in every process.
 
     The others wait. All must call it, in the same order; inside of it nothing may need all of them. Arguments are those
