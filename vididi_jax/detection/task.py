@@ -34,7 +34,7 @@ from vididi_jax.schedule import order_name
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.encoder import Encoder, asked_encoder
-from vididi_jax.train.processes import everywhere, on_process_zero
+from vididi_jax.train.processes import on_process_zero, raise_together
 from vididi_jax.train.run import changed_fields, workdir_config
 from vididi_jax.train.state import TrainState
 from vididi_jax.train.supervised import run_config, supervised_task
@@ -85,7 +85,7 @@ class Detection(NamedTuple):
         return source.directory / name if name in source.files else None
 
 
-@everywhere
+@raise_together
 def open_detection(config, workdir: str) -> Detection:
     """Check the config and the data, and load the encoder; raises `UserError` at the first thing that does not fit."""
     settings, recipe = config.eval, config.detection

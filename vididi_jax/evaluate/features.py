@@ -22,7 +22,7 @@ from vididi_jax.evaluate.views import Views, average_over_views, read_views
 from vididi_jax.fields import check_fields
 from vididi_jax.schedule import order_name
 from vididi_jax.train.encoder import Encoder, asked_encoder
-from vididi_jax.train.processes import everywhere, on_process_zero
+from vididi_jax.train.processes import on_process_zero, raise_together
 from vididi_jax.train.run import workdir_config
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def _read_file(path: Path, videos: int) -> np.ndarray | None:
     return None
 
 
-@everywhere
+@raise_together
 def _open(config, workdir: str) -> tuple:
     """The training config, the views, the videos and the encoder, checked."""
     check_fields(config)

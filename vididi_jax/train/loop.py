@@ -24,7 +24,7 @@ from vididi_jax.train.checkpoint import Checkpoints
 from vididi_jax.train.debug import save_bundle
 from vididi_jax.train.encoder import load_fitting_variables
 from vididi_jax.train.metric_writer import check_logs
-from vididi_jax.train.processes import bereaved, everywhere, is_first
+from vididi_jax.train.processes import bereaved, is_first, raise_together
 from vididi_jax.train.progress import Progress, Times, falls_on
 from vididi_jax.train.run import begun_from, check_same_run, settled, write_config
 from vididi_jax.train.signals import after_step
@@ -108,7 +108,7 @@ def run(
     """
     mesh = meshes.make_mesh()
 
-    @everywhere
+    @raise_together
     def checked() -> tuple[ml_collections.ConfigDict, Task, int]:
         known = settled(config, workdir)
         check_same_run(known, workdir)
@@ -119,7 +119,7 @@ def run(
     config, task, workers = checked()
     total = config.epochs * task.steps_per_epoch
     with ExitStack() as held:
-        everywhere(hold)(held, workdir)
+        raise_together(hold)(held, workdir)
         checkpoints = held.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
         state, meta = restore_or_init(config, task, checkpoints, mesh)
         if 'begun_from' in meta:

@@ -167,7 +167,7 @@ def on_process_zero(function: Callable) -> Callable:
     return run
 
 
-def everywhere(function: Callable) -> Callable:
+def raise_together(function: Callable) -> Callable:
     """`function`, run in every process; if it raises in one, all raise `UserError`, so that none waits for it."""
 
     @wraps(function)
