@@ -13,7 +13,7 @@ from tqdm import tqdm
 from vididi_jax.data import pipeline
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train import signals
-from vididi_jax.train.processes import bereaved, one_bar
+from vididi_jax.train.processes import exit_if_peer_lost, one_bar
 
 
 def batch_size_for(mesh: jax.sharding.Mesh, wanted: int) -> int:
@@ -50,7 +50,7 @@ def gathered(
     workers = pipeline.number_of_workers(batches, workers)
     with pipeline.iterate(batches, workers=workers) as iterator, \
             tqdm(total=count, unit=unit, leave=False, dynamic_ncols=True, **one_bar()) as bar, \
-            bereaved():
+            exit_if_peer_lost():
         for values, _ in pairwise(chain(map(launch, iterator), [None])):
             values = multihost_utils.process_allgather(values, tiled=True)
             real = min(len(jax.tree.leaves(values)[0]), count - done)

@@ -24,7 +24,7 @@ from vididi_jax.train.checkpoint import Checkpoints
 from vididi_jax.train.debug import save_bundle
 from vididi_jax.train.encoder import load_fitting_variables
 from vididi_jax.train.metric_writer import check_logs
-from vididi_jax.train.processes import bereaved, is_first, raise_together
+from vididi_jax.train.processes import exit_if_peer_lost, is_first, raise_together
 from vididi_jax.train.progress import Progress, Times, falls_on
 from vididi_jax.train.run import begun_from, check_same_run, settled, write_config
 from vididi_jax.train.signals import after_step
@@ -195,7 +195,7 @@ def train(
     sound = meshes.replicate(mesh, np.True_)
     flying: deque[Flight] = deque()
     reader = pipeline.iterate(task.batches[first:], workers=workers)
-    with reader as batches, ExitStack() as files, bereaved():  # closed by an error, too
+    with reader as batches, ExitStack() as files, exit_if_peer_lost():  # closed by an error, too
         def read() -> tuple[dict, dict]:
             """The arrays of the next batch, here and on the devices."""
             example = task.complete(next(batches))

@@ -114,7 +114,7 @@ def local_devices(environment: Mapping[str, str]) -> list[int] | None:
 
 
 @contextmanager
-def bereaved() -> Iterator[None]:
+def exit_if_peer_lost() -> Iterator[None]:
     """Around what several processes do together: where one of them is gone, a sentence, and out with exit code 1.
 
     At once: JAX's own exit waits for those that are gone, and where process 0 is, it aborts within a second.
