@@ -220,6 +220,7 @@ def test_whatever_is_not_finite_is_named_and_keeps_the_state(spoil, parts):
     assert {name for name, value in metrics.items() if name.startswith('finite_') and not value} == {
         f'finite_{name}' for name in parts.split()}
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), start)
-    state, metrics = update(state, tuple(intact), ORDERS, sound=metrics['finite'])  # launched before that was known
+    # Launched before that was known:
+    state, metrics = update(state, tuple(intact), ORDERS, previous_finite=metrics['finite'])
     assert not metrics['finite'] and np.isfinite(metrics['loss'])
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), start)

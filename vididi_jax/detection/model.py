@@ -75,11 +75,14 @@ def make_step(
 
     update = compile_update(loss_fn, optimizer, rate, mesh)
 
-    def step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, ...], sound=np.True_):
+    def step(
+        state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, ...],
+        previous_finite=np.True_,
+    ):
         del orders  # always those of the heads
         augment_key, dropout_key = jax.random.split(key)
         pixels, boxes, mask = augment_with_boxes(
             augment_key, batch['clips'][:, 0], batch['size'], batch['boxes'], batch['mask'], spec)
-        return update(state, (pixels, boxes, batch['labels'], mask), dropout_key, sound=sound)
+        return update(state, (pixels, boxes, batch['labels'], mask), dropout_key, previous_finite=previous_finite)
 
     return step

@@ -114,10 +114,11 @@ def time_of(update: jax.stages.Compiled, config, mesh: Mesh, total_steps: int) -
     seconds = []
     try:
         state = meshes.replicate(mesh, init(jax.random.key(config.seed)))
-        sound = meshes.replicate(mesh, np.True_)
+        previous_finite = meshes.replicate(mesh, np.True_)
         while len(seconds) < 1 + TIMED and sum(seconds) < ENOUGH:
             start = time.perf_counter()
-            state, _ = jax.block_until_ready(update(state, tuple(views.values()), np.zeros(2, np.int32), sound))
+            state, _ = jax.block_until_ready(
+                update(state, tuple(views.values()), np.zeros(2, np.int32), previous_finite))
             seconds.append(time.perf_counter() - start)
     except jax.errors.JaxRuntimeError as error:
         return f'time: no update can run here ({str(error).splitlines()[0]:.100})'

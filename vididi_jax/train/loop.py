@@ -44,9 +44,9 @@ class Task(NamedTuple):
       inputs: names of the arrays of a batch that go to the devices.
       steps_per_epoch: see `steps_per_epoch`.
       init: key -> fresh state, traceable; `config.init_from` then replaces its encoder.
-      step: `(state, batch, key, orders, sound) -> (state, metrics)`, scalars, with 'loss' and 'finite' among them, and
-        'finite_PART' where a part of the step can be named; `sound` is 'finite' of the step before. A step that is not
-        finite must return the state as it was, and so must all that follow one.
+      step: `(state, batch, key, orders, previous_finite) -> (state, metrics)`, scalars, with 'loss' and 'finite' among
+        them, and 'finite_PART' where a part of the step can be named; `previous_finite` is 'finite' of the step before.
+        A step that is not finite must return the state as it was, and so must all that follow one.
       orders: step -> derivative orders of that step's views.
       phases: names of the phases of a cycle; epoch e is of phase e mod their number. Losses of one phase do not compare
         with those of another, so the best checkpoint is that of the best cycle.
@@ -192,7 +192,7 @@ def train(
     augment_key, step_key = jax.random.fold_in(jax.random.key(config.seed), AUGMENT), jax.jit(jax.random.fold_in)
     probe = task.make_probe() if task.probe_every else None
     first, cycle, total = meta['step'], len(task.phases), config.epochs * task.steps_per_epoch
-    sound = meshes.replicate(mesh, np.True_)
+    previous_finite = meshes.replicate(mesh, np.True_)
     flying: deque[Flight] = deque()
     reader = pipeline.iterate(task.batches[first:], workers=workers)
     with reader as batches, ExitStack() as files, exit_if_peer_lost():  # closed by an error, too
@@ -212,8 +212,8 @@ def train(
             orders, key = task.orders(step), step_key(augment_key, step)
             waited = idle_until(coming, flying)
             local, placed = coming.result()
-            state, metrics = task.step(state, placed, key, orders, sound)
-            sound = metrics['finite']
+            state, metrics = task.step(state, placed, key, orders, previous_finite)
+            previous_finite = metrics['finite']
             if step + 1 < total:
                 coming = ahead.submit(read)  # while the devices compute
             flying.append(Flight(step + 1, orders, key, local, metrics))

@@ -189,7 +189,7 @@ def make_train_step(
     networks: Networks, optimizer: optax.GradientTransformation, learning_rate: optax.Schedule, config,
     total_steps: int, mesh: Mesh,
 ) -> Callable:
-    """Build `train_step(state, batch, key, orders, sound=True) -> (state, metrics)`.
+    """Build `train_step(state, batch, key, orders, previous_finite=True) -> (state, metrics)`.
 
     Args:
       config: of the run; reads `augment`, `clip`, `model.dtype` and what `make_update` reads.
@@ -200,18 +200,19 @@ def make_train_step(
       batch: `clips` uint8 (B, 2, T, H, W, 3) and `size` int32 (B, 2), on the devices.
       key: of the augmentation of this step.
       orders: (int, int), derivative orders of the two views.
-      sound: see `keep_if_finite`.
+      previous_finite: see `keep_if_finite`.
     """
     spec = Augmentation(**config.augment)
     dtype = jnp.float64 if config.model.dtype == 'float64' else jnp.float32
     update = make_update(networks, optimizer, learning_rate, config, total_steps, mesh)
 
     def train_step(
-        state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, int], sound=np.True_,
+        state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, int],
+        previous_finite=np.True_,
     ):
         views = augment_views(key, batch['clips'], batch['size'], spec=spec, dtype=dtype)
         frames = view_frames(config.clip.frames, orders, config.clip.length)
         views = differentiate_views(*views, orders=orders, frames=frames)
-        return update(state, views, np.asarray(orders, np.int32), sound=sound)
+        return update(state, views, np.asarray(orders, np.int32), previous_finite=previous_finite)
 
     return train_step
