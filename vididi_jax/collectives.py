@@ -62,7 +62,7 @@ def own_rows(whole: jax.Array) -> jax.Array:
     return lax.dynamic_slice_in_dim(whole, lax.axis_index(axes()) * count, count)
 
 
-def own(tree: Any) -> Any:
+def as_varying(tree: Any) -> Any:
     """Parameters, for use with a device's part of the batch.
 
     The gradient is summed over the devices here, once, in the dtype of the tree, whatever it was used for.

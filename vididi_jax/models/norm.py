@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from vididi_jax.collectives import devices, gather, own
+from vididi_jax.collectives import as_varying, devices, gather
 
 
 @jax.custom_jvp
@@ -88,7 +88,7 @@ class BatchNorm(nn.Module):
                         running.value = self.momentum * running.value + (1 - self.momentum) * value
                     self.sow('moments', name, values, init_fn=tuple, reduce_fn=lambda _, new: new)
             # As one array, so that the gradient is one exchange, too.
-            mean, var = checkpoint_name(own(jnp.stack([mean, var])), 'moments')
+            mean, var = checkpoint_name(as_varying(jnp.stack([mean, var])), 'moments')
         else:
             mean, var = running_mean.value[None], running_var.value[None]
         factor = scale * lax.rsqrt(var + self.epsilon)

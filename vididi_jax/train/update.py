@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from vididi_jax.collectives import own
+from vididi_jax.collectives import as_varying
 from vididi_jax.compilation import compiler_options
 from vididi_jax.train.mesh import platform
 from vididi_jax.train.state import TrainState
@@ -72,7 +72,10 @@ def compile_update(
     """
 
     def gradient(params, state: TrainState, batch, shared):
-        return jax.value_and_grad(lambda params: loss_fn(own(params), state, batch, shared), has_aux=True)(params)
+        def loss(params):
+            return loss_fn(as_varying(params), state, batch, shared)
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
 
     if mesh.size > 1:
         whole, rows = PartitionSpec(), PartitionSpec(mesh.axis_names)
