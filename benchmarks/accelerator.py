@@ -43,7 +43,7 @@ from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.models import create_encoder
 from vididi_jax.train import mesh as meshes
-from vididi_jax.train.optimizer import build_optimizer, learning_rate
+from vididi_jax.train.optimizer import rate_and_optimizer
 from vididi_jax.train.state import build_networks, make_init
 from vididi_jax.train.step import augment_views, differentiate_views, make_train_step, make_update
 
@@ -117,7 +117,7 @@ class Pieces:
         config = load_config(CONFIG + (':smoke' if tiny else ''))
         mesh, self.orders = meshes.make_mesh(), orders
         networks = build_networks(config, meshes.platform(mesh))
-        rate, optimizer = (build(config, 1000) for build in (learning_rate, build_optimizer))
+        rate, optimizer = rate_and_optimizer(config, 1000)
         from vididi_jax.pixels.augment import Augmentation
 
         self.spec, self.frames = Augmentation(**config.augment), config.clip.frames
@@ -171,7 +171,10 @@ def pretraining(tiny: bool) -> dict:
 def kernels(tiny: bool) -> dict:
     pieces = Pieces(tiny)
     cut = pieces.differentiate(pieces.augment())
-    run = lambda: jax.block_until_ready(pieces.updated(cut))  # noqa: E731
+
+    def run():
+        jax.block_until_ready(pieces.updated(cut))
+
     run()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -329,7 +332,7 @@ def cycle(tiny: bool) -> dict:
     config.model.dtype = 'float32'
     mesh = meshes.make_mesh()
     networks = build_networks(config, meshes.platform(mesh))
-    rate, optimizer = (build(config, 8) for build in (learning_rate, build_optimizer))
+    rate, optimizer = rate_and_optimizer(config, 8)
     with jax.default_matmul_precision('float32'):
         state = make_init(config, networks, optimizer)(jax.random.key(0))
         train_step = make_train_step(networks, optimizer, rate, config, 8, mesh)

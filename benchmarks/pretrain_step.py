@@ -23,7 +23,7 @@ from vididi_jax.config import load_config
 from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.models.build import compute_dtype
 from vididi_jax.train.mesh import make_mesh, platform
-from vididi_jax.train.optimizer import build_optimizer, learning_rate
+from vididi_jax.train.optimizer import rate_and_optimizer
 from vididi_jax.train.state import build_networks, make_init
 from vididi_jax.train.step import frames_to_read, make_train_step, view_frames
 
@@ -39,7 +39,7 @@ def make_steps(config) -> dict[int, Callable]:
     """{frames of the views: a function that runs a step}."""
     mesh, total = make_mesh(), 1000  # steps of a run
     networks = build_networks(config, platform(mesh))
-    rate, optimizer = (build(config, total) for build in (learning_rate, build_optimizer))
+    rate, optimizer = rate_and_optimizer(config, total)
     step = make_train_step(networks, optimizer, rate, config, total, mesh)
     clip, key = config.clip, jax.random.key(0)
     held = [make_init(config, networks, optimizer)(key)]

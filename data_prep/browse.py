@@ -22,7 +22,7 @@ from vididi_jax.evaluate.views import Views, read_views
 from vididi_jax.fields import check_fields
 from vididi_jax.measures import unit
 from vididi_jax.train.encoder import Encoder, stored_side, trained_encoder
-from vididi_jax.train.processes import by_first, check_alone
+from vididi_jax.train.processes import check_alone, on_process_zero
 from vididi_jax.train.run import workdir_config
 
 from . import folder
@@ -85,7 +85,7 @@ def print_nearest(query: np.ndarray, features: np.ndarray, source: RecordSource,
         print(f'{rank:3}  {score:6.3f}  {source.rows[number]["id"]}')
 
 
-@by_first
+@on_process_zero
 def run(config, workdir: str) -> None:
     """Embed the videos of `config.videos` and write `WORKDIR/index.html`; print the nearest to `config.query`."""
     check_fields(config)

@@ -1,7 +1,10 @@
 """What the devices of a mesh tell each other inside of `jax.shard_map`, where each has its own part of the batch.
 
-Outside of it, as on a single device, a part is the whole, and these functions do nothing.
+Outside of it, as on a single device, a part is the whole, and these functions do nothing. Inside, JAX knows of each
+array whether it varies over the devices or is the same on each; below, N devices have parts of B rows.
 """
+
+from typing import Any
 
 import jax
 from jax import lax
@@ -22,26 +25,52 @@ def gather(part: jax.Array, axis: int = 0) -> jax.Array:
 
     The gradient takes no exchange, since the result, and with it the cotangent, is the same on all devices
     (`invarying`): each takes its own part of that.
+
+    Args:
+      part: (..., B, ...), B of `axis`; varies over the devices.
+
+    Returns:
+      (..., N B, ...), the same on each.
     """
     return lax.all_gather(part, axes(), axis=axis, tiled=True, to='invarying') if axes() else part
 
 
-def mean_over_devices(tree):
-    """The mean of what each device has, the same on each."""
+def mean_over_devices(tree: Any) -> Any:
+    """The mean of what each device has, entry by entry.
+
+    Args:
+      tree: arrays of any shape, that varies over the devices.
+
+    Returns:
+      The same shapes, the same on each device.
+    """
     return lax.pmean(tree, axes()) if axes() else tree
 
 
 def own_rows(whole: jax.Array) -> jax.Array:
-    """A device's part of the rows of an array that is the same on each."""
+    """A device's part of the rows of an array: those that `gather` would put back.
+
+    Args:
+      whole: (N B, ...), the same on each device; N must divide its rows.
+
+    Returns:
+      (B, ...), which varies over the devices.
+    """
     if not axes():
         return whole
     count = len(whole) // devices()
     return lax.dynamic_slice_in_dim(whole, lax.axis_index(axes()) * count, count)
 
 
-def own(tree):
-    """A tree that is the same on each device, for use with its part of the batch.
+def as_varying(tree: Any) -> Any:
+    """Parameters, for use with a device's part of the batch.
 
     The gradient is summed over the devices here, once, in the dtype of the tree, whatever it was used for.
+
+    Args:
+      tree: arrays of any shape, the same on each device.
+
+    Returns:
+      The same values, that count as varying over the devices.
     """
     return jax.tree.map(lambda x: lax.pcast(x, axes(), to='varying'), tree) if axes() else tree

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from functools import cache, wraps
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,9 @@ def compiler_options(platform: str, *, once: bool = False) -> dict[str, str | bo
     Args:
       platform: of the devices, see `train.mesh.platform`.
       once: for what runs once, such as drawing the initial weights.
+
+    Returns:
+      {option: value}; {} where there is nothing to say.
     """
     options = (ONCE if once else OPTIONS).get(platform, {})
     try:
@@ -36,10 +40,16 @@ def compiler_options(platform: str, *, once: bool = False) -> dict[str, str | bo
     return options
 
 
-def jit(**arguments) -> Callable[[Callable], Callable]:
-    """Decorator: `jax.jit` with `arguments` and the `compiler_options` of the default devices, asked at the first call.
+def jit_with_options(**arguments) -> Callable[[Callable], Callable]:
+    """Decorator: `jax.jit` with the `compiler_options` of the default devices, which are asked at the first call.
 
     What it makes is not for use inside another `jax.jit`.
+
+    Args:
+      **arguments: of `jax.jit`, such as `static_argnames`.
+
+    Returns:
+      function -> the same, compiled.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -56,8 +66,16 @@ def jit(**arguments) -> Callable[[Callable], Callable]:
     return decorate
 
 
-def draw(init: Callable, *args):
-    """`init(*args)`, initial weights, compiled; only traced where no more than their shapes are asked."""
+def run_init(init: Callable, *args) -> Any:
+    """`init(*args)` as one program, which is compiled for a single run.
+
+    Args:
+      init: draws initial weights.
+      *args: trees of arrays; of tracers, where `jax.eval_shape` asks for no more than shapes: nothing is compiled then.
+
+    Returns:
+      What `init` returns.
+    """
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
         return init(*args)
     return jax.jit(init, compiler_options=compiler_options(jax.default_backend(), once=True))(*args)

@@ -152,11 +152,11 @@ def byol_loss(prediction: jax.Array, target: jax.Array) -> tuple[jax.Array, Term
     return 2 - 2 * cosine, {'cosine': cosine}
 
 
-def ema_tau(step, total_steps: int, base: float = 0.99):
+def ema_tau(step: jax.typing.ArrayLike, total_steps: int, base: float = 0.99) -> jax.Array:
     """BYOL's rate at a step: `1 - (1 - base) (cos(pi step / total_steps) + 1) / 2`, from `base` to 1.
 
     Args:
-      step: from 0 to `total_steps`; may be traced.
+      step: a whole number from 0 to `total_steps`, of steps that are done; may be traced.
       total_steps: of the run.
       base: rate at step 0.
 

@@ -16,6 +16,11 @@ def unit(x: np.ndarray) -> np.ndarray:
         return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.finfo(np.float64).tiny)
 
 
+def join(*features: np.ndarray) -> np.ndarray:
+    """Features of several orders, (N, D) each, as one: each to unit length, then side by side, to count the same."""
+    return np.concatenate([unit(x) for x in features], axis=1)
+
+
 def embedding_std(z: np.ndarray) -> tuple[float, float]:
     """Smallest and mean standard deviation of the D entries of unit embeddings, times sqrt(D).
 

@@ -59,14 +59,15 @@ def run_task(
     import jax
 
     from vididi_jax.compilation import keep_programs
-    from vididi_jax.train.processes import bereaved, check_devices
+    from vididi_jax.train.processes import check_devices, exit_if_peer_lost
 
     check_devices()
     keep_programs()
+    # For all threads: `jax.enable_x64` holds for its own, and the training loop puts batches on the devices in another.
     before = jax.config.jax_enable_x64
     jax.config.update('jax_enable_x64', before or in_float64(config, workdir))
     try:
-        with bereaved():
+        with exit_if_peer_lost():
             result = importlib.import_module(module).run(config, workdir)
             if report and config.task in REPORTED:
                 importlib.import_module('vididi_jax.report.page').renew(workdir)

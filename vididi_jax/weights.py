@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vididi_jax import schedule as schedules
-from vididi_jax.compilation import jit, keep_programs
+from vididi_jax.compilation import jit_with_options, keep_programs
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import Parser, UserError, one_sentence
 from vididi_jax.models import create_encoder
@@ -40,7 +40,8 @@ def load_encoder(
 ) -> Callable[..., np.ndarray]:
     """The encoder of a training run, or of a file of torchvision's weights.
 
-    Compiled programs are kept on disk, see `vididi_jax.compilation.keep_programs`: a second process answers sooner.
+    It sets JAX's cache of compiled programs for the whole process, see `vididi_jax.compilation.keep_programs`: a second
+    process answers sooner.
 
     Args:
       source: a workdir, or a .pth, .safetensors or .npz file.
@@ -123,7 +124,7 @@ class _Encode:
         self.encoder, self.batch_size, self.frames, self.stride = encoder, batch_size, frames, stride
         self._about = about
         self.variables = jax.device_put(encoder.variables)
-        self._apply = jit(static_argnames='order')(self._features)
+        self._apply = jit_with_options(static_argnames='order')(self._features)
 
     def __repr__(self) -> str:
         size = self.encoder.augment.size

@@ -18,9 +18,9 @@ class Block(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x, train, views):
         x = Conv3D(self.width, (3, 3, 3), (2, self.stride, self.stride), self.dtype, name='conv')(x)
-        return relu(BatchNorm(name='norm')(x, train=train))
+        return relu(BatchNorm(name='norm')(x, train=train, views=views))
 
 
 class Small(nn.Module):
@@ -35,12 +35,12 @@ class Small(nn.Module):
     spatial_stride = property(lambda self: 2 * self.last_stride)
 
     @nn.compact
-    def feature_map(self, clips, train=False):
-        block = recomputing(Block, self.remat)
-        return block(self.feature_dim, self.dtype, self.spatial_stride, name='stem')(clips.astype(self.dtype), train)
+    def feature_map(self, clips, train=False, views=1):
+        block = recomputing(Block, self.remat)(self.feature_dim, self.dtype, self.spatial_stride, name='stem')
+        return block(clips.astype(self.dtype), train, views)
 
-    def __call__(self, clips, train=False):
-        return self.feature_map(clips, train).mean((1, 2, 3))
+    def __call__(self, clips, train=False, views=1):
+        return self.feature_map(clips, train, views).mean((1, 2, 3))
 
 
 def mesh_of(batch) -> Mesh:

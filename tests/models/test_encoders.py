@@ -175,7 +175,7 @@ def test_views_of_one_batch_are_normalised_as_one_after_the_other():
     x = np.random.default_rng(0).normal([[[1.0]], [[3.0]]], [[[2.0]], [[0.1]]], (2, 6, 5)).astype(np.float32)
     norm = BatchNorm()
     variables = norm.init(jax.random.key(0), x[0], train=False)
-    together, after = norm.apply(variables, x.reshape(12, 5), train=2, mutable=['batch_stats', 'moments'])
+    together, after = norm.apply(variables, x.reshape(12, 5), train=True, views=2, mutable=['batch_stats', 'moments'])
     for number, view in enumerate(x):
         alone, moved = norm.apply(variables, view, train=True, mutable=['batch_stats', 'moments'])
         np.testing.assert_array_equal(together.reshape(x.shape)[number], alone)

@@ -37,7 +37,7 @@ def main():
             placed = meshes.to_devices(mesh, {name: example[name] for name in ('clips', 'size', 'label', 'record')})
             whole = multihost_utils.process_allgather(placed, tiled=True)
             lines.append(hashlib.sha256(b''.join(value.tobytes() for value in jax.tree.leaves(whole))).hexdigest())
-    for how in (processes.by_first, processes.everywhere):
+    for how in (processes.on_process_zero, processes.raise_together):
         try:
             lines.append(how(fail_in_one)())
         except UserError as error:

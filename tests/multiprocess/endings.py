@@ -27,7 +27,7 @@ def main():
     parser.add_argument('--process_id', type=int)
     arguments = parser.parse_args()
     processes.join(False, arguments.coordinator, arguments.num_processes, arguments.process_id)
-    with after_step() as signalled, processes.bereaved():
+    with after_step() as signalled, processes.exit_if_peer_lost():
         for step in range(1, 1000):
             multihost_utils.process_allgather(jax.numpy.ones(8))
             time.sleep(0.05)

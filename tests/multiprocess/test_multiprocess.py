@@ -79,11 +79,11 @@ def test_the_global_batch_is_the_same_array_in_every_layout(told):
 
 
 def test_what_one_process_does_for_all_and_its_errors_come_back_in_each(told):
-    assert told[1, 1][0][8:10] == ['by_first: The last one fails.', 'everywhere: The last one fails.']
+    assert told[1, 1][0][8:10] == ['on_process_zero: The last one fails.', 'raise_together: The last one fails.']
     first, second = (lines[8:10] for lines in told[2, 4])
     assert first[0] == second[0] == 'made by 0'  # the second one would have failed, and was not asked
-    assert first[1].startswith('everywhere: process 1 of 2 stopped with an error')
-    assert second[1] == 'everywhere: The last one fails.'
+    assert first[1].startswith('raise_together: process 1 of 2 stopped with an error')
+    assert second[1] == 'raise_together: The last one fails.'
 
 
 def test_processes_that_were_given_different_configs_all_end(told):

@@ -7,11 +7,34 @@ from torchvision.models import get_model_weights
 from torchvision.transforms import functional as theirs
 
 from vididi_jax.models import torchvision as weights
+from vididi_jax.pixels import colours
 from vididi_jax.pixels import operations as pixels
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BOXES = ((0, 0, 40, 53), (5, 7, 30, 21), (3, 2, 12, 9))  # top, left, height, width
 SIZE = 16
+
+
+def flipped_crop(x, top, left, height, width):
+    """As augmentation flips: the matrix of the columns."""
+    rows = pixels.resize_weights(top, height, x.shape[-3], SIZE, x.dtype)
+    columns = pixels.resize_weights(left, width, x.shape[-2], SIZE, x.dtype)
+    return pixels.resample(x, rows, columns[::-1])
+
+
+def blur(x, sigma):
+    kernel = pixels.gaussian(sigma, 3, x.dtype)
+    return pixels.smooth(pixels.smooth(x, kernel, -3), kernel, -2)
+
+
+def coloured(x, name, *arguments):
+    """A function of `colours` on frames."""
+    return colours.merge(getattr(colours, name)(colours.spread(x), *arguments))
+
+
+def contrast(x, factor):
+    return coloured(x, 'adjust_contrast', factor, colours.mean_luminance(colours.spread(x), (-3, -2)))
+
 
 # name -> (torchvision's function, ours), each of frames in [0, 1]
 OPERATIONS = {
@@ -20,18 +43,18 @@ OPERATIONS = {
         lambda x, b=box: pixels.resized_crop(x, *b, SIZE)) for box in BOXES},
     'flipped crop': (
         lambda x: theirs.hflip(theirs.resized_crop(x, *BOXES[1], [SIZE, SIZE], antialias=True)),
-        lambda x: pixels.resized_crop(x, *BOXES[1], SIZE, flip=True)),
+        lambda x: flipped_crop(x, *BOXES[1])),
     **{f'blur, sigma {sigma}': (
         lambda x, s=sigma: theirs.gaussian_blur(x, [3, 3], [s, s]),
-        lambda x, s=sigma: pixels.gaussian_blur(x, s)) for sigma in (0.1, 0.7, 2.0)},
+        lambda x, s=sigma: blur(x, s)) for sigma in (0.1, 0.7, 2.0)},
     **{f'{name} {factor}': (
         lambda x, n=name, f=factor: getattr(theirs, f'adjust_{n}')(x, f),
-        lambda x, n=name, f=factor: getattr(pixels, f'adjust_{n}')(x, f))
+        lambda x, n=name, f=factor: contrast(x, f) if n == 'contrast' else coloured(x, f'adjust_{n}', f))
         for name in ('brightness', 'contrast', 'saturation') for factor in (0.8, 1.0, 1.2)},
     **{f'hue {shift}': (
         lambda x, s=shift: theirs.adjust_hue(x, s),
-        lambda x, s=shift: pixels.adjust_hue(x, s)) for shift in (-0.05, 0.03, 0.4)},
-    'luminance gray': (lambda x: theirs.rgb_to_grayscale(x, 3), lambda x: pixels.to_gray(x)),
+        lambda x, s=shift: coloured(x, 'adjust_hue', s)) for shift in (-0.05, 0.03, 0.4)},
+    'luminance gray': (lambda x: theirs.rgb_to_grayscale(x, 3), lambda x: coloured(x, 'to_gray')),
     'normalisation': (lambda x: theirs.normalize(x, MEAN, STD), lambda x: pixels.normalise(x, MEAN, STD)),
 }
 

@@ -62,9 +62,9 @@ def test_steps_launched_after_one_that_is_not_finite_change_nothing(tiny_config,
     def make(*arguments):
         step = make_step(*arguments)
 
-        def third_is_wrong(state, batch, key, orders, sound):
+        def third_is_wrong(state, batch, key, orders, previous_finite):
             launched.append(len(launched) + 1)
-            state, metrics = step(state, batch, key, orders, np.bool_(False) if launched[-1] == 3 else sound)
+            state, metrics = step(state, batch, key, orders, np.bool_(False) if launched[-1] == 3 else previous_finite)
             return state, {**metrics, 'finite_target': metrics['finite']}
 
         return third_is_wrong

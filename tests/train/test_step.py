@@ -113,8 +113,8 @@ class Flat(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, clips, *, train=False):
-        return MLP((8, self.feature_dim))(clips.reshape(len(clips), -1), train=train)
+    def __call__(self, clips, *, train=False, views=1):
+        return MLP((8, self.feature_dim))(clips.reshape(len(clips), -1), train=train, views=views)
 
 
 def test_an_encoder_that_a_run_starts_from_gets_the_runs_precision():
@@ -220,6 +220,7 @@ def test_whatever_is_not_finite_is_named_and_keeps_the_state(spoil, parts):
     assert {name for name, value in metrics.items() if name.startswith('finite_') and not value} == {
         f'finite_{name}' for name in parts.split()}
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), start)
-    state, metrics = update(state, tuple(intact), ORDERS, sound=metrics['finite'])  # launched before that was known
+    # Launched before that was known:
+    state, metrics = update(state, tuple(intact), ORDERS, previous_finite=metrics['finite'])
     assert not metrics['finite'] and np.isfinite(metrics['loss'])
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), start)

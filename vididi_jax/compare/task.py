@@ -10,7 +10,7 @@ from vididi_jax.compare.statistics import CONFIDENCE, Figure, compare
 from vididi_jax.fields import check_fields
 from vididi_jax.provenance import commit
 from vididi_jax.report import html
-from vididi_jax.train.processes import by_first
+from vididi_jax.train.processes import on_process_zero
 
 
 def difference_rows(figures: list[Figure]) -> list[tuple]:
@@ -53,7 +53,7 @@ def write_all(out: Path, groups: list[Group], evaluations: list[str], figures: l
     html.write_page(out / 'index.html', f'{runs} runs compared', parts)
 
 
-@by_first
+@on_process_zero
 def run(config, workdir: str) -> list[Figure]:
     """Compare `config.runs`, print the tables and write them below `workdir`."""
     check_fields(config)

@@ -13,10 +13,11 @@ import optax
 from jax.sharding import Mesh
 
 from vididi_jax.collectives import gather
-from vididi_jax.models.classifier import NAMES, Classifier
+from vididi_jax.models.classifier import Classifier
 from vididi_jax.models.roi_align import roi_align
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.boxes import augment_with_boxes
+from vididi_jax.schedule import order_name
 from vididi_jax.train.state import TrainState
 from vididi_jax.train.update import compile_update
 
@@ -69,16 +70,19 @@ def make_step(
         variables = {'params': params, 'batch_stats': state.batch_stats}
         found, stats = model.logits(variables, pixels, True, key, boxes=boxes)
         found, labels, mask = jax.tree.map(gather, (found, labels, mask))
-        losses = {f'loss_{NAMES[order]}': box_loss(value, labels, mask) for order, value in found.items()}
+        losses = {f'loss_{order_name(order)}': box_loss(value, labels, mask) for order, value in found.items()}
         return sum(losses.values()) / len(losses), ({**losses, 'boxes': mask.sum()}, stats)
 
     update = compile_update(loss_fn, optimizer, rate, mesh)
 
-    def step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, ...], sound=np.True_):
+    def step(
+        state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, ...],
+        previous_finite=np.True_,
+    ):
         del orders  # always those of the heads
         augment_key, dropout_key = jax.random.split(key)
         pixels, boxes, mask = augment_with_boxes(
             augment_key, batch['clips'][:, 0], batch['size'], batch['boxes'], batch['mask'], spec)
-        return update(state, (pixels, boxes, batch['labels'], mask), dropout_key, sound=sound)
+        return update(state, (pixels, boxes, batch['labels'], mask), dropout_key, previous_finite=previous_finite)
 
     return step

@@ -13,7 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from vididi_jax.compilation import jit
+from vididi_jax.compilation import jit_with_options
 from vididi_jax.config import to_dict
 from vididi_jax.data import pipeline
 from vididi_jax.data.clips import centre_frames_needed
@@ -27,14 +27,14 @@ from vididi_jax.evaluate.gather import batch_size_for, gathered
 from vididi_jax.evaluate.protocol import Fold, check_apart, open_complete, whole
 from vididi_jax.evaluate.results import write_results
 from vididi_jax.fields import check_fields
-from vididi_jax.models.classifier import NAMES
 from vididi_jax.pictures import keyframe_picture
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.boxes import whole_frames
+from vididi_jax.schedule import order_name
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.encoder import Encoder, asked_encoder
-from vididi_jax.train.processes import by_first, everywhere
+from vididi_jax.train.processes import on_process_zero, raise_together
 from vididi_jax.train.run import changed_fields, workdir_config
 from vididi_jax.train.state import TrainState
 from vididi_jax.train.supervised import run_config, supervised_task
@@ -85,7 +85,7 @@ class Detection(NamedTuple):
         return source.directory / name if name in source.files else None
 
 
-@everywhere
+@raise_together
 def open_detection(config, workdir: str) -> Detection:
     """Check the config and the data, and load the encoder; raises `UserError` at the first thing that does not fit."""
     settings, recipe = config.eval, config.detection
@@ -173,7 +173,7 @@ def train(detection: Detection, model: Detector) -> TrainState:
         complete=complete, fingerprint=data.train.source.split_fingerprint))
 
 
-@jit(static_argnames=('model', 'spec'))
+@jit_with_options(static_argnames=('model', 'spec'))
 def _probabilities(model: Detector, variables, batch: dict[str, jax.Array], spec: Augmentation):
     pixels, boxes = whole_frames(batch['clips'][:, 0], batch['size'], batch['boxes'], spec)
     return model(variables, pixels, boxes)
@@ -193,7 +193,7 @@ def probabilities(detection: Detection, model: Detector, state: TrainState) -> d
         lambda batch: _probabilities(model, variables, batch, spec), batches, mesh=mesh, count=len(source),
         inputs=('clips', 'size', 'boxes'), workers=config.data.workers, unit='keyframe',
         complete=lambda batch: batch | {'boxes': keyframes.boxes[batch['record']]}))
-    kinds = {NAMES[order]: np.concatenate([values[order] for values in found]) for order in model.orders}
+    kinds = {order_name(order): np.concatenate([values[order] for values in found]) for order in model.orders}
     return {**kinds, 'joined': np.mean(list(kinds.values()), axis=0)} if len(kinds) > 1 else kinds
 
 
@@ -231,7 +231,7 @@ def run(config, workdir: str) -> dict:
     return judge(detection, probabilities(detection, model, state), names, int(state.step))
 
 
-@by_first
+@on_process_zero
 def judge(detection: Detection, found: dict[str, np.ndarray], names: dict[int, str], steps: int) -> dict:
     """Write, judge and show what `probabilities` found, for classes `names`, after `steps` of training."""
     source = detection.data.test.source

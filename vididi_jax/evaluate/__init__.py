@@ -12,4 +12,7 @@ class _Package(ModuleType):
         return api.evaluate(config, workdir, report=report)
 
 
-sys.modules[__name__].__class__ = _Package  # the one name that is a function for users and a folder here
+# `vididi_jax.evaluate` is two fixed names: a function for users, and the package of `evaluate.detection.evaluate_csv`.
+# A function of that name in `vididi_jax` would not stay: Python puts the package there when a module of it is imported.
+# So it is the package that is called, as the language reference has it ("Customizing module attribute access").
+sys.modules[__name__].__class__ = _Package

@@ -12,7 +12,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.evaluate.recognition import Evaluation, print_table
 from vididi_jax.evaluate.results import write_results
 from vididi_jax.fields import check_fields
-from vididi_jax.train.processes import by_first
+from vididi_jax.train.processes import on_process_zero
 
 # In the order of the table; the quick ones first.
 TASKS = {'retrieval': 'retrieval', 'linear': 'linear', 'finetune': 'finetune', 'finetune_linear': 'finetune'}
@@ -66,7 +66,7 @@ def run(config, workdir: str) -> dict:
     return collect(config, workdir, {part: evaluation.folder for part, evaluation in checked.items()})
 
 
-@by_first
+@on_process_zero
 def collect(config, workdir: str, folders: dict[str, Path]) -> dict:
     """Write and print the table of the results in `folders`; returns {part: its figures}."""
     results = {part: json.loads((folder / 'results.json').read_text()) for part, folder in folders.items()}

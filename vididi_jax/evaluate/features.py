@@ -20,9 +20,9 @@ from vididi_jax.evaluate.protocol import open_nonempty, usable
 from vididi_jax.evaluate.results import device, provenance
 from vididi_jax.evaluate.views import Views, average_over_views, read_views
 from vididi_jax.fields import check_fields
-from vididi_jax.models.classifier import NAMES
+from vididi_jax.schedule import order_name
 from vididi_jax.train.encoder import Encoder, asked_encoder
-from vididi_jax.train.processes import by_first, everywhere
+from vididi_jax.train.processes import on_process_zero, raise_together
 from vididi_jax.train.run import workdir_config
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def video_features(
     return {order: known[order] for order in orders}
 
 
-@by_first
+@on_process_zero
 def _write(paths: dict[int, Path], features: dict[int, np.ndarray]) -> None:
     for order, value in features.items():
         path = paths[order]
@@ -111,7 +111,7 @@ def _write(paths: dict[int, Path], features: dict[int, np.ndarray]) -> None:
         os.replace(temporary, path)
 
 
-@by_first  # so that all agree on what is missing
+@on_process_zero  # so that all agree on what is missing
 def _read(paths: dict[int, Path], videos: int) -> dict[int, np.ndarray]:
     found = {order: _read_file(path, videos) for order, path in paths.items()}
     return {order: value for order, value in found.items() if value is not None}
@@ -132,7 +132,7 @@ def _read_file(path: Path, videos: int) -> np.ndarray | None:
     return None
 
 
-@everywhere
+@raise_together
 def _open(config, workdir: str) -> tuple:
     """The training config, the views, the videos and the encoder, checked."""
     check_fields(config)
@@ -157,7 +157,7 @@ def run(config, workdir: str) -> Path:
     features = video_features(encoder, side.source, orders=ORDERS, views=views, workers=config.data.workers,
                               cache=Path(workdir) / 'eval' / 'cache')
 
-    @by_first
+    @on_process_zero
     def write() -> Path:
         counts = side.counts(config.eval)
         about = {'data': config.data.dir or training.data.dir, 'split': side.source.split,
@@ -172,7 +172,7 @@ def run(config, workdir: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f'{uuid4().hex[:8]}.part.npz')
         try:
-            np.savez(part, **{name: features[order][side.videos] for order, name in NAMES.items()}, **columns,
+            np.savez(part, **{order_name(order): features[order][side.videos] for order in ORDERS}, **columns,
                      about=json.dumps(about))
             os.replace(part, path)  # as a whole, or as it was
         finally:

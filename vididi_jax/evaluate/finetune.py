@@ -19,11 +19,12 @@ from vididi_jax.evaluate.metrics import confusion, hits, top_k
 from vididi_jax.evaluate.protocol import Fold
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, finish, open_evaluation
 from vididi_jax.evaluate.views import average_over_views
-from vididi_jax.models.classifier import NAMES, Classifier
+from vididi_jax.models.classifier import Classifier
 from vididi_jax.pixels.augment import Augmentation, augment
+from vididi_jax.schedule import order_name
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
-from vididi_jax.train.processes import everywhere
+from vididi_jax.train.processes import raise_together
 from vididi_jax.train.run import check_same_run
 from vididi_jax.train.state import TrainState
 from vididi_jax.train.supervised import run_config, supervised_task
@@ -41,17 +42,20 @@ def make_step(
         found, labels = jax.tree.map(gather, (found, labels))
         losses = {order: optax.softmax_cross_entropy_with_integer_labels(value, labels).mean()
                   for order, value in found.items()}
-        right = {f'accuracy_{NAMES[order]}': 100 * (value.argmax(1) == labels).mean()
+        right = {f'accuracy_{order_name(order)}': 100 * (value.argmax(1) == labels).mean()
                  for order, value in found.items()}
         return sum(losses.values()) / len(losses), (right, stats)
 
     update = compile_update(loss_fn, optimizer, rate, mesh)
 
-    def step(state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, ...], sound=np.True_):
+    def step(
+        state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, ...],
+        previous_finite=np.True_,
+    ):
         del orders  # always those of the heads
         augment_key, dropout_key = jax.random.split(key)
         pixels = augment(augment_key, batch['clips'][:, 0], batch['size'], spec)
-        return update(state, (pixels, batch['label']), dropout_key, sound=sound)
+        return update(state, (pixels, batch['label']), dropout_key, previous_finite=previous_finite)
 
     return step
 
@@ -74,7 +78,7 @@ def judge(fold: Fold, probabilities: dict[int, np.ndarray]) -> Outcome:
       fold: of the N test videos.
       probabilities: {order: (N, classes)}.
     """
-    kinds = {NAMES[order]: value for order, value in probabilities.items()}
+    kinds = {order_name(order): value for order, value in probabilities.items()}
     if len(kinds) > 1:
         kinds['joined'] = np.mean(list(kinds.values()), axis=0)
     labels, classes = fold.test.labels, len(fold.test.source.label_names)
@@ -115,7 +119,7 @@ def train_and_test(evaluation: Evaluation, number: int, fold: Fold) -> Outcome:
     return judge(fold, probabilities)._replace(details={'steps': int(state.step)})
 
 
-@everywhere
+@raise_together
 def prepare(config, workdir: str) -> Evaluation:
     """Check the config, the data and the run of each fold, and load the encoder."""
     evaluation = open_evaluation(config, workdir, tuple(config.finetune.orders))

@@ -1,6 +1,7 @@
 """A function of batches over a list of videos: split over the devices of all processes, and gathered in each."""
 
 from collections.abc import Callable, Iterator
+from itertools import chain, pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -12,7 +13,7 @@ from tqdm import tqdm
 from vididi_jax.data import pipeline
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train import signals
-from vididi_jax.train.processes import bereaved, one_bar
+from vididi_jax.train.processes import exit_if_peer_lost, one_bar
 
 
 def batch_size_for(mesh: jax.sharding.Mesh, wanted: int) -> int:
@@ -25,6 +26,8 @@ def gathered(
     inputs: tuple[str, ...], workers: int, unit: str = 'video', complete: Callable[[dict], dict] = dict,
 ) -> Iterator[Any]:
     """What `compute` gives for each batch, in every process; rows that only fill up the last batch are cut off.
+
+    The devices have the next batch before them while the results of one are fetched.
 
     Args:
       compute: batch on the devices -> tree of arrays, whose leading axis is the batch's.
@@ -39,14 +42,16 @@ def gathered(
     Yields:
       Trees of numpy arrays, equal in all processes.
     """
+    def launch(batch: dict) -> Any:
+        batch = complete(batch)
+        return compute(meshes.to_devices(mesh, {name: batch[name] for name in inputs}))
+
     done = 0
     workers = pipeline.number_of_workers(batches, workers)
     with pipeline.iterate(batches, workers=workers) as iterator, \
             tqdm(total=count, unit=unit, leave=False, dynamic_ncols=True, **one_bar()) as bar, \
-            bereaved():
-        for batch in iterator:
-            batch = complete(batch)
-            values = compute(meshes.to_devices(mesh, {name: batch[name] for name in inputs}))
+            exit_if_peer_lost():
+        for values, _ in pairwise(chain(map(launch, iterator), [None])):
             values = multihost_utils.process_allgather(values, tiled=True)
             real = min(len(jax.tree.leaves(values)[0]), count - done)
             done += real

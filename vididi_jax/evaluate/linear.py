@@ -16,7 +16,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.evaluate.metrics import confusion, hits, top_k
 from vididi_jax.evaluate.protocol import Fold, deal
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, features_of, finish, open_evaluation
-from vididi_jax.train.processes import by_first
+from vididi_jax.train.processes import on_process_zero
 
 logger = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ def prepare(config, workdir: str) -> Evaluation:
     return evaluation
 
 
-@by_first
+@on_process_zero
 def probe_folds(evaluation: Evaluation, features: Callable) -> list[Outcome]:
     """The outcome of each fold, from `features_of(evaluation, ORDERS)`."""
     folds, strengths = evaluation.protocol.folds, tuple(evaluation.config.linear.strengths)

@@ -20,7 +20,7 @@ from vididi_jax.fields import check_fields
 from vididi_jax.pictures import confusion_picture
 from vididi_jax.train.checkpoint import trained_data
 from vididi_jax.train.encoder import Encoder, asked_encoder
-from vididi_jax.train.processes import by_first, everywhere
+from vididi_jax.train.processes import on_process_zero, raise_together
 from vididi_jax.train.run import workdir_config
 
 
@@ -74,7 +74,7 @@ class Outcome(NamedTuple):
     details: dict = {}
 
 
-@everywhere
+@raise_together
 def open_evaluation(
     config, workdir: str, orders: tuple[int, ...], open_data: Callable[..., Protocol] = open_protocol,
 ) -> Evaluation:
@@ -213,7 +213,7 @@ def write_scores(path: Path, protocol: Protocol, outcomes: list[Outcome]) -> Non
     write_whole(path, text.getvalue())
 
 
-@by_first
+@on_process_zero
 def finish(
     evaluation: Evaluation, task: str, outcomes: list[Outcome], *, confusion_of: str = '', **details,
 ) -> dict:

@@ -7,17 +7,12 @@ import numpy as np
 from vididi_jax.evaluate.metrics import confusion
 from vididi_jax.evaluate.protocol import Fold
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, features_of, finish, open_evaluation
-from vididi_jax.measures import DECIMALS, unit
-from vididi_jax.train.processes import by_first
+from vididi_jax.measures import DECIMALS, join, unit
+from vididi_jax.train.processes import on_process_zero
 
 ORDERS = (0, 1, 2)
 BLOCK = 1024  # videos
 APART = -2.0  # instead of a similarity, which is -1 or more
-
-
-def join(*features: np.ndarray) -> np.ndarray:
-    """Features of several orders as one: each to unit length, then side by side, so that each counts the same."""
-    return np.concatenate([unit(x) for x in features], axis=1)
 
 
 def kinds(features: dict[int, np.ndarray]) -> dict[str, np.ndarray]:
@@ -127,7 +122,7 @@ def nearest(evaluation: Evaluation, features: Callable, count: int) -> Iterator[
         yield fold, everything.labels, {kind: found[rows] for kind, found in near.items()}
 
 
-@by_first
+@on_process_zero
 def search(evaluation: Evaluation, features: Callable) -> list[Outcome]:
     """The outcome of each fold, from `features_of(evaluation, ORDERS)`."""
     outcomes, ks = [], evaluation.config.retrieval.ks

@@ -8,11 +8,12 @@ from collections.abc import Callable
 import numpy as np
 
 from vididi_jax.errors import UserError
+from vididi_jax.evaluate.metrics import confusion
 from vididi_jax.evaluate.protocol import Fold, Protocol, Side, open_complete, usable
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, features_of, finish, open_evaluation
 from vididi_jax.evaluate.retrieval import ORDERS, kinds
 from vididi_jax.measures import DECIMALS, unit
-from vididi_jax.train.processes import by_first
+from vididi_jax.train.processes import on_process_zero
 
 METRIC = 'motion over background'
 CHANCE = 50.0
@@ -79,7 +80,7 @@ def prepare(config, workdir: str) -> Evaluation:
     return open_evaluation(config, workdir, ORDERS, open_queries)
 
 
-@by_first
+@on_process_zero
 def pull(evaluation: Evaluation, features: Callable) -> list[Outcome]:
     """The outcome, from `features_of(evaluation, ORDERS)`.
 
@@ -92,11 +93,11 @@ def pull(evaluation: Evaluation, features: Callable) -> list[Outcome]:
     found = {kind: shares(value, labels, everything.groups, asked)
              for kind, value in kinds(features(everything)).items()}
     scores, nearest = found.pop('V')
-    confusion = np.zeros((len(everything.source.label_names),) * 2, np.int64)
-    np.add.at(confusion, (labels[asked], np.where(scores >= 0.5, labels[asked], nearest)), 1)
+    counts = confusion(labels[asked], np.where(scores >= 0.5, labels[asked], nearest),
+                       len(everything.source.label_names))
     scores = {'V': scores, **{kind: share for kind, (share, _) in found.items()}}
     metrics = {kind: {METRIC: 100 * float(share.mean())} for kind, share in scores.items()}
-    return [Outcome(metrics, CHANCE, confusion, scores)]
+    return [Outcome(metrics, CHANCE, counts, scores)]
 
 
 def evaluate(evaluation: Evaluation) -> dict:

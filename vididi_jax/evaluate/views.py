@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vididi_jax.compilation import jit
+from vididi_jax.compilation import jit_with_options
 from vididi_jax.data import pipeline
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
@@ -41,7 +41,7 @@ def read_views(config, orders: tuple[int, ...]) -> Views:
     return Views(settings.clips, settings.frames, settings.stride, settings.crops, config.seed)
 
 
-@jit(static_argnames=('function', 'augment', 'views', 'dtype'))
+@jit_with_options(static_argnames=('function', 'augment', 'views', 'dtype'))
 def _outputs(function, variables, batch: dict, *, augment: Augmentation, views: Views, dtype) -> dict:
     """{order: (B, clips x crops, D)} of a batch of videos."""
     clips, records = batch['clips'], batch['record']

@@ -25,7 +25,7 @@ def create_encoder(
       `encoder.apply(variables, clips, train=False)` -> features (B, D), with D = `encoder.feature_dim` = 8 * width,
       16 * width for S3D; `method='feature_map'` -> (B, T', H', W', D), whose cells are `encoder.spatial_stride` input
       pixels apart. With `train=True` and `mutable=['batch_stats']` BatchNorm uses and updates the statistics of the
-      batch; with `train=2` those of each half of it by itself, as of two views.
+      batch; with `views=2` as well those of each half of it by itself, as of two views.
 
     Raises:
       UserError: unknown name, a width below 1, another last stride, or a formulation that the platform has not.

@@ -9,8 +9,6 @@ import jax.numpy as jnp
 from vididi_jax.collectives import devices, own_rows
 from vididi_jax.derivatives import time_derivative
 
-NAMES = {0: 'V', 1: 'dV', 2: 'd2V'}  # of the orders that have a head or features of their own
-
 
 @dataclass(frozen=True)
 class Classifier:

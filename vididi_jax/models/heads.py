@@ -23,10 +23,10 @@ class MLP(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: int = 0) -> jax.Array:
-        """(N, D) -> (N, features[-1]), in `dtype`."""
+    def __call__(self, x: jax.Array, *, train: bool = False, views: int = 1) -> jax.Array:
+        """(N, D) -> (N, features[-1]), in `dtype`; `train` and `views` as `BatchNorm` takes them."""
         param_dtype = jnp.promote_types(self.dtype, jnp.float32)
         for width in self.features[:-1]:
             x = nn.Dense(width, use_bias=False, dtype=self.dtype, param_dtype=param_dtype)(x)
-            x = relu(BatchNorm()(x, train=train))
+            x = relu(BatchNorm()(x, train=train, views=views))
         return nn.Dense(self.features[-1], dtype=self.dtype, param_dtype=param_dtype)(x)

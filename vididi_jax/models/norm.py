@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from vididi_jax.collectives import devices, gather, own
+from vididi_jax.collectives import as_varying, devices, gather
 
 
 @jax.custom_jvp
@@ -62,19 +62,25 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: int) -> jax.Array:
-        """(B, ..., C) -> the same; `train` is how many views, of equal size, the batch is made of, 0 in evaluation."""
+    def __call__(self, x: jax.Array, *, train: bool, views: int = 1) -> jax.Array:
+        """(B, ..., C) -> the same.
+
+        Args:
+          x: the batch.
+          train: whether to normalise by the statistics of the batch, else by the running ones.
+          views: how many views, of equal size, a training batch is made of, one after the other; static.
+        """
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         shape = x.shape[-1:]
         scale = self.param('scale', nn.initializers.ones, shape, dtype)
         bias = self.param('bias', nn.initializers.zeros, shape, dtype)
         running_mean = self.variable('batch_stats', 'mean', jnp.zeros, shape, dtype)
         running_var = self.variable('batch_stats', 'var', jnp.ones, shape, dtype)
-        views = x.reshape(max(int(train), 1), -1, *x.shape[1:])
+        parts = x.reshape(views if train else 1, -1, *x.shape[1:])
         if train:
-            mean, var = moments(views)
+            mean, var = moments(parts)
             if not self.is_initializing():
-                count = devices() * views[0].size // x.shape[-1]
+                count = devices() * parts[0].size // x.shape[-1]
                 unbiased = var * (count / max(count - 1, 1))
                 for name, running, values in (('mean', running_mean, mean), ('var', running_var, unbiased)):
                     values = lax.stop_gradient(values)
@@ -82,10 +88,10 @@ class BatchNorm(nn.Module):
                         running.value = self.momentum * running.value + (1 - self.momentum) * value
                     self.sow('moments', name, values, init_fn=tuple, reduce_fn=lambda _, new: new)
             # As one array, so that the gradient is one exchange, too.
-            mean, var = checkpoint_name(own(jnp.stack([mean, var])), 'moments')
+            mean, var = checkpoint_name(as_varying(jnp.stack([mean, var])), 'moments')
         else:
             mean, var = running_mean.value[None], running_var.value[None]
         factor = scale * lax.rsqrt(var + self.epsilon)
-        axes = tuple(range(1, views.ndim - 1))
+        axes = tuple(range(1, parts.ndim - 1))
         factor, offset = (jnp.expand_dims(value, axes) for value in (factor, bias - mean * factor))
-        return (views.astype(dtype) * factor + offset).astype(x.dtype).reshape(x.shape)
+        return (parts.astype(dtype) * factor + offset).astype(x.dtype).reshape(x.shape)

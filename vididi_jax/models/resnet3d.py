@@ -43,13 +43,13 @@ class Conv3D(nn.Module):
 
 
 def recomputing(block: type[nn.Module], remat: bool) -> type[nn.Module]:
-    """A block, called with (x, train), that keeps less for its backward pass and computes it there again.
+    """A block, called with (x, train, views), that keeps less for its backward pass and computes it there again.
 
     What is cheap, which is normalised activations; with `remat` all but its input and the statistics, for which devices
     have to ask each other.
     """
     kept = ('moments',) if remat else ('moments', 'convolution', 'pool')
-    return nn.remat(block, static_argnums=(2,), policy=jax.checkpoint_policies.save_only_these_names(*kept))
+    return nn.remat(block, static_argnums=(2, 3), policy=jax.checkpoint_policies.save_only_these_names(*kept))
 
 
 def mid_planes(inputs: int, outputs: int) -> int:
@@ -75,14 +75,14 @@ class Convolution(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: int) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, views: int) -> jax.Array:
         (t, s), options = self.stride, dict(dtype=self.dtype, impl=self.impl)
         if self.kind == '3d':
             return Conv3D(self.features, (3, 3, 3), (t, s, s), **options, name='conv')(x)
         if self.kind == '2d':
             return Conv3D(self.features, (1, 3, 3), (1, s, s), **options, name='conv')(x)
         x = Conv3D(self.mid, (1, 3, 3), (1, s, s), **options, name='spatial')(x)
-        x = relu(BatchNorm(name='norm')(x, train=train))
+        x = relu(BatchNorm(name='norm')(x, train=train, views=views))
         return Conv3D(self.features, (3, 1, 1), (t, 1, 1), **options, name='temporal')(x)
 
 
@@ -96,18 +96,18 @@ class BasicBlock(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: int) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, views: int) -> jax.Array:
         mid = mid_planes(x.shape[-1], self.features)  # both convolutions use the first one's
         options = dict(mid=mid, dtype=self.dtype, impl=self.impl)
-        y = Convolution(self.kind, self.features, self.stride, **options, name='conv1')(x, train=train)
-        y = relu(BatchNorm(name='norm1')(y, train=train))
-        y = Convolution(self.kind, self.features, (1, 1), **options, name='conv2')(y, train=train)
-        y = BatchNorm(name='norm2')(y, train=train)
+        y = Convolution(self.kind, self.features, self.stride, **options, name='conv1')(x, train=train, views=views)
+        y = relu(BatchNorm(name='norm1')(y, train=train, views=views))
+        y = Convolution(self.kind, self.features, (1, 1), **options, name='conv2')(y, train=train, views=views)
+        y = BatchNorm(name='norm2')(y, train=train, views=views)
         if self.stride != (1, 1) or x.shape[-1] != self.features:
             t, s = self.stride
             stride = (1 if self.kind == '2d' else t, s, s)
             x = Conv3D(self.features, (1, 1, 1), stride, self.dtype, self.impl, name='shortcut')(x)
-            x = BatchNorm(name='shortcut_norm')(x, train=train)
+            x = BatchNorm(name='shortcut_norm')(x, train=train, views=views)
         return relu(x + y)
 
 
@@ -120,16 +120,16 @@ class Stem(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: int) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, views: int) -> jax.Array:
         options = dict(dtype=self.dtype, impl=self.impl)
         if not self.factorised:
             x = Conv3D(self.features, (3, 7, 7), (1, 2, 2), **options, name='conv')(x)
-            return relu(BatchNorm(name='norm')(x, train=train))
+            return relu(BatchNorm(name='norm')(x, train=train, views=views))
         middle = max(45 * self.features // 64, 1)
         x = Conv3D(middle, (1, 7, 7), (1, 2, 2), **options, name='spatial')(x)
-        x = relu(BatchNorm(name='spatial_norm')(x, train=train))
+        x = relu(BatchNorm(name='spatial_norm')(x, train=train, views=views))
         x = Conv3D(self.features, (3, 1, 1), **options, name='temporal')(x)
-        return relu(BatchNorm(name='temporal_norm')(x, train=train))
+        return relu(BatchNorm(name='temporal_norm')(x, train=train, views=views))
 
 
 class VideoResNet(nn.Module):
@@ -167,18 +167,19 @@ class VideoResNet(nn.Module):
         return 8 * self.last_stride
 
     @nn.compact
-    def feature_map(self, clips: jax.Array, train: int = 0) -> jax.Array:
-        """(B, T, H, W, 3) -> (B, T', H', W', feature_dim), before pooling; `train` as `BatchNorm` takes it."""
+    def feature_map(self, clips: jax.Array, train: bool = False, views: int = 1) -> jax.Array:
+        """(B, T, H, W, 3) -> (B, T', H', W', feature_dim), before pooling; `train` and `views` as of `BatchNorm`."""
         options = dict(dtype=self.dtype, impl=self.conv_impl)
         block = recomputing(BasicBlock, self.remat)
-        x = Stem(self.width, self.kinds[0] == '2plus1d', **options, name='stem')(clips.astype(self.dtype), train=train)
+        stem = Stem(self.width, self.kinds[0] == '2plus1d', **options, name='stem')
+        x = stem(clips.astype(self.dtype), train=train, views=views)
         strides = ((1, 1), (2, 2), (2, 2), (2, self.last_stride))
         for stage, (kind, stride) in enumerate(zip(self.kinds, strides, strict=True)):
             for i in range(self.blocks):
                 name = f'stage{stage + 1}_block{i}'
-                x = block(kind, self.width * 2**stage, (1, 1) if i else stride, **options, name=name)(x, train)
+                x = block(kind, self.width * 2**stage, (1, 1) if i else stride, **options, name=name)(x, train, views)
         return x
 
-    def __call__(self, clips: jax.Array, train: int = 0) -> jax.Array:
+    def __call__(self, clips: jax.Array, train: bool = False, views: int = 1) -> jax.Array:
         """(B, T, H, W, 3) normalised float clips -> (B, feature_dim)."""
-        return self.feature_map(clips, train).mean((1, 2, 3))
+        return self.feature_map(clips, train, views).mean((1, 2, 3))

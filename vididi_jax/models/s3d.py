@@ -71,9 +71,9 @@ class ConvNorm(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: int) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, views: int) -> jax.Array:
         x = Conv3D(self.features, self.kernel, self.stride, self.dtype, self.impl, uniform_fan_in, name='conv')(x)
-        return relu(BatchNorm(epsilon=1e-3, momentum=0.999, name='norm')(x, train=train))
+        return relu(BatchNorm(epsilon=1e-3, momentum=0.999, name='norm')(x, train=train, views=views))
 
 
 class SeparableConv(nn.Module):
@@ -91,10 +91,10 @@ class SeparableConv(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: int) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, views: int) -> jax.Array:
         k, s, rest = self.size, self.stride, (self.dtype, self.impl)
-        x = ConvNorm(self.features, (1, k, k), (1, s, s), *rest, name='spatial')(x, train=train)
-        return ConvNorm(self.features, (k, 1, 1), (s, 1, 1), *rest, name='temporal')(x, train=train)
+        x = ConvNorm(self.features, (1, k, k), (1, s, s), *rest, name='spatial')(x, train=train, views=views)
+        return ConvNorm(self.features, (k, 1, 1), (s, 1, 1), *rest, name='temporal')(x, train=train, views=views)
 
 
 class InceptionBlock(nn.Module):
@@ -109,17 +109,17 @@ class InceptionBlock(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: int) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, views: int) -> jax.Array:
         rest = (self.dtype, self.impl)
 
         def pointwise(features, name, inputs):
-            return ConvNorm(features, (1, 1, 1), (1, 1, 1), *rest, name=name)(inputs, train=train)
+            return ConvNorm(features, (1, 1, 1), (1, 1, 1), *rest, name=name)(inputs, train=train, views=views)
 
         direct, reduce1, out1, reduce2, out2, pooled = self.channels
         branches = [pointwise(direct, 'branch0', x)]
         for number, reduced, out in ((1, reduce1, out1), (2, reduce2, out2)):
             y = pointwise(reduced, f'branch{number}_reduce', x)
-            branches.append(SeparableConv(out, 3, 1, *rest, name=f'branch{number}')(y, train=train))
+            branches.append(SeparableConv(out, 3, 1, *rest, name=f'branch{number}')(y, train=train, views=views))
         y = checkpoint_name(max_pool(x, (3, 3, 3), (1, 1, 1), (1, 1, 1)), 'pool')
         branches.append(pointwise(pooled, 'branch3', y))
         return jnp.concatenate(branches, axis=-1)
@@ -156,8 +156,8 @@ class S3D(nn.Module):
         return 16 * self.last_stride
 
     @nn.compact
-    def feature_map(self, clips: jax.Array, train: int = 0) -> jax.Array:
-        """(B, T, H, W, 3) -> (B, T', H', W', feature_dim), before pooling.
+    def feature_map(self, clips: jax.Array, train: bool = False, views: int = 1) -> jax.Array:
+        """(B, T, H, W, 3) -> (B, T', H', W', feature_dim), before pooling; `train` and `views` as of `BatchNorm`.
 
         Raises:
           UserError: clips of fewer than 5 frames or smaller than 17 x 17, of which the pools leave nothing.
@@ -167,19 +167,22 @@ class S3D(nn.Module):
                             f'it needs at least {LEAST_FRAMES["s3d"]} frames of 17 x 17.')
         rest = (self.dtype, self.conv_impl)
         block = recomputing(InceptionBlock, self.remat)
-        scaled = lambda channels: max(channels * self.width // 64, 1)  # noqa: E731
-        x = SeparableConv(scaled(64), 7, 2, *rest, name='stem')(clips.astype(self.dtype), train=train)
+
+        def scaled(channels: int) -> int:
+            return max(channels * self.width // 64, 1)
+
+        x = SeparableConv(scaled(64), 7, 2, *rest, name='stem')(clips.astype(self.dtype), train=train, views=views)
         x = max_pool(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
-        x = ConvNorm(scaled(64), (1, 1, 1), (1, 1, 1), *rest, name='conv2')(x, train=train)
-        x = SeparableConv(scaled(192), 3, 1, *rest, name='conv3')(x, train=train)
+        x = ConvNorm(scaled(64), (1, 1, 1), (1, 1, 1), *rest, name='conv2')(x, train=train, views=views)
+        x = SeparableConv(scaled(192), 3, 1, *rest, name='conv3')(x, train=train, views=views)
         last = (2, self.last_stride, self.last_stride)
         pools = (((1, 3, 3), (1, 2, 2), (0, 1, 1)), ((3, 3, 3), (2, 2, 2), (1, 1, 1)), (last, last, (0, 0, 0)))
         for pool, stage in zip(pools, STAGES, strict=True):
             x = max_pool(x, *pool)
             for name, channels in stage.items():
-                x = block(tuple(map(scaled, channels)), *rest, name=name)(x, train)
+                x = block(tuple(map(scaled, channels)), *rest, name=name)(x, train, views)
         return x
 
-    def __call__(self, clips: jax.Array, train: int = 0) -> jax.Array:
+    def __call__(self, clips: jax.Array, train: bool = False, views: int = 1) -> jax.Array:
         """(B, T, H, W, 3) normalised float clips -> (B, feature_dim)."""
-        return self.feature_map(clips, train).mean((1, 2, 3))
+        return self.feature_map(clips, train, views).mean((1, 2, 3))

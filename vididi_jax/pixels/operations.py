@@ -1,7 +1,7 @@
-"""Crop, resize, blur and colour: pure functions on float clips (..., H, W, 3) in [0, 1].
+"""Crop, resize, blur and normalise: pure functions on float clips (..., H, W, C); `colours` has those of colours.
 
-They agree, to rounding, with torchvision's functions of the same names on float tensors, and treat every frame alike:
-equal frames stay equal to the last bit.
+They agree, to rounding, with what torchvision does to float tensors (its antialiased `resize`, `gaussian_blur` and
+`normalize`), and treat every frame alike: equal frames stay equal to the last bit.
 
 Reference: torchvision.transforms.functional.
 """
@@ -9,8 +9,6 @@ Reference: torchvision.transforms.functional.
 import jax
 import jax.numpy as jnp
 from jax import lax
-
-from vididi_jax.pixels import colours
 
 
 def resize_weights(start, extent, inputs: int, outputs: int, dtype) -> jax.Array:
@@ -35,14 +33,13 @@ def resize_weights(start, extent, inputs: int, outputs: int, dtype) -> jax.Array
     return weights / weights.sum(1, keepdims=True)
 
 
-def resized_crop(clip: jax.Array, top, left, height, width, size: int, flip=False) -> jax.Array:
-    """Crop (..., H, W, C) to a box, resize it to `size` x `size` (antialiased bilinear), and flip it if asked.
+def resized_crop(clip: jax.Array, top, left, height, width, size: int) -> jax.Array:
+    """Crop (..., H, W, C) to a box, and resize it to `size` x `size` (antialiased bilinear).
 
     Args:
       clip: floating point.
       top, left, height, width: integers, the box in pixels; may be traced.
       size: output height and width.
-      flip: bool, may be traced.
 
     Returns:
       (..., size, size, C).
@@ -50,7 +47,6 @@ def resized_crop(clip: jax.Array, top, left, height, width, size: int, flip=Fals
     dtype = clip.dtype
     rows = resize_weights(top, height, clip.shape[-3], size, dtype)
     columns = resize_weights(left, width, clip.shape[-2], size, dtype)
-    columns = jnp.where(flip, columns[::-1], columns)
     return resample(clip, rows, columns)
 
 
@@ -102,38 +98,6 @@ def smooth(x: jax.Array, weights: jax.Array, axis: int) -> jax.Array:
     padding[axis] = (half, half)
     padded = jnp.pad(x, padding, mode='reflect')
     return sum(weights[i] * lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis) for i in range(len(weights)))
-
-
-def gaussian_blur(clip: jax.Array, sigma, kernel: int = 3) -> jax.Array:
-    """Separable Gaussian blur with reflected borders: weights `exp(-x^2 / (2 sigma^2))`, normalised; odd `kernel`."""
-    weights = gaussian(sigma, kernel, clip.dtype)
-    return smooth(smooth(clip, weights, -3), weights, -2)
-
-
-def adjust_brightness(clip: jax.Array, factor) -> jax.Array:
-    """`clamp(factor * x, 0, 1)`."""
-    return colours.merge(colours.adjust_brightness(colours.spread(clip), factor))
-
-
-def adjust_saturation(clip: jax.Array, factor) -> jax.Array:
-    """`clamp(factor * x + (1 - factor) * luminance, 0, 1)`."""
-    return colours.merge(colours.adjust_saturation(colours.spread(clip), factor))
-
-
-def adjust_hue(clip: jax.Array, shift) -> jax.Array:
-    """Turn the hue by `shift` (1 is a full turn), at the same HSV saturation and value."""
-    return colours.merge(colours.adjust_hue(colours.spread(clip), shift))
-
-
-def to_gray(clip: jax.Array, channel=None) -> jax.Array:
-    """All three channels become channel number `channel` (may be traced), or the luminance if None."""
-    return colours.merge(colours.to_gray(colours.spread(clip), channel))
-
-
-def adjust_contrast(clip: jax.Array, factor) -> jax.Array:
-    """`clamp(factor * x + (1 - factor) * mean, 0, 1)`, around the mean luminance of each frame."""
-    rgb = colours.spread(clip)
-    return colours.merge(colours.adjust_contrast(rgb, factor, colours.mean_luminance(rgb, (-3, -2))))
 
 
 def normalise(clip: jax.Array, mean, std) -> jax.Array:

@@ -11,7 +11,7 @@ from vididi_jax.report.evidence import Evidence, evenly_by_class
 from vididi_jax.report.html import clip_image, paragraph
 
 QUERIES, NEAREST = 32, 5
-KINDS = {'V': 'V', 'dV': 'dV'}
+KINDS = ('V', 'dV')  # of features
 
 
 def near_row(kind: str, evidence: Evidence, query: int, near: np.ndarray, clips: Clips) -> str:
@@ -25,7 +25,7 @@ def near_row(kind: str, evidence: Evidence, query: int, near: np.ndarray, clips:
         image = clip_image(clips.of_video(train.source, train.videos[place]), f'{row["id"]}, {side} class')
         cells.append(f'<figure class="{side}" title="{html.escape(row["id"])}">{image}<figcaption>'
                      f'{html.escape(row["label"])}<br>{cosine:.4f}</figcaption></figure>')
-    return f'<div class="near"><b>{KINDS[kind]}</b>{"".join(cells)}</div>'
+    return f'<div class="near"><b>{kind}</b>{"".join(cells)}</div>'
 
 
 def gallery_section(evidence: Evidence, clips: Clips) -> str:

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 STYLE, SCRIPT = ((Path(__file__).parent / name).read_text() for name in ('page.css', 'page.js'))
@@ -20,7 +21,10 @@ def picture(png: bytes, text: str) -> str:
 
 def table(rows: list[tuple], header: tuple = ()) -> str:
     """A table of text, which scrolls by itself where it is wider than the page."""
-    line = lambda tag, cells: '<tr>' + ''.join(f'<{tag}>{html.escape(str(c))}</{tag}>' for c in cells) + '</tr>'  # noqa: E731
+
+    def line(tag: str, cells: tuple) -> str:
+        return '<tr>' + ''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in cells) + '</tr>'
+
     return ('<div class="scroll" tabindex="0"><table>' + (line('th', header) if header else '')
             + ''.join(line('td', row) for row in rows) + '</table></div>')
 
@@ -35,7 +39,7 @@ def clip_image(number: int, text: str) -> str:
 
 
 def write_page(
-    path: Path, title: str, parts: list[str], clips: list[bytes] = (), style: str = '', script: str = '',
+    path: Path, title: str, parts: list[str], clips: Sequence[bytes] = (), style: str = '', script: str = '',
 ) -> None:
     """Write a page.
 

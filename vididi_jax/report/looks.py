@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vididi_jax import pictures
-from vididi_jax.compilation import jit
+from vididi_jax.compilation import jit_with_options
 from vididi_jax.data import clips as clip_indices
 from vididi_jax.data import pipeline
 from vididi_jax.errors import UserError
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 MEASURED, SHOWN = 64, 6
 
 
-@jit(static_argnames='module')
+@jit_with_options(static_argnames='module')
 def _saliency(module, variables, pixels):
     return saliency(partial(module.apply, variables, train=False), pixels)
 

@@ -33,7 +33,7 @@ from vididi_jax.report.summary import (
 from vididi_jax.report.views import views_section
 from vididi_jax.train.encoder import Encoder
 from vididi_jax.train.metric_writer import read_metrics
-from vididi_jax.train.processes import by_first, check_alone, is_first
+from vididi_jax.train.processes import check_alone, is_first, on_process_zero
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def renew(workdir: str) -> None:
         logger.warning('the report could not be written (%s: %s); the results are.', type(error).__name__, error)
 
 
-@by_first
+@on_process_zero
 def run(config, workdir: str) -> None:
     """Write the page, and print the lines that sum up a run that was evaluated before and after training."""
     check_fields(config)

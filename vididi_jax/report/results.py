@@ -14,12 +14,16 @@ CHANCE = {'retrieval': 'R@1 of a random video of those searched', 'linear': 'top
           'finetune': 'top-1 of a random class', 'tug': 'a coin'}
 
 
+def figure(value: float, deviation: float, folds: int) -> str:
+    """A mean over folds, with the standard deviation where there are several."""
+    return f'{value:.1f}' + (f' ± {deviation:.1f}' if folds > 1 else '')
+
+
 def figure_rows(metrics: dict, std: dict, folds: int) -> tuple[tuple, list[tuple]]:
     """Header and a row a kind of feature; with standard deviations over the folds where there are several."""
     names = list(next(iter(metrics.values())))
     return ('features, percent', *names), [
-        (kind, *(f'{row[name]:.1f}' + (f' ± {std[kind][name]:.1f}' if folds > 1 else '') for name in names))
-        for kind, row in metrics.items()]
+        (kind, *(figure(row[name], std[kind][name], folds) for name in names)) for kind, row in metrics.items()]
 
 
 def seen_text(result: dict) -> str:
@@ -107,8 +111,7 @@ def all_section(name: str, result: dict, folder: Path) -> str:
         for kind, row in metrics.items():
             spread = result['std'][part][kind]
             rows.append((part, kind, '; '.join(
-                f'{metric} {value:.1f}' + (f' ± {spread[metric]:.1f}' if folds > 1 else '')
-                for metric, value in row.items())))
+                f'{metric} {figure(value, spread[metric], folds)}' for metric, value in row.items())))
     facts = [(fact, result[fact]) for fact in ('protocol', 'encoder', 'checkpoint_step', 'seed') if fact in result]
     return f'<h3>{html.escape(name)}</h3>' + table(rows, ('evaluation', 'features', 'percent')) + table(facts)
 

@@ -10,6 +10,7 @@ from vididi_jax.report.animation import Clips
 from vididi_jax.report.evidence import Evidence, evenly_by_class
 from vididi_jax.report.html import clip_image, paragraph
 
+KIND = 'V'  # of features
 POINTS, LEAST = 320, 8
 WIDTH, HEIGHT, MARGIN = 900, 560, 20
 ALIKE = 1e-6  # how much features of length 1 that are the same differ by rounding
@@ -38,13 +39,13 @@ def colour(number: int, count: int) -> str:
     return f'hsl({360 * number / max(count, 1):.0f} 65% {45 + 15 * (number % 2)}%)'
 
 
-def map_section(evidence: Evidence, clips: Clips, kind: str = 'V') -> str:
+def map_section(evidence: Evidence, clips: Clips) -> str:
     """The section `map`; '' of fewer than LEAST videos."""
     test = evidence.fold.test
     chosen = evenly_by_class(test.labels, POINTS)
     if len(chosen) < LEAST:
         return ''
-    places = embed(evidence.test[kind][chosen]) * (WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN) + MARGIN
+    places = embed(evidence.test[KIND][chosen]) * (WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN) + MARGIN
     present = np.unique(test.labels[chosen])
     colours = {label: colour(number, len(present)) for number, label in enumerate(present)}
     points, names = [], test.source.label_names
@@ -56,7 +57,7 @@ def map_section(evidence: Evidence, clips: Clips, kind: str = 'V') -> str:
     legend = ''.join(f'<button type="button" aria-pressed="false" data-class="{label}"><i style="background:'
                      f'{colours[label]}"></i>{html.escape(names[label])}</button>' for label in present)
     text = (f'{len(chosen)} of the {len(test.videos):,} test videos of {evidence.fold.name}, by t-SNE of their '
-            f'features of {kind}: near points are videos that the encoder takes for alike; distances between far ones '
+            f'features of {KIND}: near points are videos that the encoder takes for alike; distances between far ones '
             f'mean nothing. Colours are classes, {len(present)} of {len(np.unique(test.labels))}, which this '
             'pretraining was not told: press one to see it alone, and go from point to point with the arrow keys.')
     return ('<section id="map"><h2>Map of the features</h2>' + paragraph(text) + f'<div class="legend">{legend}</div>'

@@ -28,7 +28,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from vididi_jax.errors import Parser, UserError, one_sentence
 from vididi_jax.train import integrity
-from vididi_jax.train.processes import by_first
+from vididi_jax.train.processes import on_process_zero
 from vididi_jax.train.run import steps_of
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Checkpoints:
           UserError: all checkpoints are damaged, or one cannot be read.
         """
         self.directory = Path(workdir).resolve() / 'checkpoints'
-        by_first(_set_aside_without_loss)(self.directory)
+        on_process_zero(_set_aside_without_loss)(self.directory)
         policy = preservation_policy.AnyPreservationPolicy([
             preservation_policy.LatestN(keep),
             preservation_policy.BestN(get_metric_fn=itemgetter('loss'), reverse=True, n=1),
@@ -104,7 +104,7 @@ class Checkpoints:
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         with self._saving():
             self._manager.wait_until_finished()
-            by_first(_check_room)(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
+            on_process_zero(_check_room)(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
             self._manager.save(step, args=arguments, metrics={'loss': loss}, force=True)
 
     @contextmanager
@@ -132,14 +132,14 @@ class Checkpoints:
         damaged = {}
         for step in reversed(self.steps()):
             folder = self.directory / str(step)
-            damaged[step] = by_first(judged)(folder)
+            damaged[step] = on_process_zero(judged)(folder)
             if not damaged[step]:
                 state, meta = self._restore(folder, step, target)
                 damaged[step] = _wrong_arrays(state, meta)
             if not damaged[step]:
                 del damaged[step]
                 if damaged:
-                    by_first(_set_aside)(self.directory, damaged)
+                    on_process_zero(_set_aside)(self.directory, damaged)
                     self._manager.reload()
                 return state, meta
         if damaged:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from vididi_jax.compilation import draw
+from vididi_jax.compilation import run_init
 from vididi_jax.data.records import SHORT_SIDE
 from vididi_jax.errors import UserError
 from vididi_jax.models.build import build_encoder
@@ -80,7 +80,7 @@ def untrained_encoder(config) -> Encoder:
         variables, _ = load_fitting_variables(
             config.init_from, jax.eval_shape(init)['params'], config.init_checkpoint)
     else:
-        variables = draw(init)
+        variables = run_init(init)
     return Encoder(module, variables, augment, 0)
 
 

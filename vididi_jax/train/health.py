@@ -79,8 +79,7 @@ class Probe:
             found['moving_pixels'] = float(np.mean(moving_shares))
         if self.has_labels:
             per_video = features.mean(2)  # of both clips
-            joined = np.concatenate([measures.unit(x) for x in per_video[:2]], axis=1)
-            found['knn_accuracy'] = measures.knn_accuracy(joined, labels)
+            found['knn_accuracy'] = measures.knn_accuracy(measures.join(*per_video[:2]), labels)
         warn_of_collapse(found, most=min(len(labels) - 1, z.shape[-1]))
         return {f'health/{name}': value for name, value in found.items()}
 

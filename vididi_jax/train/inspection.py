@@ -17,9 +17,9 @@ from vididi_jax.data.readers import free_memory
 from vididi_jax.models import create_encoder
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import mesh as meshes
-from vididi_jax.train.optimizer import build_optimizer, learning_rate
+from vididi_jax.train.optimizer import build_optimizer, rate_and_optimizer
 from vididi_jax.train.pretrain import describe, make_plan
-from vididi_jax.train.processes import by_first
+from vididi_jax.train.processes import on_process_zero
 from vididi_jax.train.state import build_networks, make_init
 from vididi_jax.train.step import make_update, pixel_dtype, view_frames
 
@@ -81,7 +81,7 @@ def view_shape(config, frames: int) -> tuple[int, ...]:
 def lower_update(config, mesh: Mesh, frames: int, total_steps: int) -> jax.stages.Lowered:
     """The update of a pretraining step for the devices of `mesh` and views of `frames` frames, ready to be compiled."""
     networks = build_networks(config, meshes.platform(mesh))
-    rate, optimizer = (build(config, total_steps) for build in (learning_rate, build_optimizer))
+    rate, optimizer = rate_and_optimizer(config, total_steps)
     whole = partial(shapes, sharding=meshes.replicated(mesh))
     view = jax.ShapeDtypeStruct(view_shape(config, frames), pixel_dtype(config.model))
     state = jax.eval_shape(make_init(config, networks, optimizer), jax.random.key(0))
@@ -121,10 +121,11 @@ def time_of(update: jax.stages.Compiled, config, mesh: Mesh, total_steps: int) -
     seconds = []
     try:
         state = meshes.replicate(mesh, init(jax.random.key(config.seed)))
-        sound = meshes.replicate(mesh, np.True_)
+        previous_finite = meshes.replicate(mesh, np.True_)
         while len(seconds) < 1 + TIMED and sum(seconds) < ENOUGH:
             start = time.perf_counter()
-            state, _ = jax.block_until_ready(update(state, tuple(views.values()), np.zeros(2, np.int32), sound))
+            state, _ = jax.block_until_ready(
+                update(state, tuple(views.values()), np.zeros(2, np.int32), previous_finite))
             seconds.append(time.perf_counter() - start)
     except jax.errors.JaxRuntimeError as error:
         return f'time: no update can run here ({str(error).splitlines()[0]:.100})'
@@ -152,15 +153,14 @@ def measure_update(config, mesh: Mesh, total_steps: int) -> Iterator[str]:
         yield time_of(update, config, mesh, total_steps)
 
 
-@by_first
+@on_process_zero
 def run(config, workdir: str | None) -> None:
     """Print config, data, schedule, parameters, shapes, steps, operations, memory and time of a pretraining config."""
     del workdir  # nothing is written
     mesh = meshes.make_mesh()
     plan = make_plan(config, mesh)
     networks = build_networks(config, meshes.platform(mesh))
-    settings = (config, plan.total_steps)
-    optimizer, rate = build_optimizer(*settings), learning_rate(*settings)
+    rate, optimizer = rate_and_optimizer(config, plan.total_steps)
     size, frames = Augmentation(**config.augment).size, longest_view(config)
     state = jax.eval_shape(make_init(config, networks, optimizer), jax.random.key(config.seed))
 

@@ -26,7 +26,7 @@ from vididi_jax.train.checkpoint import Checkpoints
 from vididi_jax.train.debug import save_bundle
 from vididi_jax.train.encoder import load_fitting_variables
 from vididi_jax.train.metric_writer import check_logs
-from vididi_jax.train.processes import bereaved, check_alike, everywhere, is_first
+from vididi_jax.train.processes import check_alike, exit_if_peer_lost, is_first, raise_together
 from vididi_jax.train.progress import Progress, Times, falls_on
 from vididi_jax.train.run import MAY_DIFFER, begun_from, check_same_run, settled, write_config
 from vididi_jax.train.signals import after_step
@@ -46,9 +46,9 @@ class Task(NamedTuple):
       inputs: names of the arrays of a batch that go to the devices.
       steps_per_epoch: see `steps_per_epoch`.
       init: key -> fresh state, traceable; `config.init_from` then replaces its encoder.
-      step: `(state, batch, key, orders, sound) -> (state, metrics)`, scalars, with 'loss' and 'finite' among them, and
-        'finite_PART' where a part of the step can be named; `sound` is 'finite' of the step before. A step that is not
-        finite must return the state as it was, and so must all that follow one.
+      step: `(state, batch, key, orders, previous_finite) -> (state, metrics)`, scalars, with 'loss' and 'finite' among
+        them, and 'finite_PART' where a part of the step can be named; `previous_finite` is 'finite' of the step before.
+        A step that is not finite must return the state as it was, and so must all that follow one.
       orders: step -> derivative orders of that step's views.
       phases: names of the phases of a cycle; epoch e is of phase e mod their number. Losses of one phase do not compare
         with those of another, so the best checkpoint is that of the best cycle.
@@ -110,7 +110,7 @@ def run(
     """
     mesh = meshes.make_mesh()
 
-    @everywhere
+    @raise_together
     def checked() -> tuple[ml_collections.ConfigDict, Task, int]:
         known = settled(config, workdir)
         check_same_run(known, workdir)
@@ -122,7 +122,7 @@ def run(
     check_alike({**flatten(to_dict(config)), 'data': task.fingerprint}, free=MAY_DIFFER)
     total = config.epochs * task.steps_per_epoch
     with ExitStack() as held:
-        everywhere(hold)(held, workdir)
+        raise_together(hold)(held, workdir)
         checkpoints = held.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
         state, meta = restore_or_init(config, task, checkpoints, mesh)
         if 'begun_from' in meta:
@@ -197,10 +197,10 @@ def train(
     augment_key, step_key = jax.random.fold_in(jax.random.key(config.seed), AUGMENT), jax.jit(jax.random.fold_in)
     probe = task.make_probe() if task.probe_every else None
     first, cycle, total = meta['step'], len(task.phases), config.epochs * task.steps_per_epoch
-    sound = meshes.replicate(mesh, np.True_)
+    previous_finite = meshes.replicate(mesh, np.True_)
     flying: deque[Flight] = deque()
     reader = pipeline.iterate(task.batches[first:], workers=workers)
-    with reader as batches, ExitStack() as files, bereaved():  # closed by an error, too
+    with reader as batches, ExitStack() as files, exit_if_peer_lost():  # closed by an error, too
         def read() -> tuple[dict, dict]:
             """The arrays of the next batch, here and on the devices."""
             example = task.complete(next(batches))
@@ -217,8 +217,8 @@ def train(
             orders, key = task.orders(step), step_key(augment_key, step)
             waited = idle_until(coming, flying)
             local, placed = coming.result()
-            state, metrics = task.step(state, placed, key, orders, sound)
-            sound = metrics['finite']
+            state, metrics = task.step(state, placed, key, orders, previous_finite)
+            previous_finite = metrics['finite']
             if step + 1 < total:
                 coming = ahead.submit(read)  # while the devices compute
             flying.append(Flight(step + 1, orders, key, local, metrics))

@@ -1,5 +1,7 @@
 """Devices: a mesh of one axis, 'data', over which batches are split and everything else is replicated."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -39,9 +41,11 @@ def to_devices(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
 
 
-def replicate(mesh: Mesh, tree):
+def replicate(mesh: Mesh, tree: Any) -> Any:
     """A tree of host or device arrays, equal in every process -> replicated global arrays."""
     sharding = replicated(mesh)
+    # Through the host, once a run: of several processes `jax.device_put` gathers every array from all, to compare them,
+    # and on one device it may give back the array itself, which whoever donates the copy would take away.
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
 

@@ -88,6 +88,11 @@ def build_optimizer(config, total_steps: int) -> optax.GradientTransformation:
     return optimizer
 
 
+def rate_and_optimizer(config, total_steps: int) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    """`learning_rate` and `build_optimizer` of a pretraining, as `step.make_update` takes them."""
+    return learning_rate(config, total_steps), build_optimizer(config, total_steps)
+
+
 def step_rate(config, steps_per_epoch: int) -> optax.Schedule:
     """`peak = base_rate * batch_size / 128`, times `decay` from each epoch of `milestones` on.
 

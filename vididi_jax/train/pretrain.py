@@ -17,7 +17,7 @@ from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.health import Probe
-from vididi_jax.train.optimizer import build_optimizer, learning_rate
+from vididi_jax.train.optimizer import rate_and_optimizer
 from vididi_jax.train.state import TrainState, build_networks, make_init
 from vididi_jax.train.step import check_framework, frames_to_read, make_train_step, view_frames
 
@@ -92,7 +92,7 @@ def make_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> loo
     """Pretraining as the loop takes it; raises as `make_plan`."""
     plan = make_plan(config, mesh)
     networks = build_networks(config, meshes.platform(mesh))
-    rate, optimizer = (build(config, plan.total_steps) for build in (learning_rate, build_optimizer))
+    rate, optimizer = rate_and_optimizer(config, plan.total_steps)
     return loop.Task(
         description=describe(plan, config, mesh),
         fingerprint=plan.source.fingerprint,

@@ -115,7 +115,7 @@ def local_devices(environment: Mapping[str, str]) -> list[int] | None:
 
 
 @contextmanager
-def bereaved() -> Iterator[None]:
+def exit_if_peer_lost() -> Iterator[None]:
     """Around what several processes do together: where one of them is gone, a sentence, and out with exit code 1.
 
     At once: JAX's own exit waits for those that are gone, and where process 0 is, it aborts within a second.
@@ -159,7 +159,7 @@ def one_bar() -> dict[str, bool]:
     return {} if is_first() else {'disable': True}
 
 
-def by_first(function: Callable) -> Callable:
+def on_process_zero(function: Callable) -> Callable:
     """`function`, run in the first process alone; what it returns or raises comes back in every process.
 
     The others wait. All must call it, in the same order; inside of it nothing may need all of them. Arguments are those
@@ -179,7 +179,7 @@ def by_first(function: Callable) -> Callable:
     return run
 
 
-def everywhere(function: Callable) -> Callable:
+def raise_together(function: Callable) -> Callable:
     """`function`, run in every process; if it raises in one, all raise `UserError`, so that none waits for it."""
 
     @wraps(function)
@@ -207,7 +207,7 @@ def check_alike(values: Mapping[str, Any], free: tuple[str, ...]) -> None:
         return
     decisive = {name: repr(value) for name, value in values.items()
                 if not any(f'{name}.'.startswith(f'{other}.') for other in free)}
-    first = by_first(dict)(decisive)
+    first = on_process_zero(dict)(decisive)
     here = sorted(name for name in first.keys() | decisive.keys() if first.get(name) != decisive.get(name))
     differing = multihost_utils.process_allgather(np.array(len(here)))
     if here:

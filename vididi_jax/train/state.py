@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from vididi_jax import schedule as schedules
-from vididi_jax.compilation import draw
+from vididi_jax.compilation import run_init
 from vididi_jax.models.build import build_encoder, compute_dtype
 from vididi_jax.models.heads import MLP
 from vididi_jax.train import statistics
@@ -54,7 +54,10 @@ class Networks(NamedTuple):
 def build_networks(config, platform: str) -> Networks:
     """Modules for `config.model` and `config.framework`, for devices of a platform, see `build_encoder`."""
     dtype = compute_dtype(config.model, platform)
-    head = lambda widths: MLP(tuple(widths), dtype=dtype)  # noqa: E731
+
+    def head(widths) -> MLP:
+        return MLP(tuple(widths), dtype=dtype)
+
     return Networks(
         build_encoder(config.model, platform),
         head(config.framework.projector),
@@ -87,7 +90,7 @@ def init_state(
             variables['predictor'] = networks.predictor.init(keys['predictor'], embeddings)
         return variables
 
-    variables = draw(init, keys)
+    variables = run_init(init, keys)
     params = {name: tree['params'] for name, tree in variables.items()}
     batch_stats = {name: tree.get('batch_stats', {}) for name, tree in variables.items()}
     target = None
@@ -106,8 +109,17 @@ def make_init(config, networks: Networks, optimizer: optax.GradientTransformatio
     return partial(init_state, networks, optimizer, clip_shape=(config.clip.frames, size, size), orders=orders)
 
 
-def with_encoder(state: TrainState, variables) -> TrainState:
-    """`state` with the encoder's parameters and statistics replaced, in BYOL's target too."""
+def with_encoder(state: TrainState, variables: dict[str, Any]) -> TrainState:
+    """A state with another encoder, in BYOL's target too.
+
+    Args:
+      state: gives the dtypes.
+      variables: {'params', 'batch_stats'} of an encoder of the same shapes.
+
+    Returns:
+      `state` with copies of the encoder's parameters and running statistics; the optimiser's state, the step and
+      `by_order` are as they were.
+    """
 
     def put(trees: dict) -> dict:
         return {part: {**trees[part], 'encoder': jax.tree.map(

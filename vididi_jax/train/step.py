@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from vididi_jax import losses
 from vididi_jax import schedule as schedules
@@ -25,10 +26,20 @@ LOSSES = (*PAIR_LOSSES, 'byol')
 
 
 @partial(jax.jit, static_argnames=('spec', 'dtype'))
-def augment_views(key: jax.Array, clips: jax.Array, sizes: jax.Array, *, spec: Augmentation, dtype) -> tuple:
-    """Both clips of each video, augmented independently and normalised.
+def augment_views(
+    key: jax.Array, clips: jax.Array, sizes: jax.Array, *, spec: Augmentation, dtype,
+) -> tuple[jax.Array, jax.Array]:
+    """Both clips of each video, augmented independently and normalised, see `augment`.
 
-    uint8 (B, 2, T, H, W, 3) -> two arrays (B, T, h, w, 3) of `dtype`.
+    Args:
+      key: of this step; view i has `fold_in(key, i)`.
+      clips: uint8 (B, 2, T, H, W, 3).
+      sizes: int32 (B, 2), true height and width of the frames of a video.
+      spec: the augmentation; static under jit.
+      dtype: of the views, float32 or float64; static under jit.
+
+    Returns:
+      Two arrays (B, T, size, size, 3), normalised.
     """
     return tuple(augment(jax.random.fold_in(key, view), clips[:, view], sizes, spec, dtype) for view in (0, 1))
 
@@ -92,7 +103,8 @@ def pair_loss(framework) -> Callable:
 
 
 def make_update(
-    networks: Networks, optimizer: optax.GradientTransformation, learning_rate, config, total_steps: int, mesh,
+    networks: Networks, optimizer: optax.GradientTransformation, learning_rate: optax.Schedule, config,
+    total_steps: int, mesh: Mesh,
 ) -> Callable:
     """Build `update(state, (first, second), orders) -> (state, metrics)` for two views (B, T, H, W, 3).
 
@@ -106,8 +118,14 @@ def make_update(
     BYOL's target runs in training mode too: its BatchNorm normalises each view with the statistics of that batch, and
     its running statistics are averages of those, not a moving average of the online network's, as its parameters are.
     No step reads them, and health and evaluation use the online network.
-    """
 
+    Args:
+      networks: the modules, see `build_networks`.
+      optimizer, learning_rate: see `rate_and_optimizer`; the rate is only reported.
+      config: of the run; reads `framework`, `optimizer.accumulate` and `schedule`.
+      total_steps: of the run.
+      mesh: the devices.
+    """
     shares = schedules.resolve(config.schedule).shares
 
     def apply(parts, params, batch_stats, x):
@@ -115,7 +133,8 @@ def make_update(
         after, seen = dict(batch_stats), {}
         for part in parts:
             variables = {'params': params[part], 'batch_stats': batch_stats[part]}
-            x, moved = getattr(networks, part).apply(variables, x, train=2, mutable=['batch_stats', 'moments'])
+            x, moved = getattr(networks, part).apply(
+                variables, x, train=True, views=2, mutable=['batch_stats', 'moments'])
             after[part], seen[part] = moved.get('batch_stats', {}), moved.get('moments', {})
         return x, after, seen
 
@@ -171,26 +190,34 @@ def pixel_dtype(model) -> jnp.dtype:
     return jnp.dtype('float64' if model.dtype == 'float64' else 'float32')
 
 
-def make_train_step(networks: Networks, optimizer, learning_rate, config, total_steps: int, mesh) -> Callable:
-    """Build `train_step(state, batch, key, orders, sound=True) -> (state, metrics)` for the devices of `mesh`.
+def make_train_step(
+    networks: Networks, optimizer: optax.GradientTransformation, learning_rate: optax.Schedule, config,
+    total_steps: int, mesh: Mesh,
+) -> Callable:
+    """Build `train_step(state, batch, key, orders, previous_finite=True) -> (state, metrics)`.
+
+    Args:
+      config: of the run; reads `augment`, `clip`, `model.dtype` and what `make_update` reads.
+      networks, optimizer, learning_rate, total_steps, mesh: see `make_update`.
 
     Args of the returned function:
       state: `TrainState`, donated.
       batch: `clips` uint8 (B, 2, T, H, W, 3) and `size` int32 (B, 2), on the devices.
       key: of the augmentation of this step.
       orders: (int, int), derivative orders of the two views.
-      sound: see `keep_if_finite`.
+      previous_finite: see `keep_if_finite`.
     """
     spec = Augmentation(**config.augment)
     dtype = pixel_dtype(config.model)
     update = make_update(networks, optimizer, learning_rate, config, total_steps, mesh)
 
     def train_step(
-        state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, int], sound=np.True_,
+        state: TrainState, batch: dict[str, jax.Array], key: jax.Array, orders: tuple[int, int],
+        previous_finite=np.True_,
     ):
         views = augment_views(key, batch['clips'], batch['size'], spec=spec, dtype=dtype)
         frames = view_frames(config.clip.frames, orders, config.clip.length)
         views = differentiate_views(*views, orders=orders, frames=frames)
-        return update(state, views, np.asarray(orders, np.int32), sound=sound)
+        return update(state, views, np.asarray(orders, np.int32), previous_finite=previous_finite)
 
     return train_step

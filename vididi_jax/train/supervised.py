@@ -7,13 +7,15 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from jax.sharding import Mesh
 
-from vididi_jax.compilation import draw
+from vididi_jax.compilation import run_init
 from vididi_jax.config import to_dict
 from vididi_jax.data import pipeline
 from vididi_jax.data.source import RecordSource
-from vididi_jax.models.classifier import NAMES, Classifier
+from vididi_jax.models.classifier import Classifier
 from vididi_jax.pixels.augment import Augmentation
+from vididi_jax.schedule import order_name
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.optimizer import sgd, step_rate
@@ -40,8 +42,9 @@ def run_config(evaluation, recipe: str, **values) -> ml_collections.ConfigDict:
 
 
 def supervised_task(
-    config, mesh, *, model: Classifier, source: RecordSource, videos: np.ndarray, recipe, name: str, placement: str,
-    inputs: tuple[str, ...], make_step: Callable, fingerprint: str, complete: Callable[[dict], dict] = dict,
+    config, mesh: Mesh, *, model: Classifier, source: RecordSource, videos: np.ndarray, recipe, name: str,
+    placement: str, inputs: tuple[str, ...], make_step: Callable, fingerprint: str,
+    complete: Callable[[dict], dict] = dict,
 ) -> loop.Task:
     """Supervised training as the loop takes it.
 
@@ -68,12 +71,12 @@ def supervised_task(
                     **{name: recipe[name] for name in ('encoder_rate', 'layer_decay')})
 
     def init(key: jax.Array) -> TrainState:
-        variables = draw(partial(model.init, clip_shape=(config.clip.frames, spec.size, spec.size)), key)
+        variables = run_init(partial(model.init, clip_shape=(config.clip.frames, spec.size, spec.size)), key)
         return TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables['params']))
 
     return loop.Task(
         description=f'{config.task} on {len(videos):,} videos of {name}: {config.epochs} epochs x {steps} steps '
-                    f'of {config.batch_size}; heads on {", ".join(NAMES[order] for order in model.orders)}, encoder '
+                    f'of {config.batch_size}; heads on {", ".join(map(order_name, model.orders))}, encoder '
                     f'{"frozen" if model.frozen else "trained"}, from {config.init_from or "scratch"}',
         fingerprint=fingerprint,
         batches=pipeline.training_stream(
