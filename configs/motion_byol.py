@@ -4,7 +4,7 @@ Command:  python main.py --config=configs/motion_byol.py --workdir=DIR
 Variants: :smoke
 Data:     python -m data_prep motion --out=data/motion
 Hardware: 2 CPU cores
-Time:     32 epochs of 32 steps; 7 to 10 minutes on one core with AVX-512, another run on the other
+Time:     32 epochs of 32 steps; 6 to 10 minutes on one core with AVX-512, another run on the other
 Expected: test-to-train retrieval R@1, V and dV joined: 52.3, 50.0, 48.8 % (seeds 0, 1, 2, one core; chance 12.5);
           motion over background (configs/tug.py), features of V: 75.7, 69.9, 71.5 (chance 50).
           --config.schedule=base: 11.3, 16.4, 15.2 and 11.6, 17.0, 19.3

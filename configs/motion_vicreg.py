@@ -4,7 +4,7 @@ Command:  python main.py --config=configs/motion_vicreg.py --workdir=DIR
 Variants: :smoke
 Data:     python -m data_prep motion --out=data/motion
 Hardware: 2 CPU cores
-Time:     40 epochs of 32 steps; 7 to 8 minutes on one core with AVX-512, another run on the other
+Time:     40 epochs of 32 steps; 5 to 8 minutes on one core with AVX-512, another run on the other
 Expected: test-to-train retrieval R@1, V and dV joined: 80.3, 78.7, 69.7 % (seeds 0, 1, 2, one core; untrained 21.9,
           23.2, 22.5; chance 12.5); motion over background (configs/tug.py), features of V: 79.1, 80.1, 75.7 (untrained
           14.9, 15.9, 9.6; chance 50). --config.schedule=base: 11.5, 12.7, 10.9 and 9.8, 5.7, 5.5
