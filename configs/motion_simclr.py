@@ -4,7 +4,7 @@ Command:  python main.py --config=configs/motion_simclr.py --workdir=DIR
 Variants: :smoke
 Data:     python -m data_prep motion --out=data/motion
 Hardware: 2 CPU cores
-Time:     32 epochs of 32 steps; 5 to 6 minutes on one core with AVX-512, another run on the other
+Time:     32 epochs of 32 steps; 4 to 7 minutes on one core with AVX-512, another run on the other
 Expected: test-to-train retrieval R@1, V and dV joined: 81.6, 83.4, 81.4 % (seeds 0, 1, 2, one core; chance 12.5);
           motion over background (configs/tug.py), features of V: 77.7, 80.5, 76.1 (chance 50).
           --config.schedule=base: 13.1, 14.5, 12.9 and 2.3, 6.2, 1.6
