@@ -75,7 +75,7 @@ class Convolution(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, views: int) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, views: int = 1) -> jax.Array:
         (t, s), options = self.stride, dict(dtype=self.dtype, impl=self.impl)
         if self.kind == '3d':
             return Conv3D(self.features, (3, 3, 3), (t, s, s), **options, name='conv')(x)
@@ -96,7 +96,7 @@ class BasicBlock(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, views: int) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, views: int = 1) -> jax.Array:
         mid = mid_planes(x.shape[-1], self.features)  # both convolutions use the first one's
         options = dict(mid=mid, dtype=self.dtype, impl=self.impl)
         y = Convolution(self.kind, self.features, self.stride, **options, name='conv1')(x, train=train, views=views)
@@ -120,7 +120,7 @@ class Stem(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, views: int) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, views: int = 1) -> jax.Array:
         options = dict(dtype=self.dtype, impl=self.impl)
         if not self.factorised:
             x = Conv3D(self.features, (3, 7, 7), (1, 2, 2), **options, name='conv')(x)

@@ -71,7 +71,7 @@ class ConvNorm(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, views: int) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, views: int = 1) -> jax.Array:
         x = Conv3D(self.features, self.kernel, self.stride, self.dtype, self.impl, uniform_fan_in, name='conv')(x)
         return relu(BatchNorm(epsilon=1e-3, momentum=0.999, name='norm')(x, train=train, views=views))
 
@@ -91,7 +91,7 @@ class SeparableConv(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, views: int) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, views: int = 1) -> jax.Array:
         k, s, rest = self.size, self.stride, (self.dtype, self.impl)
         x = ConvNorm(self.features, (1, k, k), (1, s, s), *rest, name='spatial')(x, train=train, views=views)
         return ConvNorm(self.features, (k, 1, 1), (s, 1, 1), *rest, name='temporal')(x, train=train, views=views)
@@ -109,7 +109,7 @@ class InceptionBlock(nn.Module):
     impl: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, views: int) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, views: int = 1) -> jax.Array:
         rest = (self.dtype, self.impl)
 
         def pointwise(features, name, inputs):
