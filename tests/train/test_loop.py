@@ -11,15 +11,19 @@ import time
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 
+from tests.compiled.inputs import Small
 from tests.data_sets import edit_rows
 from tests.train.test_health import Frames
 from vididi_jax.config import flatten, to_dict
 from vididi_jax.errors import Stopped, UserError
-from vididi_jax.train import loop, pretrain
+from vididi_jax.lock import locked
+from vididi_jax.schedule import run_orders
+from vididi_jax.train import encoder, loop, pretrain
 from vididi_jax.train import state as train_state
 from vididi_jax.train.checkpoint import Checkpoints, load_encoder_variables
 from vididi_jax.train.mesh import make_mesh
@@ -59,6 +63,64 @@ def test_a_run_leaves_checkpoints_metrics_and_config(finished, tiny_config, caps
     assert any((workdir / 'tensorboard').iterdir())
     assert all(np.isfinite([row['loss'], row['gradient_norm']]).all() for row in rows)
     assert all(0 <= row['data_wait'] <= 1 for row in rows)
+
+
+def test_a_run_follows_its_schedule_of_orders_and_its_rate(finished, tiny_config):
+    """The rate is that of all steps of the run, and statistics are those of every view it had."""
+    rows, state = read_metrics(finished[0]), finished[1]
+    orders = [list(pair) for epoch in run_orders('vididi', tiny_config.seed, 4, 6) for pair in epoch]
+    assert [row['orders'] for row in rows] == orders
+    np.testing.assert_array_equal(state.by_order.seen, np.bincount(np.ravel(orders), minlength=3))
+    peak, last, steps = 19.2 * 8 / 256, 0.001, np.arange(24)  # of motion_vicreg.py, which warms up in a tenth: 2 steps
+    cosine = last + (1 - last) * (1 + np.cos(np.pi * (steps - 2) / 22)) / 2
+    np.testing.assert_allclose(
+        [row['learning_rate'] for row in rows], peak * np.where(steps < 2, steps / 2, cosine), rtol=1e-5)  # float32
+
+
+def test_statistics_are_plain_where_the_config_says_so(tiny_config, flat):
+    for statistics, by_order in (('by_order', True), ('plain', False)):
+        tiny_config.statistics = statistics
+        state = jax.eval_shape(pretrain.make_task(tiny_config, make_mesh()).init, jax.random.key(0))
+        assert (state.by_order is not None) == by_order
+
+
+def test_clips_orders_and_augmentation_of_each_step_are_of_the_seed(tiny_config, tmp_path, monkeypatch, flat):
+    tiny_config.health.every_cycles, tiny_config.epochs = 0, 1
+    clips, orders, keys = [], [], []
+
+    def step(state, batch, key, pair, _):
+        clips.append(np.asarray(batch['clips']))
+        orders.append(pair)
+        keys.append(jax.random.key_data(key).tolist())
+        return state, {'loss': np.float32(1), 'finite': np.bool_(True)}
+
+    monkeypatch.setattr(pretrain, 'make_train_step', lambda *_: step)
+    for seed in (0, 1):
+        tiny_config.seed = seed
+        pretrain.run(tiny_config, str(tmp_path / str(seed)))
+    assert orders == [pair for seed in (0, 1) for pair in run_orders('vididi', seed, 1, 6)[0]]
+    fold = jax.random.fold_in
+    assert keys == [jax.random.key_data(fold(fold(jax.random.key(seed), train_state.AUGMENT), number)).tolist()
+                    for seed in (0, 1) for number in range(6)]
+    assert len({str(key) for key in keys}) == len({each.tobytes() for each in clips}) == 12
+
+
+def test_an_untrained_encoder_is_the_one_that_the_run_started_from(tiny_config, tmp_path, monkeypatch):
+    for module in (train_state, encoder):
+        monkeypatch.setattr(module, 'build_encoder', lambda model, platform: Small(2, jnp.dtype(jnp.float32)))
+    started, tiny_config.seed = [], 3
+    monkeypatch.setattr(loop, 'train', lambda *arguments: (started.append(arguments[2]), 0))
+    pretrain.run(tiny_config, str(tmp_path))
+    asked = SimpleNamespace(untrained=True)
+    variables = encoder.asked_encoder(workdir_config(tmp_path), str(tmp_path), asked).variables
+    for part in ('params', 'batch_stats'):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),  # two programs draw them
+                     variables[part], getattr(started[0], part)['encoder'])
+
+
+def test_a_workdir_has_one_run_at_a_time(tiny_config, tmp_path):
+    with locked(tmp_path, ''), pytest.raises(UserError, match='is in use by'):
+        pretrain.run(tiny_config, str(tmp_path))
 
 
 def test_running_a_finished_run_again_changes_nothing(finished, tiny_config, capsys):
