@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from types import SimpleNamespace
 
@@ -329,67 +328,47 @@ def test_the_best_checkpoint_ends_a_cycle(tiny_config, tmp_path, monkeypatch, fl
     assert sorted(int(path.name) for path in (tmp_path / 'checkpoints').iterdir()) == [24, 30]
 
 
-class Result:
-    """A metric that is there once the next batch is: what a slow step looks like, on a machine of any speed."""
+@pytest.mark.parametrize(('lands', 'arrives', 'idle'), [
+    (None, 6, 6), (0, 6, 6), (4, 6, 2), (6, 4, 0), (6, 0, 0)])
+def test_devices_are_idle_from_their_last_step_to_the_next_batch(monkeypatch, lands, arrives, idle):
+    """On a clock that goes on only where the loop waits; `lands` is None where no step is under way."""
+    now = [0.0]
 
-    def is_ready(self):
-        return False
+    def wait(futures, timeout):
+        assert futures == [coming]
+        now[0] = arrives if timeout is None else now[0] + timeout
 
-    def __init__(self, batch_read):
-        self.batch_read = batch_read
-
-    def block_until_ready(self):
-        self.batch_read.wait(timeout=0.2)  # there is none after the last
-        self.batch_read.clear()
-        time.sleep(0.02)  # while it is copied to the devices
-
-    def __float__(self):
-        return 1.0
-
-
-class Lasting:
-    """A metric that is there after some seconds."""
-
-    def __init__(self, seconds):
-        self.end = time.perf_counter() + seconds
-
-    def is_ready(self):
-        return time.perf_counter() > self.end
-
-    def block_until_ready(self):
-        time.sleep(max(0, self.end - time.perf_counter()))
-
-    def __float__(self):
-        return 1.0
+    monkeypatch.setattr(loop, 'time', SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(loop, 'wait', wait)
+    coming = SimpleNamespace(done=lambda: now[0] >= arrives)
+    flying = [loop.Flight(step, (0, 0), None, {}, {'loss': SimpleNamespace(is_ready=lambda end=end: now[0] >= end)})
+              for step, end in ((1, 0), (2, lands)) if lands is not None]
+    assert loop.idle_until(coming, flying) == pytest.approx(idle, abs=loop.LOOK)
 
 
 def test_a_run_that_waits_for_data_says_so(tiny_config, tmp_path, monkeypatch, capsys, flat):
-    """Batches that take 60 ms, for steps that cost nothing; and steps that end 20 ms after the next batch is read.
+    """Once, and only of more than a twentieth of the time; on a clock by which a step takes a second."""
+    tiny_config.health.every_cycles, tiny_config.checkpoint.every_steps, tiny_config.epochs = 0, 0, 2
+    now, flown = [0.0], []
 
-    Slow batches while steps before them are under way are no wait: nobody is idle. Of batches that take a little longer
-    than steps, only that is one.
-    """
-    make_task, batch_read = pretrain.make_task, threading.Event()
-    tiny_config.health.every_cycles, tiny_config.epochs = 0, 3
-    for name, seconds, loss in (('slow data', 0.06, np.float32(1)), ('slow steps', 0, Result(batch_read)),
-                                ('both', 0.06, Result(batch_read)), ('a little slower', 0.24, None)):
-        def complete(batch, seconds=seconds):
-            time.sleep(seconds)
-            batch_read.set()
-            return batch
+    def last(seconds, result):
+        now[0] += seconds
+        return result
 
-        def step(state, *_, loss=loss):
-            batch_read.clear()  # of this step's batch
-            return state, {'loss': Lasting(0.2) if loss is None else loss, 'finite': np.bool_(True)}
+    monkeypatch.setattr(loop, 'time', SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(pretrain, 'make_train_step', lambda *_: lambda state, *_: last(
+        1, (state, {'loss': np.float32(1), 'finite': np.bool_(True)})))
+    for wait, told in ((0.04, 0), (3, 1)):
+        def idle_until(coming, flying, wait=wait):
+            flown.append(len(flying))
+            return last(wait, wait)
 
-        monkeypatch.setattr(pretrain, 'make_task', lambda *config, step=step, complete=complete: make_task(
-            *config)._replace(step=step, complete=complete))
-        pretrain.run(tiny_config, str(tmp_path / name))
-        # The median, as the next batch is read in the time that a checkpoint takes.
-        wait = np.median([row['data_wait'] for row in read_metrics(tmp_path / name)])
-        said = capsys.readouterr().out.count('waiting for data, which no worker processes read')
-        assert (wait > 0.5, said) == (True, 1) if name == 'slow data' else wait < 0.5
-    assert wait > 0.02  # of the last, where a batch takes 40 ms longer than a step
+        monkeypatch.setattr(loop, 'idle_until', idle_until)
+        pretrain.run(tiny_config, str(tmp_path / str(wait)))
+        rows = read_metrics(tmp_path / str(wait))
+        np.testing.assert_allclose([row['data_wait'] for row in rows], [wait / (1 + wait)] * 12, atol=1e-4)  # 4 digits
+        assert capsys.readouterr().out.count('waiting for data, which no worker processes read') == told
+    assert flown == 4 * [0, 1, 2, 2, 2, 2]  # devices have steps before them, but for where an epoch starts
 
 
 def test_local_statistics_need_two_videos_on_each_device(tiny_config):
