@@ -17,9 +17,9 @@ def source(tiny_motion):
     return RecordSource(tiny_motion, 'train')
 
 
-def stream(source, **changes):
+def stream(source, videos=range(48), **changes):
     options = dict(length=4, stride=2, placement='adjacent', batch_size=12, seed=3) | changes
-    return pipeline.training_stream(source, np.arange(len(source)), **options)
+    return pipeline.training_stream(source, np.array(videos), **options)
 
 
 def same(a, b):
@@ -33,6 +33,11 @@ def test_every_pass_holds_each_video_once_in_another_order(source):
     passes = [np.concatenate([batches[4 * i + j]['record'] for j in range(4)]) for i in range(2)]
     assert all(sorted(order) == list(range(48)) for order in passes)
     assert list(passes[0]) != list(passes[1])
+
+
+def test_videos_that_are_not_asked_for_are_in_no_batch(source):
+    batches = stream(source, [3, 8, 21, 40], batch_size=2)
+    assert sorted(np.concatenate([batches[i]['record'] for i in (0, 1)])) == [3, 8, 21, 40]
 
 
 def test_a_batch_depends_on_its_index_and_the_seed_alone(source):

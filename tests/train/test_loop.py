@@ -6,20 +6,23 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 
+from tests.compiled.inputs import Small
 from tests.data_sets import edit_rows
 from tests.train.test_health import Frames
 from vididi_jax.config import flatten, to_dict
 from vididi_jax.errors import Stopped, UserError
-from vididi_jax.train import loop, pretrain
+from vididi_jax.lock import locked
+from vididi_jax.schedule import run_orders
+from vididi_jax.train import encoder, loop, pretrain
 from vididi_jax.train import state as train_state
 from vididi_jax.train.checkpoint import Checkpoints, load_encoder_variables
 from vididi_jax.train.mesh import make_mesh
@@ -59,6 +62,64 @@ def test_a_run_leaves_checkpoints_metrics_and_config(finished, tiny_config, caps
     assert any((workdir / 'tensorboard').iterdir())
     assert all(np.isfinite([row['loss'], row['gradient_norm']]).all() for row in rows)
     assert all(0 <= row['data_wait'] <= 1 for row in rows)
+
+
+def test_a_run_follows_its_schedule_of_orders_and_its_rate(finished, tiny_config):
+    """The rate is that of all steps of the run, and statistics are those of every view it had."""
+    rows, state = read_metrics(finished[0]), finished[1]
+    orders = [list(pair) for epoch in run_orders('vididi', tiny_config.seed, 4, 6) for pair in epoch]
+    assert [row['orders'] for row in rows] == orders
+    np.testing.assert_array_equal(state.by_order.seen, np.bincount(np.ravel(orders), minlength=3))
+    peak, last, steps = 19.2 * 8 / 256, 0.001, np.arange(24)  # of motion_vicreg.py, which warms up in a tenth: 2 steps
+    cosine = last + (1 - last) * (1 + np.cos(np.pi * (steps - 2) / 22)) / 2
+    np.testing.assert_allclose(
+        [row['learning_rate'] for row in rows], peak * np.where(steps < 2, steps / 2, cosine), rtol=1e-5)  # float32
+
+
+def test_statistics_are_plain_where_the_config_says_so(tiny_config, flat):
+    for statistics, by_order in (('by_order', True), ('plain', False)):
+        tiny_config.statistics = statistics
+        state = jax.eval_shape(pretrain.make_task(tiny_config, make_mesh()).init, jax.random.key(0))
+        assert (state.by_order is not None) == by_order
+
+
+def test_clips_orders_and_augmentation_of_each_step_are_of_the_seed(tiny_config, tmp_path, monkeypatch, flat):
+    tiny_config.health.every_cycles, tiny_config.epochs = 0, 1
+    clips, orders, keys = [], [], []
+
+    def step(state, batch, key, pair, _):
+        clips.append(np.asarray(batch['clips']))
+        orders.append(pair)
+        keys.append(jax.random.key_data(key).tolist())
+        return state, {'loss': np.float32(1), 'finite': np.bool_(True)}
+
+    monkeypatch.setattr(pretrain, 'make_train_step', lambda *_: step)
+    for seed in (0, 1):
+        tiny_config.seed = seed
+        pretrain.run(tiny_config, str(tmp_path / str(seed)))
+    assert orders == [pair for seed in (0, 1) for pair in run_orders('vididi', seed, 1, 6)[0]]
+    fold = jax.random.fold_in
+    assert keys == [jax.random.key_data(fold(fold(jax.random.key(seed), train_state.AUGMENT), number)).tolist()
+                    for seed in (0, 1) for number in range(6)]
+    assert len({str(key) for key in keys}) == len({each.tobytes() for each in clips}) == 12
+
+
+def test_an_untrained_encoder_is_the_one_that_the_run_started_from(tiny_config, tmp_path, monkeypatch):
+    for module in (train_state, encoder):
+        monkeypatch.setattr(module, 'build_encoder', lambda model, platform: Small(2, jnp.dtype(jnp.float32)))
+    started, tiny_config.seed = [], 3
+    monkeypatch.setattr(loop, 'train', lambda *arguments: (started.append(arguments[2]), 0))
+    pretrain.run(tiny_config, str(tmp_path))
+    asked = SimpleNamespace(untrained=True)
+    variables = encoder.asked_encoder(workdir_config(tmp_path), str(tmp_path), asked).variables
+    for part in ('params', 'batch_stats'):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),  # two programs draw them
+                     variables[part], getattr(started[0], part)['encoder'])
+
+
+def test_a_workdir_has_one_run_at_a_time(tiny_config, tmp_path):
+    with locked(tmp_path, ''), pytest.raises(UserError, match='is in use by'):
+        pretrain.run(tiny_config, str(tmp_path))
 
 
 def test_running_a_finished_run_again_changes_nothing(finished, tiny_config, capsys):
@@ -268,67 +329,47 @@ def test_the_best_checkpoint_ends_a_cycle(tiny_config, tmp_path, monkeypatch, fl
     assert sorted(int(path.name) for path in (tmp_path / 'checkpoints').iterdir()) == [24, 30]
 
 
-class Result:
-    """A metric that is there once the next batch is: what a slow step looks like, on a machine of any speed."""
+@pytest.mark.parametrize(('lands', 'arrives', 'idle'), [
+    (None, 6, 6), (0, 6, 6), (4, 6, 2), (6, 4, 0), (6, 0, 0)])
+def test_devices_are_idle_from_their_last_step_to_the_next_batch(monkeypatch, lands, arrives, idle):
+    """On a clock that goes on only where the loop waits; `lands` is None where no step is under way."""
+    now = [0.0]
 
-    def is_ready(self):
-        return False
+    def wait(futures, timeout):
+        assert futures == [coming]
+        now[0] = arrives if timeout is None else now[0] + timeout
 
-    def __init__(self, batch_read):
-        self.batch_read = batch_read
-
-    def block_until_ready(self):
-        self.batch_read.wait(timeout=0.2)  # there is none after the last
-        self.batch_read.clear()
-        time.sleep(0.02)  # while it is copied to the devices
-
-    def __float__(self):
-        return 1.0
-
-
-class Lasting:
-    """A metric that is there after some seconds."""
-
-    def __init__(self, seconds):
-        self.end = time.perf_counter() + seconds
-
-    def is_ready(self):
-        return time.perf_counter() > self.end
-
-    def block_until_ready(self):
-        time.sleep(max(0, self.end - time.perf_counter()))
-
-    def __float__(self):
-        return 1.0
+    monkeypatch.setattr(loop, 'time', SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(loop, 'wait', wait)
+    coming = SimpleNamespace(done=lambda: now[0] >= arrives)
+    flying = [loop.Flight(step, (0, 0), None, {}, {'loss': SimpleNamespace(is_ready=lambda end=end: now[0] >= end)})
+              for step, end in ((1, 0), (2, lands)) if lands is not None]
+    assert loop.idle_until(coming, flying) == pytest.approx(idle, abs=loop.LOOK)
 
 
 def test_a_run_that_waits_for_data_says_so(tiny_config, tmp_path, monkeypatch, capsys, flat):
-    """Batches that take 60 ms, for steps that cost nothing; and steps that end 20 ms after the next batch is read.
+    """Once, and only of more than a twentieth of the time; on a clock by which a step takes a second."""
+    tiny_config.health.every_cycles, tiny_config.checkpoint.every_steps, tiny_config.epochs = 0, 0, 2
+    now, flown = [0.0], []
 
-    Slow batches while steps before them are under way are no wait: nobody is idle. Of batches that take a little longer
-    than steps, only that is one.
-    """
-    make_task, batch_read = pretrain.make_task, threading.Event()
-    tiny_config.health.every_cycles, tiny_config.epochs = 0, 3
-    for name, seconds, loss in (('slow data', 0.06, np.float32(1)), ('slow steps', 0, Result(batch_read)),
-                                ('both', 0.06, Result(batch_read)), ('a little slower', 0.24, None)):
-        def complete(batch, seconds=seconds):
-            time.sleep(seconds)
-            batch_read.set()
-            return batch
+    def last(seconds, result):
+        now[0] += seconds
+        return result
 
-        def step(state, *_, loss=loss):
-            batch_read.clear()  # of this step's batch
-            return state, {'loss': Lasting(0.2) if loss is None else loss, 'finite': np.bool_(True)}
+    monkeypatch.setattr(loop, 'time', SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(pretrain, 'make_train_step', lambda *_: lambda state, *_: last(
+        1, (state, {'loss': np.float32(1), 'finite': np.bool_(True)})))
+    for wait, told in ((0.04, 0), (3, 1)):
+        def idle_until(coming, flying, wait=wait):
+            flown.append(len(flying))
+            return last(wait, wait)
 
-        monkeypatch.setattr(pretrain, 'make_task', lambda *config, step=step, complete=complete: make_task(
-            *config)._replace(step=step, complete=complete))
-        pretrain.run(tiny_config, str(tmp_path / name))
-        # The median, as the next batch is read in the time that a checkpoint takes.
-        wait = np.median([row['data_wait'] for row in read_metrics(tmp_path / name)])
-        said = capsys.readouterr().out.count('waiting for data, which no worker processes read')
-        assert (wait > 0.5, said) == (True, 1) if name == 'slow data' else wait < 0.5
-    assert wait > 0.02  # of the last, where a batch takes 40 ms longer than a step
+        monkeypatch.setattr(loop, 'idle_until', idle_until)
+        pretrain.run(tiny_config, str(tmp_path / str(wait)))
+        rows = read_metrics(tmp_path / str(wait))
+        np.testing.assert_allclose([row['data_wait'] for row in rows], [wait / (1 + wait)] * 12, atol=1e-4)  # 4 digits
+        assert capsys.readouterr().out.count('waiting for data, which no worker processes read') == told
+    assert flown == 4 * [0, 1, 2, 2, 2, 2]  # devices have steps before them, but for where an epoch starts
 
 
 def test_local_statistics_need_two_videos_on_each_device(tiny_config):
