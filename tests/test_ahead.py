@@ -1,20 +1,22 @@
 """benchmarks/ahead.py, as far as it goes without the compilers of devices that are not here."""
 
 import ast
+import os
 import subprocess
 import sys
 
 SCRIPT = '''
 from benchmarks import ahead, hlo
 from vididi_jax.config import load_config
-from vididi_jax.train.mesh import make_mesh
+from vididi_jax.train.mesh import make_mesh, replicated
 
 for name in ('vicreg', 'byol'):
     config = load_config(f'configs/ucf101_{name}.py:smoke')
     lowered = ahead.lower_step(config, make_mesh(), (0, 2))
     print(*lowered, *(view.shape[:2] for view in lowered['differentiate'][0].out_info))
 program, sharding = lowered['differentiate']
-print(ahead.misplaced(program, program.compile(), sharding))
+for placed in (sharding, replicated(make_mesh())):
+    print(ahead.misplaced(program, program.compile(), placed))
 print(dict(hlo.collectives("""
   %a = (f32[8,64]{1,0:T(8,128)}, bf16[4]{0}) all-reduce(%x, %y), metadata={op_name="step/mean"}
   %g = (f32[8,64]{1,0}, f32[64,64]{1,0}) all-gather-start(%x), dimensions={0}
@@ -32,12 +34,15 @@ ENTRY %main (x.1: bf16[4,8]) -> f32[8] {
 
 
 def test_every_program_of_a_step_is_lowered_and_collectives_are_counted(root):
-    """In a process of its own, because the script has flags of main.py's names."""
-    done = subprocess.run([sys.executable, '-c', SCRIPT], cwd=root, capture_output=True, text=True)
+    """For eight devices; in a process of its own, because the script has flags of main.py's names."""
+    eight = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8'
+    done = subprocess.run([sys.executable, '-c', SCRIPT], cwd=root, capture_output=True, text=True,
+                          env={**os.environ, 'XLA_FLAGS': eight})
     assert done.returncode == 0, done.stderr[-3000:]
-    vicreg, byol, misplaced, found, layers = done.stdout.splitlines()
+    vicreg, byol, right, wrong, found, layers = done.stdout.splitlines()
     assert vicreg == byol == 'augment differentiate update (8, 6) (8, 6)'
-    assert misplaced == '[]'
+    assert right == '[]'
+    assert [output.partition(':')[0] for output in ast.literal_eval(wrong)] == ['[0]', '[1]']  # both views
     assert ast.literal_eval(found) == {
         ('all-reduce', 'bf16 and f32'): [(8 * 64 * 4 + 4 * 2, 'f32[8,64] bf16[4]', 'step/mean')],
         ('all-gather', 'f32'): [(64 * 64 * 4, 'f32[64,64]', '')],

@@ -41,6 +41,13 @@ PIXELS = 1e-4
 FORWARD, UPDATE = 2e-5, 1e-3
 
 
+def outcome(update, state, *arguments) -> dict:
+    """What an update gives, and by how much it moves each parameter: too little to be seen beside the parameter."""
+    before = jax.tree.map(jnp.copy, state.params)  # the state is donated
+    state, metrics = update(state, *arguments)
+    return {'state': state, 'metrics': metrics, 'moves': jax.tree.map(jnp.subtract, state.params, before)}
+
+
 class Case(NamedTuple):
     """What a program is run on, and what of.
 
@@ -159,13 +166,18 @@ def update(whole, model, framework, optimizer, statistics, frames):
         mesh = mesh_of(batch)
         with mock.patch.object(step, 'pair_loss', pair_loss if mesh.size > 1 else pair_loss_of_eight):
             update = step.make_update(networks(dtype), *rates, config, STEPS, mesh)
-            state, metrics = update(state, (batch['first'], batch['second']), np.array([1, 2], np.int32))
-        return {'state': state, 'metrics': metrics}
+            return outcome(update, state, (batch['first'], batch['second']), np.array([1, 2], np.int32))
 
     shapes = jax.eval_shape(lambda key: init_state(
         networks(jnp.float32), rates[0], key, (frames, SIDE, SIDE), orders), jax.random.key(0))
     first, second = np.random.default_rng(0).normal(size=(2, BATCH, frames, SIDE, SIDE, 3)).astype(np.float32)
     return Case(run, filled(shapes), {'first': first, 'second': second}, tolerance=UPDATE)
+
+
+def centres(batch, spec):
+    """Plain centre crops of both clips of each video, (2 B, T, size, size, 3)."""
+    clips = batch['clips'].reshape(-1, *batch['clips'].shape[2:])
+    return plain.evaluation_crops(None, clips, np.repeat(batch['size'], 2, 0), spec, 'centre')[:, 0]
 
 
 def embed(whole, augment, model, projector, max_order):
@@ -184,13 +196,24 @@ def embed(whole, augment, model, projector, max_order):
         return {'encoder': made.encoder.init(key, jnp.zeros((2, 4, SIDE, SIDE, 3))),
                 'projector': made.projector.init(key, features)}
 
-    batch = {'clips': clips_of(8, 2, 4, 24, 31), 'size': np.full((8, 2), (20, 31), np.int32),
-             'label': np.arange(8, dtype=np.int32)}
-    return Case(run, filled(jax.eval_shape(init, jax.random.key(0))), batch, tolerance=FORWARD)
+    batch = {'clips': clips_of(8, 2, 4, 24, 31), 'label': np.arange(8, dtype=np.int32),
+             'size': np.random.default_rng(1).integers(16, 25, (8, 2)).astype(np.int32)}
+
+    def want(variables, batch):
+        seen, made = centres(batch, spec), networks(jnp.float64)
+        stack = [np.diff(seen, n=order, axis=1)[:, :4 - max_order] for order in range(max_order + 1)]
+        features = made.encoder.apply(variables['encoder'], jnp.asarray(np.concatenate(stack)), train=False)
+        z = made.projector.apply(variables['projector'], features, train=False)
+        return *(x.reshape(len(stack), 8, 2, -1) for x in (features, z)), batch['label']
+
+    return Case(run, filled(jax.eval_shape(init, jax.random.key(0))), batch, want, FORWARD)
 
 
 def look(whole, augment, model):
-    """Shares of saliency. Pixels are not resampled: their changes are whole grays, none of which is near MOVES."""
+    """Shares of saliency, gradient x input of what tells clips apart, on pixels that change by a tenth of their range.
+
+    They are not resampled, as shorter sides have 20 pixels: changes are whole grays, none of which is near a tenth.
+    """
     spec = Augmentation(**{**augment, 'size': 20, 'centre_fraction': 1.0})
 
     def run(variables, batch, dtype):
@@ -200,8 +223,21 @@ def look(whole, augment, model):
     def init(key):
         return encoder_of(model, jnp.float32, whole).init(key, jnp.zeros((2, 4, SIDE, SIDE, 3)))
 
-    batch = {'clips': clips_of(8, 2, 4, 20, 20), 'size': np.full((8, 2), 20, np.int32)}
-    return Case(run, filled(jax.eval_shape(init, jax.random.key(0))), batch, tolerance=FORWARD)
+    longer = np.random.default_rng(1).integers(20, 25, 8)
+    sizes = np.where(np.arange(8)[:, None] % 2, [[20, side] for side in longer], [[side, 20] for side in longer])
+    batch = {'clips': clips_of(8, 2, 4, 24, 31), 'size': sizes.astype(np.int32)}
+
+    def want(variables, batch):
+        x = centres(batch, spec)
+        features, back = jax.vjp(partial(encoder_of(model, jnp.float64, whole).apply, variables), jnp.asarray(x))
+        seen = np.abs((x * back(features - features.mean(0))[0]).sum(-1))
+        changes = (np.abs(np.diff(x * np.array(spec.std), axis=1)) > 0.1).any(-1)
+        where = np.zeros(seen.shape, bool)
+        where[:, 1:] |= changes
+        where[:, :-1] |= changes
+        return (seen * where).sum((1, 2, 3)) / seen.sum((1, 2, 3)), where.mean((1, 2, 3))
+
+    return Case(run, filled(jax.eval_shape(init, jax.random.key(0))), batch, want, FORWARD)
 
 
 def over_views(function, variables, views_, augment):
@@ -258,9 +294,8 @@ def supervised_update(module, build, batch, names, recipe, optimizer):
     state = TrainState(np.ones((), np.int32), **variables, opt_state=opt_state)
 
     def run(state, batch, dtype):
-        state, metrics = update_of(module, build(dtype), transform, rate, mesh=mesh_of(batch))(
-            state, tuple(batch[name] for name in names), jax.random.key(KEY))
-        return {'state': state, 'metrics': metrics}
+        update = update_of(module, build(dtype), transform, rate, mesh=mesh_of(batch))
+        return outcome(update, state, tuple(batch[name] for name in names), jax.random.key(KEY))
 
     return Case(run, state, batch, tolerance=UPDATE)
 

@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from re import findall, search
 from typing import NamedTuple
@@ -10,6 +11,8 @@ from ml_collections import ConfigDict
 
 from vididi_jax import schedule as schedules
 from vididi_jax.config import load_config, to_dict
+from vididi_jax.tasks import TASKS
+from vididi_jax.train.health import max_order
 from vididi_jax.train.step import frames_to_read, view_frames
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +81,7 @@ def pretraining(config: ConfigDict) -> set[Program]:
     return {
         program('augment_views', augment=values['augment'], frames=read),
         program('embed', augment=_seen(values['augment']), model=values['model'],
-                projector=values['framework']['projector'], max_order=min(2, clip.frames - 1)),
+                projector=values['framework']['projector'], max_order=max_order(config)),
         program('look', augment=_seen(values['augment']), model=values['model']),
         *(program('differentiate_views', orders=pair, read=read, frames=view_frames(clip.frames, pair, clip.length))
           for pair in orders),
@@ -102,7 +105,7 @@ def evaluation(config: ConfigDict, trained: ConfigDict) -> set[Program]:
             'eval', {})}}) for name, part in values['parts'].items())
         return set().union(*(evaluation(part, trained) for part in parts))
     if config.task in ('retrieval', 'tug', 'linear', 'features', 'browse'):
-        orders = (0, 1) if config.task == 'linear' else (0, 1, 2)
+        orders = import_module(TASKS[config.task][0]).ORDERS
         return {program('features', views=views, orders=orders, model=model, augment=_seen(augment))}
     recipe, seen = values[config.task], _seen(augment)
     update = program(f'{config.task}_update', model=model, recipe=recipe, optimizer=values['optimizer'], frames=FRAMES)
@@ -124,6 +127,7 @@ def programs_of(config: ConfigDict) -> set[Program]:
     return set().union(*(evaluation(config, other) for other in trained))
 
 
+@cache
 def every_program() -> set[Program]:
     """Of all configs, and of what a command line may ask of them beside."""
     plain = every_config()['configs/ucf101_vicreg.py']

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from contextlib import redirect_stdout
 
 import flax.linen as nn
 import numpy as np
@@ -31,19 +32,61 @@ BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', '
 
 
 @pytest.fixture(scope='module')
-def reported(root, finished, tmp_path_factory):
-    """A finished run, evaluated, with its report: (workdir, text of the page)."""
-    workdir = shutil.copytree(finished[0], tmp_path_factory.mktemp('report') / 'work')
-    for untrained in (True, False):
-        config = configs.load_config(f'{root}/configs/retrieval.py:smoke')
-        config.eval.untrained, config.eval.name = untrained, 'untrained' if untrained else 'retrieval'
-        retrieval.run(config, str(workdir))
-    path, _ = page.write(str(workdir), beside=str(workdir))
-    return workdir, path.read_text()
+def evaluated(root, finished, tmp_path_factory):
+    """A finished run, evaluated before and after training: (workdir, {encoder: metrics}, what was printed)."""
+    workdir, metrics = shutil.copytree(finished[0], tmp_path_factory.mktemp('report') / 'work'), {}
+    with redirect_stdout(io.StringIO()) as printed:
+        for encoder in ('untrained', 'trained'):
+            config = configs.load_config(f'{root}/configs/retrieval.py:smoke')
+            config.eval.untrained = encoder == 'untrained'
+            config.eval.name = 'untrained' if config.eval.untrained else 'retrieval'
+            metrics[encoder] = retrieval.run(config, str(workdir))
+    return workdir, metrics, printed.getvalue()
+
+
+@pytest.fixture(scope='module')
+def reported(root, evaluated):
+    """That run with its report, and itself beside it: (workdir, text of the page, what was printed)."""
+    config = configs.load_config(f'{root}/configs/report.py:smoke')
+    config.beside = str(evaluated[0])
+    with redirect_stdout(io.StringIO()) as printed:
+        page.run(config, config.beside)
+    return evaluated[0], (evaluated[0] / 'report' / 'index.html').read_text(), printed.getvalue()
+
+
+def test_retrieval_tells_what_it_ran_on(evaluated):
+    workdir, metrics, printed = evaluated
+    result = json.loads((workdir / 'eval' / 'retrieval' / 'results.json').read_text())
+    assert result['metrics'] == metrics['trained'] and set(result['metrics']) == {'V', 'dV', 'd2V', 'joined'}
+    assert list(result['metrics']['V']) == ['R@1', 'R@5', 'R@10', 'R@20', 'R@50']
+    assert result['counts']['test'] == {
+        'listed': 16, 'ok': 16, 'missing': 0, 'broken': 0, 'videos': 16, 'looped': 0, 'dropped': 0,
+        'clips_per_video': 3}
+    assert result['chance'] == 12.5 and result['seed'] == 0 and result['checkpoint_step'] == 24
+    assert result['clips_x_crops'] == '3 x 1 (centre)' and re.match(r'[0-9a-f]{40}|unknown', result['commit'])
+    assert {'jax', 'flax', 'python'} <= set(result['versions'])
+    assert '3 x 1 (centre) views, 3.0 different clips a video' in printed
+
+
+def test_a_report_ends_with_the_figures_before_and_after_training(evaluated, reported):
+    untrained, trained = (evaluated[1][encoder]['joined']['R@1'] for encoder in ('untrained', 'trained'))
+    assert reported[2].splitlines()[-1] == f'R@1 untrained={untrained:.1f} trained={trained:.1f} chance=12.5'
+
+
+def test_a_report_without_videos_has_the_rest(evaluated, reported, tmp_path, root):
+    workdir = shutil.copytree(evaluated[0], tmp_path / 'work')
+    shutil.rmtree(workdir / 'eval' / 'cache')
+    config = configs.load_config(f'{root}/configs/report.py')
+    config.data.dir = str(tmp_path / 'gone')
+    page.run(config, str(workdir))
+    text = (workdir / 'report' / 'index.html').read_text()
+    assert 'Left out: ' in text and '<section' not in text
+    assert f'{evaluated[1]["trained"]["joined"]["R@1"]:.1f} %' in text
+    assert 'test: 16 of 16 listed videos, 0 looped, 3.0 different clips a video' in text
 
 
 def test_neighbours_of_the_gallery_are_those_of_the_features(reported):
-    workdir, text = reported
+    workdir, text, _ = reported
     result = json.loads((workdir / 'eval' / 'retrieval' / 'results.json').read_text())
     found = evidence.take_up(workdir, result, '')
     cards = re.findall(r'<article class="query".*?</article>', text)
@@ -65,10 +108,11 @@ def test_neighbours_of_the_gallery_are_those_of_the_features(reported):
 
 
 def test_the_page_says_what_the_run_is_and_needs_nothing_else(reported):
-    workdir, text = reported
+    _, text, _ = reported
     assert '<h1>VICReg, schedule vididi, pretrained on motion</h1>' in text and 'seed 0' in text
     assert text.count('<circle') == 16 and 'by t-SNE of their features of V' in text
-    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert not re.search(r'(src|href)="(?!data:)|https?://', text) and 'framework.projector' in text
+    assert all(f'<section id="{name}">' in text for name in ('gallery', 'map', 'saliency'))
     clips = json.loads(re.search(r'id="clips">(.*?)</script>', text)[1])
     used = {int(number) for number in re.findall(r'data-clip="(\d+)"', text)}
     assert used == set(range(len(clips))) and len(set(clips)) == len(clips)
@@ -77,7 +121,8 @@ def test_the_page_says_what_the_run_is_and_needs_nothing_else(reported):
 def test_only_results_of_one_question_stand_side_by_side(reported):
     results = page.read_results(reported[0])
     line, = headlines(results)
-    assert str(line) in {f'R@1 untrained={line.untrained:.1f} trained={line.trained:.1f} chance=12.5'}
+    untrained, trained = (results[name]['metrics']['joined']['R@1'] for name in ('untrained', 'retrieval'))
+    assert str(line) == f'R@1 untrained={untrained:.1f} trained={trained:.1f} chance=12.5'
     other = {**results['retrieval'], 'protocol': 'weizmann/train-test', 'date': '2100-01-01', 'chance': 10.0,
              'metrics': {kind: {'R@1': 0.0} for kind in results['retrieval']['metrics']}}
     assert headlines({**results, 'other': other}) == [line]
@@ -118,7 +163,7 @@ def test_many_classes_are_shown_from_first_to_last():
 
 
 def test_a_report_of_other_data_or_beside_nothing_says_so(reported, tmp_path, monkeypatch):
-    workdir, _ = reported
+    workdir = reported[0]
     result = page.read_results(workdir)['retrieval']
     with pytest.raises(UserError, match='are not those of the result'):
         evidence.take_up(workdir, {**result, 'fingerprint': 'another'}, '')
@@ -136,7 +181,7 @@ def test_a_report_of_other_data_or_beside_nothing_says_so(reported, tmp_path, mo
 
 
 def test_a_report_is_of_the_checkpoint_that_was_evaluated(reported, monkeypatch):
-    workdir, _ = reported
+    workdir = reported[0]
     result = page.read_results(workdir)['retrieval']
     assert evidence.take_up(workdir, result, '').evaluation.encoder.step == result['checkpoint_step'] == 24
     with pytest.raises(UserError, match="no checkpoint '7'"):
@@ -159,7 +204,7 @@ class Linear(nn.Module):
 
 def test_figures_of_saliency_are_those_of_plain_numpy(reported, monkeypatch):
     """Of a linear encoder, whose gradient is its weights: the middle clip of every test video."""
-    workdir, _ = reported
+    workdir = reported[0]
     found = evidence.take_up(workdir, page.read_results(workdir)['retrieval'], '')
     weights, augment = np.random.default_rng(0).normal(size=(6144, 5)) / 100, found.evaluation.encoder.augment
     encoder = Encoder(Linear(), {'params': {'Dense_0': {'kernel': np.float32(weights)}}}, augment, 0)
@@ -250,7 +295,7 @@ def test_classes_are_told_with_what_they_are_taken_for():
 @pytest.mark.skipif(BROWSER is None, reason='no Chromium here')
 def test_the_page_answers_in_a_browser_without_a_message(reported, tmp_path):
     """Filter by class and by wrong, hover of the map, all pictures loaded; the console stays empty."""
-    _, text = reported
+    _, text, _ = reported
     probe = """
     <script>addEventListener('load', () => setTimeout(async () => {
       const shown = () => document.querySelectorAll('.query:not([hidden])').length;

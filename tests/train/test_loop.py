@@ -32,7 +32,7 @@ from vididi_jax.train.run import check_same_run, workdir_config
 
 def test_a_loss_of_parts_of_the_batch_goes_on_with_as_many_devices(tiny_config):
     mesh = make_mesh()
-    meta = {'step': 4, 'data': 'these', 'devices': mesh.size + 1}
+    meta = {'step': 4, 'data': 'these', 'devices': mesh.size + 1, 'commits': ['abc']}
     task = SimpleNamespace(init=lambda key: {}, fingerprint='these')
     kept = SimpleNamespace(restore_latest=lambda abstract: ({}, meta))
     assert loop.restore_or_init(tiny_config, task, kept, mesh) == ({}, meta)

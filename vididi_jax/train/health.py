@@ -38,7 +38,7 @@ class Probe:
             source, clips_per_video=2, length=config.clip.frames, stride=config.clip.stride,
             batch_size=config.batch_size, records=chosen, rows=meshes.rows_here(mesh, config.batch_size))
         self.batches = list(dataset)
-        self.max_order = max(0, min(2, config.clip.frames - LEAST_FRAMES.get(config.model.name, 1)))
+        self.max_order = max_order(config)
         self.has_labels = len(source.label_names) > 1
         self._mesh = mesh
         options = compiler_options(meshes.platform(mesh))
@@ -82,6 +82,11 @@ class Probe:
             found['knn_accuracy'] = measures.knn_accuracy(measures.join(*per_video[:2]), labels)
         warn_of_collapse(found, most=min(len(labels) - 1, z.shape[-1]))
         return {f'health/{name}': value for name, value in found.items()}
+
+
+def max_order(config) -> int:
+    """The highest derivative order that is measured: 2, or that of which clips leave the encoder enough frames."""
+    return max(0, min(2, config.clip.frames - LEAST_FRAMES.get(config.model.name, 1)))
 
 
 def _embed(variables, batch, *, networks: Networks, spec: Augmentation, max_order: int):
