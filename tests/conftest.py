@@ -151,20 +151,29 @@ def finished(tmp_path_factory, tiny_motion):
 
 
 @pytest.fixture
-def small_run(monkeypatch, tiny_config, tmp_path):
-    """A workdir with a checkpoint of one convolution, which stands in place of every other encoder that is loaded."""
-    import jax
+def small(monkeypatch):
+    """One convolution, in place of every other encoder that is evaluated."""
     import jax.numpy as jnp
 
     from tests.compiled.inputs import Small
     from vididi_jax.train import encoder
-    from vididi_jax.train.checkpoint import Checkpoints
-    from vididi_jax.train.run import write_config
 
     module = Small(2, jnp.dtype(jnp.float32))
     monkeypatch.setattr(encoder, 'build_encoder', lambda model, platform: module)
+    return module
+
+
+@pytest.fixture
+def small_run(small, tiny_config, tmp_path):
+    """A workdir with a checkpoint of `small`."""
+    import jax
+    import jax.numpy as jnp
+
+    from vididi_jax.train.checkpoint import Checkpoints
+    from vididi_jax.train.run import write_config
+
     write_config(tiny_config, tmp_path / 'work')
-    variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 8, 16, 16, 3)))
+    variables = jax.jit(small.init)(jax.random.key(0), jnp.zeros((1, 8, 16, 16, 3)))
     with Checkpoints(tmp_path / 'work') as checkpoints:
         checkpoints.save(24, {part: {'encoder': tree} for part, tree in variables.items()}, {}, 0.0)
     return tmp_path / 'work'

@@ -163,6 +163,7 @@ def test_weights_of_another_encoder_hint_at_its_name(tmp_path):
 
 
 def test_a_workdir_knows_what_a_file_must_be_told(finished):
+    assert ', step 16, ' in repr(load_encoder(finished[0], checkpoint=16))
     for options, message in ((dict(name='r3d_18'), 'name .* leave it out'),
                              (dict(size=16, std=(1, 1, 1)), 'size and std .* leave them out')):
         with pytest.raises(UserError, match=message):

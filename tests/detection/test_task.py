@@ -12,6 +12,7 @@ import pytest
 from configs import ava_detection, finetune, motion_detection
 from configs import report as report_config
 from data_prep.__main__ import build_parser
+from tests.compiled.inputs import Small
 from tests.data_sets import seal
 from vididi_jax.data.clips import centre_frames_needed
 from vididi_jax.data.source import RecordSource
@@ -20,7 +21,6 @@ from vididi_jax.detection.evaluator import evaluate_csv
 from vididi_jax.detection.keyframes import open_keyframes
 from vididi_jax.detection.model import Detector, box_loss, make_step
 from vididi_jax.errors import UserError
-from vididi_jax.models import create_encoder
 from vididi_jax.models.roi_align import roi_align
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.report import page
@@ -60,7 +60,7 @@ def test_the_loss_is_a_mean_over_the_boxes_that_are_there_and_their_classes():
 
 
 def tiny_model(**changes):
-    options = dict(encoder=create_encoder('r3d_18', width=2, last_stride=1), orders=(0,), classes=3, dropout=0.0,
+    options = dict(encoder=Small(2, jnp.dtype(jnp.float32), last_stride=1), orders=(0,), classes=3, dropout=0.0,
                    frozen=False, roi_size=3, sampling_ratio=2)
     return Detector(**options | changes)
 
@@ -89,10 +89,13 @@ def one_step(model, batch, encoder_rate=1.0):
 
 
 def test_boxes_that_are_not_there_change_nothing():
-    """The step, that is loss, gradients and statistics, is the same whatever stands in their place."""
-    (_, one, metrics), (_, two, again) = (one_step(tiny_model(), batch_of_boxes(padding)) for padding in (0.0, 0.7))
+    """The step, that is loss, gradients and statistics, is the same whatever stands in their place; of two heads."""
+    model = tiny_model(orders=(0, 1))
+    (_, one, metrics), (_, two, again) = (one_step(model, batch_of_boxes(padding)) for padding in (0.0, 0.7))
     jax.tree.map(np.testing.assert_array_equal, one, two)
     assert metrics == again and metrics['boxes'] == 9 and metrics['finite']
+    assert metrics['loss'] == pytest.approx((metrics['loss_V'] + metrics['loss_dV']) / 2)
+    assert abs(metrics['loss_V'] - metrics['loss_dV']) > 1e-3  # or the mean says nothing
 
 
 def test_a_frozen_encoder_stays_as_it_is_and_its_head_learns():
@@ -111,7 +114,7 @@ def test_probabilities_are_of_the_largest_features_in_each_box():
     def both(pixels):
         encoder = {name: variables[name]['encoder'] for name in ('params', 'batch_stats')}
         maps = model.encoder.apply(encoder, pixels[:, 1:] - pixels[:, :-1], method='feature_map')
-        cut = roi_align(maps.mean(1), 16 * batch['boxes'], output_size=3, spatial_scale=1 / 8, sampling_ratio=2)
+        cut = roi_align(maps.mean(1), 16 * batch['boxes'], output_size=3, spatial_scale=1 / 2, sampling_ratio=2)
         return model(variables, pixels, batch['boxes'])[1], cut
 
     got, cut = jax.device_get(both(pixels))
@@ -186,20 +189,21 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(small_run, settings, tm
     assert rows == again and len(rows) == 6
 
 
-def test_a_frozen_detector_judges_frames_of_evaluations_own_size(workdir, settings):
+def test_a_frozen_detector_judges_frames_of_evaluations_own_size(small_run, settings):
     config = settings('frozen', **{
         'epochs': 1, 'optimizer.milestones': (), 'optimizer.base_rate': 1e-3,  # scores near 0.5
         'eval.size': 48, 'detection.orders': (0,)})
-    metrics = task.run(config, str(workdir))
-    result = json.loads((workdir / 'eval' / 'detection_frozen' / 'results.json').read_text())
+    metrics = task.run(config, str(small_run))
+    result = json.loads((small_run / 'eval' / 'detection_frozen' / 'results.json').read_text())
     assert result['label_map'] == 'label_map.pbtxt'
     assert result['metrics'] == metrics and result['frozen'] and 'in 48 pixels' in result['clips_x_crops']
-    before, after = (load_encoder_variables(path)[0] for path in (workdir, workdir / 'eval/detection_frozen/run'))
+    before, after = (load_encoder_variables(path)[0] for path in (small_run, small_run / 'eval/detection_frozen/run'))
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
     config.eval.size, config.eval.run, config.eval.name = 32, 'detection_frozen', 'smaller'
-    task.run(config, str(workdir))
-    one, two = (ava.read_boxes(workdir / 'eval' / name / 'detections.csv') for name in ('detection_frozen', 'smaller'))
+    task.run(config, str(small_run))
+    one, two = (ava.read_boxes(small_run / 'eval' / name / 'detections.csv')
+                for name in ('detection_frozen', 'smaller'))
     np.testing.assert_array_equal(one.box, two.box)  # shares of the frame
     assert np.abs(one.score - two.score).max() > 1e-4
 
@@ -241,6 +245,7 @@ def test_avas_smoke_fits_the_tiny_data(workdir, tiny_boxes):
     config = ava_detection.get_config('smoke')
     config.data.dir = str(tiny_boxes)
     detection = task.open_detection(config, str(workdir))
+    assert detection.encoder.module.spatial_stride == 8  # without its last one
     assert detection.training.augment.size == 32 and config.batch_size <= len(detection.data.train.videos)
 
 

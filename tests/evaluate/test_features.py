@@ -13,21 +13,25 @@ import pytest
 from configs import features as features_config
 from data_prep import motion
 from data_prep.writer import write_dataset
+from tests.compiled.inputs import Small
 from tests.data_sets import edit_rows
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import features
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.crops import evaluation_crops
-from vididi_jax.train.encoder import trained_encoder
+from vididi_jax.train.encoder import Encoder, trained_encoder
 from vididi_jax.train.run import workdir_config
 
 VIEWS = features.Views(clips=2, frames=4, stride=2, crops='centre', seed=0)
 
 
 @pytest.fixture(scope='module')
-def encoder(finished):
-    return trained_encoder(workdir_config(finished[0]), str(finished[0]))
+def encoder():
+    """One convolution."""
+    module = Small(2, jnp.dtype(jnp.float32))
+    variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 4, 16, 16, 3)))
+    return Encoder(module, variables, Augmentation(size=16), step=1)
 
 
 @pytest.fixture
@@ -173,8 +177,9 @@ def test_the_features_task_uses_what_there_is_and_says_so(finished, tmp_path, ca
             '3 x 1 (centre) views, 3.0 different clips a video') in capsys.readouterr().out
 
 
-def test_the_features_task_writes_ids_labels_and_counts(finished, encoder, tiny_motion, tmp_path, capsys):
+def test_the_features_task_writes_ids_labels_and_counts(finished, tiny_motion, tmp_path, capsys):
     workdir = shutil.copytree(finished[0], tmp_path / 'work')
+    encoder = trained_encoder(workdir_config(workdir), str(workdir))
     config = features_config.get_config('smoke')
     config.eval.split = 'test'
     with np.load(features.run(config, str(workdir))) as file:

@@ -14,12 +14,12 @@ from configs import finetune as finetune_config
 from configs import folder_vicreg
 from data_prep import folder
 from data_prep.writer import write_dataset
+from tests.compiled.inputs import Small
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import finetune
 from vididi_jax.evaluate.protocol import Fold, Side, whole
 from vididi_jax.evaluate.recognition import open_evaluation
-from vididi_jax.models import create_encoder
 from vididi_jax.models.classifier import Classifier
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train.checkpoint import load_encoder_variables
@@ -88,46 +88,35 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(small_run, tmp_path, ca
     np.testing.assert_allclose(rates, [0.16 * 8 / 128] * 18 + [0.016 * 8 / 128] * 6, rtol=1e-6)
 
 
-def test_the_linear_probe_by_sgd_leaves_the_encoder_as_it_was(workdir):
+def test_the_linear_probe_by_sgd_leaves_the_encoder_as_it_was(small_run):
     config = settings('linear_smoke', epochs=1)
     assert config.finetune.to_dict() == finetune_config.get_config('linear').finetune.to_dict()
-    metrics = finetune.run(config, str(workdir))
+    metrics = finetune.run(config, str(small_run))
     assert set(metrics) == {'V', 'dV', 'joined'}
-    result = json.loads((workdir / 'eval' / 'finetune_linear' / 'results.json').read_text())
+    result = json.loads((small_run / 'eval' / 'finetune_linear' / 'results.json').read_text())
     assert result['metrics'] == metrics and result['folds'][0]['steps'] == 6
     assert (result['split'], result['short_video']) == ('test', 'loop')
-    before, after = (load_encoder_variables(path)[0] for path in (workdir, workdir / 'eval/finetune_linear/fold_0'))
+    before, after = (load_encoder_variables(path)[0] for path in (small_run, small_run / 'eval/finetune_linear/fold_0'))
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
-@pytest.fixture(scope='module')
-def tuned(finished, tmp_path_factory):
-    """A run that was fine-tuned for an epoch, and the figures."""
-    workdir = shutil.copytree(finished[0], tmp_path_factory.mktemp('tuned') / 'work')
-    return workdir, finetune.run(settings(epochs=1), str(workdir))
-
-
-def test_a_checkpoint_of_other_weights_or_another_recipe_is_refused(tuned):
-    workdir, _ = tuned
-    with pytest.raises(UserError, match='optimizer.momentum'):
-        finetune.run(settings(epochs=1, **{'optimizer.momentum': 0.5}), str(workdir))
-    with pytest.raises(UserError, match='started with encoder='):
-        finetune.run(settings(epochs=1, **{'eval.untrained': True}), str(workdir))
-
-
-def test_a_run_goes_on_under_another_name_of_its_workdir_and_not_on_other_splits(tuned, tmp_path, monkeypatch):
-    config, workdir, first = settings(epochs=1), shutil.copytree(tuned[0], tmp_path / 'work'), tuned[1]
-    assert workdir_config(workdir / 'eval' / 'finetune' / 'fold_0').init_checkpoint == '24'  # which was the latest
-    monkeypatch.chdir(workdir.parent)
-    assert finetune.run(config, workdir.name) == first
-    config.eval.train, config.eval.test = 'test', 'train'
-    with pytest.raises(UserError, match='with (data.split|fold|protocol)=.* set another --config.eval.name'):
-        finetune.run(config, str(workdir))
+def test_a_run_goes_on_under_another_name_of_its_workdir_and_not_with_another_recipe(small_run, monkeypatch):
+    """Nor from other weights, nor on other splits."""
+    first = finetune.run(settings(epochs=1), str(small_run))
+    assert workdir_config(small_run / 'eval' / 'finetune' / 'fold_0').init_checkpoint == '24'  # which was the latest
+    monkeypatch.chdir(small_run.parent)
+    assert finetune.run(settings(epochs=1), small_run.name) == first
+    for changes, message in (
+            ({'optimizer.momentum': 0.5}, 'optimizer.momentum'), ({'eval.untrained': True}, 'started with encoder='),
+            ({'eval.train': 'test', 'eval.test': 'train'},
+             'with (data.split|fold|protocol)=.* set another --config.eval.name')):
+        with pytest.raises(UserError, match=message):
+            finetune.run(settings(epochs=1, **changes), str(small_run))
 
 
 def tiny_model(**changes):
-    return Classifier(**dict(encoder=create_encoder('r3d_18', width=2), orders=(0, 1), classes=3, dropout=0.0,
-                             frozen=False) | changes)
+    encoder = Small(2, jnp.dtype(jnp.float32))
+    return Classifier(**dict(encoder=encoder, orders=(0, 1), classes=3, dropout=0.0, frozen=False) | changes)
 
 
 def one_step(model, encoder_rate=1.0):

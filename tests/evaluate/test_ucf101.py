@@ -30,7 +30,7 @@ def workdir(vididi_data, tmp_path_factory):
 
 
 @pytest.mark.parametrize('module', [retrieval, linear, finetune])
-def test_each_protocol_refuses_what_is_incomplete_and_says_what_it_ran_on(workdir, module):
+def test_each_protocol_refuses_what_is_incomplete_and_says_what_it_ran_on(workdir, module, small):
     import importlib
 
     config = module.get_config('smoke')
