@@ -198,7 +198,7 @@ def test_a_run_of_fine_tuning_has_no_report_of_its_own(reported, tmp_path):
 
 class Linear(nn.Module):
     @nn.compact
-    def __call__(self, clips, train=False):
+    def __call__(self, clips, train=False, views=1):
         return nn.Dense(5, use_bias=False)(clips.reshape(len(clips), -1))
 
 

@@ -40,7 +40,7 @@ class Frames(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, clips, train=False):
+    def __call__(self, clips, train=False, views=1):
         return nn.tanh(nn.Dense(6)(clips.reshape(*clips.shape[:2], -1) / 10)).mean(1)
 
 

@@ -248,7 +248,7 @@ def test_init_from_starts_with_another_runs_encoder(finished, tiny_config, tmp_p
     # The checkpoint is settled when the run begins, whatever 'latest' means later.
     assert workdir_config(tmp_path / 'new').init_checkpoint == '24'
     asked = []
-    monkeypatch.setattr('vididi_jax.train.run.steps_of', lambda folder: [6])  # before that nothing is to be kept
+    monkeypatch.setattr('vididi_jax.train.run.steps_of', lambda folder: [6] if 'new' in folder.parts else [])
     with monkeypatch.context() as patched:
         patched.setattr(loop, 'load_fitting_variables', lambda workdir, expected, checkpoint: (
             asked.append(checkpoint), (variables, {'step': 24}))[1])
