@@ -15,6 +15,7 @@ from tests.compiled.kinds import KINDS
 from tests.compiled.programs import FILES_ONLY, every_config, every_program, programs_of, share
 from vididi_jax.tasks import TASKS
 
+JITS = 'jit', 'pmap', 'jit_with_options'
 # Where programs are compiled, and the kinds that judge them, or why none does.
 PLACES = {
     'train/step.py augment_views': {'augment_views'},
@@ -37,14 +38,14 @@ PLACES = {
     'evaluate/linear.py _start': 'as _iterate',
     'evaluate/linear.py _put': 'a copy',
     'train/loop.py step_key': 'whole numbers',
-    'compilation.py draw': 'random numbers, of whatever bits',
+    'compilation.py run_init': 'random numbers, of whatever bits',
     'compilation.py compiled': 'what the others are decorated with',
     'compilation.py compiler_options': 'an empty program',
 }
 
 
 def compiling(package) -> set[str]:
-    """'FILE NAME' of the function or variable that each `jax.jit` or `compilation.jit` of the package makes or is in.
+    """'FILE NAME' of the function or variable that each of `JITS` in the package makes or is in.
     """
     found = set()
 
@@ -53,7 +54,7 @@ def compiling(package) -> set[str]:
             name = node.name
         elif isinstance(node, ast.Assign):
             name = re.findall(r'\w+', ast.unparse(node.targets[0]))[-1]
-        elif isinstance(node, ast.Attribute | ast.Name) and ast.unparse(node).rpartition('.')[2] in ('jit', 'pmap'):
+        elif isinstance(node, ast.Attribute | ast.Name) and ast.unparse(node).rpartition('.')[2] in JITS:
             found.add(f'{file} {name}')
         for part in ast.iter_child_nodes(node):
             look(part, file, name)
