@@ -49,9 +49,6 @@ def test_the_usage_of_each_data_set_is_a_command():
     (['train', 'retrieval', '--workdir=x'], "retrieval is a config of the task 'retrieval', which vididi train"),
     (['evaluate', '--workdir=x'], 'vididi evaluate needs a config first: one of retrieval, '),
     (['prep', 'motion', '--out=~/data'], "--out is '~/data', and only shells expand ~"),
-    (['report', 'runs/mine'], "'runs/mine' is no flag: give --workdir=DIR"),
-    (['report', '--workdir=~/runs/mine'], "--workdir is '~/runs/mine', and only shells expand ~"),
-    (['report', '--workdir=x', '--config.data.dir=~/data'], 'config.data.dir'),
 ])
 def test_wrong_commands_are_one_sentence(words, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['vididi', *words])
@@ -68,6 +65,11 @@ def test_the_module_is_the_command(root):
     for module in ('vididi_jax', 'vididi_jax.command'):
         assert "no command 'fly'" in run(module, 'fly').stderr
     assert 'there is no --config' in run('vididi_jax.main').stderr
+    for words, message in ((('runs/mine',), "'runs/mine' is no flag: give --workdir=DIR"),
+                           (('--workdir=~/a',), "--workdir is '~/a', and only shells expand ~"),
+                           (('--workdir=a', '--config.data.dir=~/b'), 'which does not begin with ~')):
+        done = run('vididi_jax', 'report', *words)
+        assert done.returncode == 1 and message in done.stderr and done.stderr.count('\n') == 1
 
 
 def test_a_config_without_a_task_is_one_sentence(tmp_path, monkeypatch, capsys):

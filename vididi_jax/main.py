@@ -42,6 +42,4 @@ def run(words: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    from vididi_jax.main import run  # whose flags these are
-
     run(sys.argv)
