@@ -7,6 +7,7 @@ array whether it varies over the devices or is the same on each; below, N device
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 
@@ -23,8 +24,8 @@ def devices() -> int:
 def gather(part: jax.Array, axis: int = 0) -> jax.Array:
     """The parts of all devices, one after the other along `axis`, the same on each.
 
-    The gradient takes no exchange, since the result, and with it the cotangent, is the same on all devices
-    (`invarying`): each takes its own part of that.
+    One exchange, of the result's size; the gradient takes none, since each device has the whole cotangent. It is a sum,
+    by which several processes were tried; `lax.all_gather(..., to='invarying')` would move half of the bytes.
 
     Args:
       part: (..., B, ...), B of `axis`; varies over the devices.
@@ -32,7 +33,14 @@ def gather(part: jax.Array, axis: int = 0) -> jax.Array:
     Returns:
       (..., N B, ...), the same on each.
     """
-    return lax.all_gather(part, axes(), axis=axis, tiled=True, to='invarying') if axes() else part
+    if not axes():
+        return part
+    if part.dtype == bool:
+        return gather(part.astype(jnp.int8), axis).astype(bool)
+    length = part.shape[axis]
+    shape = (*part.shape[:axis], length * devices(), *part.shape[axis + 1 :])
+    start = lax.axis_index(axes()) * length
+    return lax.psum(lax.dynamic_update_slice_in_dim(jnp.zeros(shape, part.dtype), part, start, axis), axes())
 
 
 def mean_over_devices(tree: Any) -> Any:
