@@ -23,6 +23,7 @@ from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.crops import centre_crop
 from vididi_jax.train.checkpoint import Checkpoints, load_encoder_variables
 from vididi_jax.train.encoder import Encoder, trained_encoder
+from vididi_jax.train.processes import check_devices
 from vididi_jax.train.run import workdir_config
 
 ABOUT = 'vididi_jax'  # under this key a file says, as JSON, how its encoder was trained, see `export_weights`
@@ -58,7 +59,7 @@ def load_encoder(
       `encode(clips, order=0)`, see `help(encode)`: (N, T, H, W, 3) -> float32 features (N, D).
 
     Raises:
-      UserError: no such workdir, checkpoint or file, weights that do not fit, or options of a file with a workdir,
+      UserError: no device, no such workdir, checkpoint or file, weights that do not fit, or options of a file with a workdir,
         or of a workdir with a file.
 
     Example:
@@ -67,6 +68,7 @@ def load_encoder(
 
     Reference: torchvision.models.video, R3D_18_Weights.KINETICS400_V1.transforms() and its like.
     """
+    check_devices()
     keep_programs()
     source = Path(source)
     options = {'name': name, 'size': size, 'mean': mean, 'std': std}
