@@ -59,8 +59,8 @@ def load_encoder(
       `encode(clips, order=0)`, see `help(encode)`: (N, T, H, W, 3) -> float32 features (N, D).
 
     Raises:
-      UserError: no device, no such workdir, checkpoint or file, weights that do not fit, or options of a file with a workdir,
-        or of a workdir with a file.
+      UserError: no device, no such workdir, checkpoint or file, weights that do not fit, or options of a file with a
+        workdir, or of a workdir with a file.
 
     Example:
       encode = load_encoder('runs/mine')
