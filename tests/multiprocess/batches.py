@@ -26,6 +26,7 @@ def main():
     parser.add_argument('--process_id', type=int)
     arguments = parser.parse_args()
     processes.join(False, arguments.coordinator, arguments.num_processes, arguments.process_id)
+    print('joined', flush=True)
     config = motion_vicreg.get_config('smoke')
     config.data.dir, config.augment.size, config.batch_size = arguments.data, 16, 16
     mesh = meshes.make_mesh()

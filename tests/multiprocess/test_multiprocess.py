@@ -62,15 +62,26 @@ def evaluated(tiny_motion, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def told(tiny_motion, tmp_path_factory):
-    """Layout -> the lines that each process of batches.py wrote."""
+def ran(tiny_motion, tmp_path_factory):
+    """Layout -> the lines that each process of batches.py wrote, and what each printed."""
     found = {}
     for number, devices in ((1, 1), (2, 4), (4, 1)):
         out = tmp_path_factory.mktemp('told')
         layout = {'processes': number, 'devices': devices}
-        run(layout, str(HERE / 'batches.py'), f'--data={tiny_motion}', f'--out={out}')
-        found[number, devices] = [(out / str(i)).read_text().splitlines() for i in range(number)]
+        printed = run(layout, str(HERE / 'batches.py'), f'--data={tiny_motion}', f'--out={out}')
+        found[number, devices] = [(out / str(i)).read_text().splitlines() for i in range(number)], printed
     return found
+
+
+@pytest.fixture
+def told(ran):
+    return {layout: lines for layout, (lines, _) in ran.items()}
+
+
+def test_all_devices_are_connected_before_anything_is_compiled(ran):
+    """As Gloo prints it, which waits half a minute for that: programs may take one process longer than another."""
+    for printed in ran[2, 4][1]:
+        assert 'is connected to 7 peer ranks' in printed.split('joined')[0]
 
 
 def test_the_global_batch_is_the_same_array_in_every_layout(told):

@@ -14,10 +14,12 @@ from functools import wraps
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
 from vididi_jax.errors import UserError, raise_stopped
+from vididi_jax.train import mesh as meshes
 
 # How an error starts that comes from below Python, but for those that a process makes itself.
 STATUS = re.compile('(?!RESOURCE_EXHAUSTED|INVALID_ARGUMENT|UNIMPLEMENTED)[A-Z_]+: ')
@@ -70,8 +72,12 @@ def _join_cluster() -> None:
 
 def _connect(**arguments) -> None:
     jax.distributed.initialize(**arguments)
-    # The first collective connects all devices, and waits half a minute: now, before compiling drives them apart.
+    # The first collective of some devices connects them, and waits half a minute for it: now, before compiling drives
+    # processes apart. Messages are for each device and its like in other processes, and steps are for all devices.
     multihost_utils.sync_global_devices('joined')
+    mesh = meshes.make_mesh()
+    ones = meshes.to_devices(mesh, {'ones': np.ones(jax.local_device_count(), np.float32)})['ones']
+    jax.block_until_ready(jax.jit(jnp.sum)(ones))
     if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, raise_stopped)  # which JAX has taken, for processes that tell each other
 
