@@ -114,7 +114,7 @@ class Pieces:
     def __init__(self, tiny: bool, orders: tuple[int, int] = (0, 0)):
         config = load_config(CONFIG + (':smoke' if tiny else ''))
         mesh, self.orders = meshes.make_mesh(), orders
-        networks = build_networks(config, meshes.platform(mesh))
+        networks = build_networks(config, meshes.first_device(mesh))
         rate, optimizer = rate_and_optimizer(config, 1000)
         from vididi_jax.pixels.augment import Augmentation
 

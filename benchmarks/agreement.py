@@ -82,7 +82,7 @@ def cycle(tiny: bool) -> dict:
     config = load_config(f'{CONFIG}:smoke')
     config.model.dtype = 'float32'
     mesh = meshes.make_mesh()
-    networks = build_networks(config, meshes.platform(mesh))
+    networks = build_networks(config, meshes.first_device(mesh))
     rate, optimizer = rate_and_optimizer(config, 8)
     with jax.default_matmul_precision('float32'):
         state = make_init(config, networks, optimizer)(jax.random.key(0))

@@ -22,7 +22,7 @@ from vididi_jax import schedule as schedules
 from vididi_jax.config import load_config
 from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.models.build import compute_dtype
-from vididi_jax.train.mesh import make_mesh, platform
+from vididi_jax.train.mesh import first_device, make_mesh
 from vididi_jax.train.optimizer import rate_and_optimizer
 from vididi_jax.train.state import build_networks, make_init
 from vididi_jax.train.step import frames_to_read, make_train_step, view_frames
@@ -38,7 +38,7 @@ def clips_shape(config) -> tuple[int, ...]:
 def make_steps(config) -> dict[int, Callable]:
     """{frames of the views: a function that runs a step}."""
     mesh, total = make_mesh(), 1000  # steps of a run
-    networks = build_networks(config, platform(mesh))
+    networks = build_networks(config, first_device(mesh))
     rate, optimizer = rate_and_optimizer(config, total)
     step = make_train_step(networks, optimizer, rate, config, total, mesh)
     clip, key = config.clip, jax.random.key(0)
@@ -66,7 +66,7 @@ def main() -> None:
         raise UserError(f'the task of {arguments.config} is {config.get("task")}: give a config whose task is '
                         'pretrain.')
     print(f'{arguments.config}: {config.model.name} of width {config.model.width}, {config.batch_size} videos, '
-          f'{compute_dtype(config.model, platform(make_mesh()))}, {jax.devices()[0].device_kind}, '
+          f'{compute_dtype(config.model, first_device(make_mesh()))}, {jax.devices()[0].device_kind}, '
           f'jax {jax.__version__}', flush=True)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     with tempfile.TemporaryDirectory() as folder:

@@ -52,7 +52,7 @@ def get_config(framework: str = 'vicreg') -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = 'r3d_18'
     config.model.width = 64  # from 1 to 1,024
-    config.model.dtype = 'auto'  # of activations: bfloat16, but float32 on a CPU; or float32, bfloat16, float64
+    config.model.dtype = 'auto'  # bfloat16 where devices have it, else float32; or float32, bfloat16, float64
     config.model.conv_impl = 'auto'
     config.model.remat = False  # recompute all activations of a block in the backward pass, to save memory
 

@@ -159,7 +159,7 @@ def small(monkeypatch):
     from vididi_jax.train import encoder
 
     module = Small(2, jnp.dtype(jnp.float32))
-    monkeypatch.setattr(encoder, 'build_encoder', lambda model, platform: module)
+    monkeypatch.setattr(encoder, 'build_encoder', lambda model, device: module)
     return module
 
 
@@ -185,7 +185,7 @@ def flat(monkeypatch):
     from tests.train.test_step import Flat
     from vididi_jax.train import state
 
-    monkeypatch.setattr(state, 'build_encoder', lambda model, platform: Flat())
+    monkeypatch.setattr(state, 'build_encoder', lambda model, device: Flat())
 
 
 @pytest.fixture(scope='session')

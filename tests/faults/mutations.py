@@ -202,7 +202,8 @@ def ready(workdir: Path) -> dict:
     from vididi_jax.train.encoder import Encoder
 
     def empty(training, *_, **__) -> Encoder:
-        return Encoder(build_encoder(training.model, 'cpu'), {}, Augmentation(**training.augment), 0)
+        module = build_encoder(training.model, mesh.first_device(mesh.make_mesh()))
+        return Encoder(module, {}, Augmentation(**training.augment), 0)
 
     def train(config, _, make_task):
         make_task(config, mesh.make_mesh())

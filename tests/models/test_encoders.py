@@ -1,6 +1,7 @@
 """Encoders: sizes, batch normalisation as PyTorch defines it, and what a caller relies on."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 from vididi_jax.errors import UserError
 from vididi_jax.models import create_encoder
+from vididi_jax.models.build import compute_dtype
 from vididi_jax.models.heads import MLP
 from vididi_jax.models.norm import BatchNorm
 from vididi_jax.models.s3d import SeparableConv, max_pool
@@ -203,3 +205,16 @@ def test_projector_is_linear_norm_relu_and_a_plain_last_layer():
 def test_wrong_arguments_are_refused(name, options, message):
     with pytest.raises(UserError, match=message):
         create_encoder(name, **options)
+
+
+@pytest.mark.parametrize(('device', 'dtype'), [
+    ({'platform': 'cpu'}, 'float32'), ({'platform': 'tpu'}, 'bfloat16'), ({'platform': 'gpu'}, 'bfloat16'),
+    ({'platform': 'gpu', 'compute_capability': '7.5'}, 'float32'),  # T4
+    ({'platform': 'gpu', 'compute_capability': '8.0'}, 'bfloat16'),  # A100
+    ({'platform': 'gpu', 'compute_capability': '12.0'}, 'bfloat16'),
+    ({'platform': 'gpu', 'compute_capability': 'gfx90a'}, 'bfloat16'),  # AMD's
+])
+def test_auto_is_bfloat16_where_devices_compute_in_it(device, dtype):
+    device = SimpleNamespace(**device)
+    assert compute_dtype(SimpleNamespace(dtype='auto'), device) == dtype
+    assert compute_dtype(SimpleNamespace(dtype='float32'), device) == 'float32'

@@ -13,8 +13,8 @@ from vididi_jax.models.build import compute_dtype
 from vididi_jax.train import encoder, processes, state
 
 
-def build(model, platform):
-    return Small(model.width, compute_dtype(model, platform), model.remat)
+def build(model, device):
+    return Small(model.width, compute_dtype(model, device), model.remat)
 
 
 def main():

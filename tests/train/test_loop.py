@@ -106,7 +106,7 @@ def test_clips_orders_and_augmentation_of_each_step_are_of_the_seed(tiny_config,
 
 def test_an_untrained_encoder_is_the_one_that_the_run_started_from(tiny_config, tmp_path, monkeypatch):
     for module in (train_state, encoder):
-        monkeypatch.setattr(module, 'build_encoder', lambda model, platform: Small(2, jnp.dtype(jnp.float32)))
+        monkeypatch.setattr(module, 'build_encoder', lambda model, device: Small(2, jnp.dtype(jnp.float32)))
     started, tiny_config.seed = [], 3
     monkeypatch.setattr(loop, 'train', lambda *arguments: (started.append(arguments[2]), 0))
     pretrain.run(tiny_config, str(tmp_path))
@@ -154,7 +154,7 @@ def test_a_stopped_and_killed_run_ends_as_one_that_never_stopped(finished, tiny_
 
 
 def test_a_run_whose_views_differ_in_length_resumes_exactly(tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_state, 'build_encoder', lambda model, platform: Frames())
+    monkeypatch.setattr(train_state, 'build_encoder', lambda model, device: Frames())
     tiny_config.clip.length, tiny_config.health.every_cycles = 'shrink', 0
     at_once, make_task, read = pretrain.run(tiny_config, str(tmp_path / 'at_once')), pretrain.make_task, []
 

@@ -31,7 +31,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_message(tiny_config, tmp
     tiny_config.augment.mean = (float('inf'),) * 3  # pixels of -inf, however the compiler rounds
     with pytest.raises(UserError, match='at step 1 .*not finite.* loss.*: lower .*clip_norm; .*debug/1'):
         pretrain.run(tiny_config, str(tmp_path))
-    networks, optimizer = build_networks(tiny_config, 'cpu'), build_optimizer(tiny_config, 24)
+    networks, optimizer = build_networks(tiny_config, jax.devices()[0]), build_optimizer(tiny_config, 24)
     fresh = make_init(tiny_config, networks, optimizer)(jax.random.key(9))
     state, batch, key, orders = load_bundle(tmp_path / 'debug' / '1', fresh)
     step = make_train_step(networks, optimizer, learning_rate(tiny_config, 24), tiny_config, 24, make_mesh())
@@ -103,7 +103,7 @@ def test_a_diverging_run_ends_with_one_sentence_and_finite_checkpoints(tiny_moti
         assert f'not finite came up in {DIVERGING[name][2]}: lower' in errors[0]
         config = workdir_config(tmp_path / name)
         step, = (int(path.name) for path in (tmp_path / name / 'debug').iterdir())
-        fresh = make_init(config, build_networks(config, 'cpu'), build_optimizer(config, 24))
+        fresh = make_init(config, build_networks(config, jax.devices()[0]), build_optimizer(config, 24))
         with Checkpoints(tmp_path / name) as checkpoints:
             restored, meta = checkpoints.restore_latest(jax.tree.map(jnp.empty_like, jax.eval_shape(
                 fresh, jax.random.key(0))))

@@ -16,7 +16,7 @@ from vididi_jax import losses
 from vididi_jax.losses import ema_tau
 from vididi_jax.models.heads import MLP
 from vididi_jax.pixels.augment import Augmentation
-from vididi_jax.train.mesh import make_mesh, platform
+from vididi_jax.train.mesh import first_device, make_mesh, platform
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
 from vididi_jax.train.state import Networks, build_networks, init_state, with_encoder
 from vididi_jax.train.step import differentiate_views, frames_to_read, make_train_step, make_update, view_frames
@@ -30,7 +30,8 @@ def run_byol(accumulate=1):
     config = motion_byol.get_config('smoke')
     config.optimizer.accumulate = accumulate
     config.model.width, config.augment.size, config.clip.length = 2, 8, 'constant'
-    networks, optimizer = build_networks(config, 'cpu')._replace(encoder=Flat()), build_optimizer(config, STEPS)
+    networks = build_networks(config, jax.devices()[0])._replace(encoder=Flat())
+    optimizer = build_optimizer(config, STEPS)
     state = init_state(networks, optimizer, jax.random.key(0), (8, 8, 8))
     step = make_train_step(networks, optimizer, learning_rate(config, STEPS), config, STEPS, make_mesh())
     rng = np.random.default_rng(0)
@@ -211,7 +212,7 @@ def test_programs_are_for_the_devices_of_the_mesh_and_not_for_this_machine():
     """Eight chips, seen from a CPU: bfloat16, 3-D convolutions, losses of all or of two videos. Not compiled."""
     mesh = Mesh(np.array(list(map(Chip, range(8)))), ('data',))
 
-    encoder = build_networks(motion_vicreg.get_config('smoke'), platform(mesh)).encoder
+    encoder = build_networks(motion_vicreg.get_config('smoke'), first_device(mesh)).encoder
     clips = jax.ShapeDtypeStruct((16, 8, 16, 16, 3), jnp.float32)
     variables = jax.eval_shape(encoder.init, jax.random.key(0), clips)
     traced = jax.jit(partial(encoder.apply, train=False)).trace(variables, clips)

@@ -97,15 +97,15 @@ def _fresh(config) -> tuple[nn.Module, Augmentation, Callable[[], Any]]:
     return module, augment, init
 
 
-def runnable(model) -> tuple[ml_collections.ConfigDict, str]:
-    """(`model`, the platform here); a formulation of convolutions that is for CPUs alone is 'auto' on others.
+def runnable(model) -> tuple[ml_collections.ConfigDict, jax.Device]:
+    """(`model`, a device of those here); a formulation of convolutions that is for CPUs alone is 'auto' on others.
 
     It was a CPU that the run was on, and the formulations are equal but for rounding.
     """
-    platform = meshes.platform(meshes.make_mesh())
-    if model.conv_impl in ON_CPUS and platform != 'cpu':
+    device = meshes.first_device(meshes.make_mesh())
+    if model.conv_impl in ON_CPUS and device.platform != 'cpu':
         model = ml_collections.ConfigDict({**model, 'conv_impl': 'auto'})
-    return model, platform
+    return model, device
 
 
 def load_fitting_variables(workdir: str, expected, checkpoint: str | int) -> tuple[Any, dict]:

@@ -80,7 +80,7 @@ def view_shape(config, frames: int) -> tuple[int, ...]:
 
 def lower_update(config, mesh: Mesh, frames: int, total_steps: int) -> jax.stages.Lowered:
     """The update of a pretraining step for the devices of `mesh` and views of `frames` frames, ready to be compiled."""
-    networks = build_networks(config, meshes.platform(mesh))
+    networks = build_networks(config, meshes.first_device(mesh))
     rate, optimizer = rate_and_optimizer(config, total_steps)
     whole = partial(shapes, sharding=meshes.replicated(mesh))
     view = jax.ShapeDtypeStruct(view_shape(config, frames), pixel_dtype(config.model))
@@ -114,7 +114,7 @@ def room(mesh: Mesh) -> float:
 def time_of(update: jax.stages.Compiled, config, mesh: Mesh, total_steps: int) -> str:
     """How long an update takes on these devices: the median of a few from a fresh state and random views."""
     optimizer = build_optimizer(config, total_steps)
-    init = make_init(config, build_networks(config, meshes.platform(mesh)), optimizer)
+    init = make_init(config, build_networks(config, meshes.first_device(mesh)), optimizer)
     rng = np.random.default_rng(0)
     shape, dtype = view_shape(config, longest_view(config)), pixel_dtype(config.model)
     views = meshes.to_devices(mesh, {name: rng.normal(size=shape).astype(dtype) for name in ('first', 'second')})
@@ -159,7 +159,7 @@ def run(config, workdir: str | None) -> None:
     del workdir  # nothing is written
     mesh = meshes.make_mesh()
     plan = make_plan(config, mesh)
-    networks = build_networks(config, meshes.platform(mesh))
+    networks = build_networks(config, meshes.first_device(mesh))
     rate, optimizer = rate_and_optimizer(config, plan.total_steps)
     size, frames = Augmentation(**config.augment).size, longest_view(config)
     state = jax.eval_shape(make_init(config, networks, optimizer), jax.random.key(config.seed))

@@ -14,9 +14,14 @@ def make_mesh() -> Mesh:
     return Mesh(np.asarray(jax.devices()), ('data',))
 
 
+def first_device(mesh: Mesh) -> jax.Device:
+    """What all of its devices are like, which need not be what this machine has."""
+    return mesh.devices.flat[0]
+
+
 def platform(mesh: Mesh) -> str:
-    """'cpu', 'gpu' or 'tpu': what its devices are, which need not be what this machine has."""
-    return mesh.devices.flat[0].platform
+    """'cpu', 'gpu' or 'tpu'."""
+    return first_device(mesh).platform
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

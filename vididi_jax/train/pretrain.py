@@ -75,7 +75,7 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
 
 def describe(plan: Plan, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> str:
     """One line on the data and one on the run."""
-    counts, platform = plan.source.counts, meshes.platform(mesh)
+    counts, device = plan.source.counts, meshes.first_device(mesh)
     needed = clips.frames_needed(plan.frames, config.clip.stride, config.clip.placement)
     short = int((plan.source.num_frames < needed).sum())
     return (
@@ -83,15 +83,15 @@ def describe(plan: Plan, config: ml_collections.ConfigDict, mesh: jax.sharding.M
         f'{plan.source.name} ({counts["missing"]:,} missing, {counts["broken"]:,} broken; {short:,} shorter than '
         f'{needed} frames: {config.clip.short_video}{pipeline.describe_partly_seen(plan.source, plan.videos)})\n'
         f'run: {config.epochs} epochs x {plan.steps_per_epoch} steps of {config.batch_size} videos on '
-        f'{mesh.size} {platform} device(s), {config.model.name} of width {config.model.width} in '
-        f'{compute_dtype(config.model, platform)}, schedule {config.schedule}, seed {config.seed}'
+        f'{mesh.size} {device.platform} device(s), {config.model.name} of width {config.model.width} in '
+        f'{compute_dtype(config.model, device)}, schedule {config.schedule}, seed {config.seed}'
     )
 
 
 def make_task(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> loop.Task:
     """Pretraining as the loop takes it; raises as `make_plan`."""
     plan = make_plan(config, mesh)
-    networks = build_networks(config, meshes.platform(mesh))
+    networks = build_networks(config, meshes.first_device(mesh))
     rate, optimizer = rate_and_optimizer(config, plan.total_steps)
     return loop.Task(
         description=describe(plan, config, mesh),

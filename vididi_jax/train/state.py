@@ -51,15 +51,15 @@ class Networks(NamedTuple):
     predictor: nn.Module | None
 
 
-def build_networks(config, platform: str) -> Networks:
-    """Modules for `config.model` and `config.framework`, for devices of a platform, see `build_encoder`."""
-    dtype = compute_dtype(config.model, platform)
+def build_networks(config, device: jax.Device) -> Networks:
+    """Modules for `config.model` and `config.framework`, for devices like this one, see `build_encoder`."""
+    dtype = compute_dtype(config.model, device)
 
     def head(widths) -> MLP:
         return MLP(tuple(widths), dtype=dtype)
 
     return Networks(
-        build_encoder(config.model, platform),
+        build_encoder(config.model, device),
         head(config.framework.projector),
         head(config.framework.predictor) if config.framework.loss == 'byol' else None,
     )
