@@ -7,7 +7,8 @@ Hardware: 2 CPU cores
 Time:     40 epochs of 32 steps; 5 to 8 minutes on one core with AVX-512, another run on the other
 Expected: test-to-train retrieval R@1, V and dV joined: 80.3, 78.7, 69.7 % (seeds 0, 1, 2, one core; untrained 21.9,
           23.2, 22.5; chance 12.5); motion over background (configs/tug.py), features of V: 79.1, 80.1, 75.7 (untrained
-          14.9, 15.9, 9.6; chance 50). --config.schedule=base: 11.5, 12.7, 10.9 and 9.8, 5.7, 5.5
+          14.9, 15.9, 9.6; chance 50). --config.schedule=base: 11.5, 12.7, 10.9 and 9.8, 5.7, 5.5.
+          `make demo` takes 32 of the epochs: docs/results.md
 Status:   measured by us
 """
 

@@ -26,6 +26,7 @@ from .whole import missing_bytes
 ROUNDING = 0.0005  # seconds: mkv rounds time stamps to milliseconds, so a frame may seem to come that much too late
 EARLIER = 0, 10  # seconds before the clip where a key frame is looked for; MPEG-TS finds the one after
 UNSEARCHABLE = {'mpeg'}  # MPEG-PS has time stamps now and then, and after a search they are those of other frames
+SHORTER = 's of the listed'  # of the remark on a clip that has not all of what is listed
 EXCHANGED = 4  # frames over which time stamps are put in order
 
 
@@ -115,8 +116,13 @@ def cut_span(path: str | Path, begin: float, end: float, short_side: int, encodi
     if not frames:
         return broken(f'the clip from {begin:.2f} to {end:.2f} s is after the end of its video')
     seconds = max(lasted, len(frames) / fps) if fps else end - begin  # a rate may vary
-    short = '' if seconds >= ENOUGH * (end - begin) else f'{seconds:.1f} s of the listed {end - begin:.0f} s'
+    short = '' if seconds >= ENOUGH * (end - begin) else shorter(seconds, end - begin)
     return Decoded(frames, height, width, fps, '; '.join(filter(None, (remark, short))))
+
+
+def shorter(seconds: float, listed: float) -> str:
+    """The remark on such a clip, both in seconds."""
+    return f'{seconds:.1f} {SHORTER} {listed:.0f} s'
 
 
 def _cut_off(lack: int) -> Decoded:

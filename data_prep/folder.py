@@ -1,7 +1,7 @@
 """Any tree of video files; its sub-folders, if there are any, are the labels, unless a list says more.
 
 A list (--list) has a line a video, with the columns path (below --videos), and label, group and split, which may be
-left out. Only listed videos are read; those that are not there are missing.
+left out. Only listed videos are read; those that are not there are missing, and so are links that lead nowhere.
 """
 
 import argparse
@@ -33,13 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--split_by_dir', action='store_true',
                         help='the first folder is the split (train, val, test), and the label is what comes after it')
     parser.add_argument('--list', metavar='CSV', help=f'videos to read, with the columns {", ".join(COLUMNS)}')
+    parser.add_argument('--allow_missing', action='store_true', help='write the videos that are there')
 
 
 def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
-    """`plan_folder` of a command line."""
-    return plan_folder(arguments.videos, listing=arguments.list, group=arguments.group,
-                       split_by_dir=arguments.split_by_dir, short_side=arguments.short_side,
-                       encoding=arguments.encoding)
+    """`plan_folder` of a command line; raises `UserError` for what is missing without --allow_missing."""
+    found, decode_one = plan_folder(
+        arguments.videos, listing=arguments.list, group=arguments.group, split_by_dir=arguments.split_by_dir,
+        short_side=arguments.short_side, encoding=arguments.encoding)
+    if found.missing and not arguments.allow_missing:
+        listed = len(found.videos) + len(found.missing)
+        raise UserError(f'{len(found.missing):,} of {listed:,} videos are missing below {arguments.videos} (the first: '
+                        f'{printable(found.missing[0].path)}): complete them, or add --allow_missing.')
+    return found, decode_one
 
 
 def plan_folder(videos: str, *, listing: str | None = None, group: str = '', split_by_dir: bool = False,

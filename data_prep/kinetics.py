@@ -16,7 +16,7 @@ import numpy as np
 
 from vididi_jax.errors import UserError
 
-from .cut import cut_span
+from .cut import cut_span, shorter
 from .decode import ENOUGH, Decoded, broken, decode_video
 from .official import read_lines
 from .plan import Plan, Video, printable
@@ -72,8 +72,7 @@ def decode(video: Video, *, root: str, whole: bool, short_side: int, encoding: s
     if decoded.frames and seconds > LONGEST * (end - start):
         return broken(f'it has {seconds:.1f} s, and {end - start} s are listed: whole videos want --whole')
     if decoded.frames and seconds < ENOUGH * (end - start):
-        short = f'{seconds:.1f} s of the listed {end - start} s'
-        return decoded._replace(reason='; '.join(filter(None, (decoded.reason, short))))
+        return decoded._replace(reason='; '.join(filter(None, (decoded.reason, shorter(seconds, end - start)))))
     return decoded
 
 

@@ -21,7 +21,7 @@ def verify(directory: str | Path) -> None:
     Of a view of a store, that is verified first.
     """
     folder = Path(directory)
-    sources = open_splits(folder)  # holds all files but the shards against their checksums
+    sources = open_splits(folder)  # holds all files but the large ones against their checksums
     if sources[0].store != folder:
         verify(sources[0].store)
     sums = checksums.read_sums(folder)

@@ -105,9 +105,10 @@ import time
 
 from vididi_jax.compilation import compiler_options
 from vididi_jax.models import create_encoder
+from vididi_jax.models.build import has_bfloat16
 
 width = 64 if jax.default_backend() in ('gpu', 'tpu') else 8
-clips = jnp.zeros((8, 8, 112, 112, 3), jnp.bfloat16 if width == 64 else jnp.float32)
+clips = jnp.zeros((8, 8, 112, 112, 3), jnp.bfloat16 if has_bfloat16(jax.devices()[0]) else jnp.float32)
 encoder = create_encoder('r3d_18', width=width, dtype=clips.dtype)
 variables = jax.jit(encoder.init)(jax.random.key(0), clips[:1])
 forward = jax.jit(lambda variables, clips: encoder.apply(variables, clips, train=False),

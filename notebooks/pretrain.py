@@ -14,7 +14,7 @@
 # # Pretrain an encoder, and ask what it has learned
 #
 # Eight kinds of motion, no labels in training, and the two questions of the README. A short version of `make demo`: some minutes on two
-# cores and under 2 GB of memory. 128 steps, where the runs of the README and the demo have ten times as many, are too few for V, which ends about
+# cores and under 2 GB of memory. 128 steps, where the runs of the README and the demo have eight to ten times as many, are too few for V, which ends about
 # where it began; look at dV. For those figures leave out `--train`, `--test`, and what changes `config` but for `config.data.dir`: some ten minutes.
 
 # %%

@@ -243,8 +243,10 @@ def test_export_writes_the_encoder_of_a_workdir(tmp_path, monkeypatch, capsys):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(7, {part: {'encoder': tree, 'projector': {'w': np.ones(2)}} for part, tree in
                              variables.items()}, {}, 0.0)
-    code, printed = command(monkeypatch, capsys, 'export', f'--workdir={tmp_path}', f'--out={tmp_path / "out.npz"}')
+    words = 'export', f'--workdir={tmp_path}', f'--out={tmp_path / "out"}'
+    code, printed = command(monkeypatch, capsys, *words, '--format=npz')
     assert code == 0 and 'mc3_18 of width 3 after step 7' in printed.out and 'docs/pytorch.md' in printed.out
+    assert f'written to {tmp_path / "out.npz"}' in printed.out
     exported = read_weights(tmp_path / 'out.npz')
     assert exported.keys() == state_dict.keys()
     jax.tree.map(np.testing.assert_array_equal, exported, state_dict)
@@ -270,6 +272,8 @@ def test_a_file_that_was_exported_is_encoded_as_its_workdir(finished, clips, end
 @pytest.mark.parametrize(('arguments', 'message'), [
     ((), '--help'), (('export', '--out=x.npz'), '--workdir'), (('translate',), 'translate'),
     (('export', '--workdir=nowhere', '--out=x.npz'), 'nowhere'),
+    (('export', '--workdir=nowhere', '--out=x.pth', '--format=npz'), '--out=x.pth ends in .pth, and --format is npz'),
+    (('export', '--workdir=nowhere', '--out=x', '--format=onnx'), 'docs/pytorch.md'),
     (('import', '--weights=no.npz', '--name=r3d_18', '--out=x'), 'no file no.npz'),
     (('import', '--weights=README.md', '--name=r3d_18', '--out=x'), '.safetensors'),
     (('import', '--weights=empty.npz', '--name=r3d_18', '--out=x'), 'empty.npz cannot be read'),

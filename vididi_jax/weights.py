@@ -283,6 +283,20 @@ def export_weights(workdir: str, out: str, checkpoint: str | int = 'latest') -> 
         print(f'it has no place for how pixels are prepared: load_encoder({str(out)!r}, {known})')
 
 
+def with_ending(out: str, form: str | None) -> str:
+    """The name of a file of a format, whose ending is added if it has none of those in `FORMATS`.
+
+    >>> with_ending('mine', 'npz'), with_ending('mine.pth', 'pth'), with_ending('mine.v2.pth', None)
+    ('mine.npz', 'mine.pth', 'mine.v2.pth')
+    """
+    if form == 'onnx':
+        raise UserError('ONNX is written by PyTorch, from a .safetensors file: docs/pytorch.md has the lines.')
+    suffix = Path(out).suffix
+    if form and suffix in FORMATS and suffix != f'.{form}':
+        raise UserError(f'--out={out} ends in {suffix}, and --format is {form}: leave one of them out.')
+    return f'{out}.{form}' if form and suffix not in FORMATS else out
+
+
 def import_weights(weights: str, name: str, out: str) -> None:
     """Write torchvision's weights as a checkpoint of an encoder alone, which `config.init_from` takes."""
     state_dict = read_weights(weights)
@@ -312,6 +326,8 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         'video.r3d_18(); model.fc = torch.nn.Identity() (classifier for s3d); model.load_state_dict(torch.load(FILE)).')
     command.add_argument('--workdir', required=True, metavar='DIR', help='the workdir of a training run')
     command.add_argument('--out', required=True, metavar='FILE', help='file to write; its ending says the format')
+    command.add_argument('--format', choices=('safetensors', 'pth', 'npz', 'onnx'), help='where the ending does not; '
+                         'for onnx see docs/pytorch.md')
     command.add_argument('--checkpoint', default='latest', metavar='WHICH',
                          help='latest, best (of the lowest loss of a cycle), or a step')
     command = commands.add_parser(
@@ -329,7 +345,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
 def main(words: list[str] | None = None, prog: str = 'python -m vididi_jax.weights') -> None:
     arguments = build_parser(prog).parse_args(words)
     if arguments.command == 'export':
-        export_weights(arguments.workdir, arguments.out, arguments.checkpoint)
+        export_weights(arguments.workdir, with_ending(arguments.out, arguments.format), arguments.checkpoint)
     else:
         import_weights(arguments.weights, arguments.name, arguments.out)
 

@@ -23,7 +23,7 @@ def plan(tmp_path):
         path.touch()
 
     def make(*flags):
-        words = ['folder', f'--videos={tmp_path / "videos"}', '--out=unused', *flags]
+        words = ['folder', f'--videos={tmp_path / "videos"}', '--out=unused', '--allow_missing', *flags]
         return folder.plan(build_parser().parse_args(words))[0]
 
     return make
@@ -63,6 +63,19 @@ def test_a_list_says_label_group_and_split(plan, tmp_path, capsys):
     path.write_text(f'path\n{FILES[1]}\n')
     (video,) = plan(f'--list={path}').videos
     assert (video.label, video.group, video.split) == ('', '', 'train')
+
+
+def test_what_is_missing_is_refused_unless_allowed(plan, tmp_path):
+    plan()
+    videos = tmp_path / 'videos'
+    words = ['folder', f'--videos={videos}', '--out=unused']
+    (tmp_path / 'list.csv').write_text(f'path\n{FILES[1]}\nnone.mp4\n')
+    with pytest.raises(UserError, match='1 of 2 videos are missing below .*none.mp4.*add --allow_missing'):
+        folder.plan(build_parser().parse_args([*words, f'--list={tmp_path / "list.csv"}']))
+    assert len(folder.plan(build_parser().parse_args(words))[0].videos) == len(FILES)
+    (videos / 'gone.mp4').symlink_to('nowhere.mp4')
+    with pytest.raises(UserError, match=f'1 of {len(FILES) + 1} videos are missing below .*gone.mp4'):
+        folder.plan(build_parser().parse_args(words))
 
 
 def test_what_a_list_names_is_there_whatever_its_ending_and_by_whatever_link(plan, tmp_path):

@@ -157,7 +157,7 @@ def test_clips_are_cut_out_of_whole_videos(tmp_path, capsys):
     flags = f'--train={path}', '--whole', '--encoding=raw', f'--out={tmp_path / "out"}', '--workers=1'
     run(arguments(tmp_path / 'videos', *flags))
     out = capsys.readouterr().out
-    assert 'train: 2 videos (60 frames) of 3 listed; 0 missing, 1 broken' in out
+    assert 'train: 2 videos (60 frames) of 3 listed; 0 missing, 1 broken; 1 shorter than listed\n' in out
     assert 'ok: abc_-defghi_000002_000012: 1.0 s of the listed 10 s' in out
     plan, decode = kinetics.plan(arguments(tmp_path / 'videos', *flags))
     found = pixels(decode(plan.videos[0])).mean((1, 2, 3))

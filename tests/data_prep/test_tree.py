@@ -39,7 +39,7 @@ def place(video):
 
 def prepare(videos, out):
     run(build_parser().parse_args(
-        ['folder', f'--videos={videos}', f'--out={out}', '--workers=1', '--short_side=16']))
+        ['folder', f'--videos={videos}', f'--out={out}', '--workers=1', '--short_side=16', '--allow_missing']))
     rows = [json.loads(line) for line in (out / 'manifest.jsonl').read_text().splitlines()]
     return {row['id']: (row['label'], row['status']) for row in rows}
 

@@ -223,7 +223,7 @@ def test_a_split_of_which_all_videos_are_missing_is_counted_and_named(videos, tm
     (tmp_path / 'list.csv').write_text('path,split\nd.mkv,train\nx.mkv,test\ny.mkv,test\n')
     for _ in range(2):
         prepare('folder', f'--videos={videos}', f'--list={tmp_path / "list.csv"}', f'--out={tmp_path / "out"}',
-                '--workers=1', '--short_side=16')
+                '--workers=1', '--short_side=16', '--allow_missing')
     assert 'is complete already' in (printed := capsys.readouterr().out)
     assert printed.count('test: 0 videos (0 frames) of 2 listed; 2 missing, 0 broken') == 2
     counts = json.loads((tmp_path / 'out' / 'counts.json').read_bytes())

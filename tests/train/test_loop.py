@@ -21,6 +21,7 @@ from tests.train.test_health import Frames
 from vididi_jax.config import flatten, to_dict
 from vididi_jax.errors import Stopped, UserError
 from vididi_jax.lock import locked
+from vididi_jax.models import build
 from vididi_jax.schedule import run_orders
 from vididi_jax.train import encoder, loop, pretrain
 from vididi_jax.train import state as train_state
@@ -39,6 +40,15 @@ def test_a_loss_of_parts_of_the_batch_goes_on_with_as_many_devices(tiny_config):
     tiny_config.framework.scope = 'per_device'
     with pytest.raises(UserError, match=f'on {mesh.size + 1} device.* here are {mesh.size}: .* go on with as many'):
         loop.restore_or_init(tiny_config, task, kept, mesh)
+
+
+def test_a_run_that_goes_on_in_another_precision_says_so(finished, tiny_config, tmp_path, monkeypatch, capsys):
+    workdir = shutil.copytree(finished[0], tmp_path / 'work')
+    pretrain.run(tiny_config, str(workdir))
+    assert 'goes on' not in capsys.readouterr().out
+    monkeypatch.setattr(build, 'has_bfloat16', lambda device: True)
+    pretrain.run(tiny_config, str(workdir))
+    assert 'it was trained in float32, and goes on in bfloat16, which model.dtype=auto is' in capsys.readouterr().out
 
 
 def command(config, workdir):

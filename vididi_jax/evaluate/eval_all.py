@@ -71,9 +71,10 @@ def collect(config, workdir: str, folders: dict[str, Path]) -> dict:
     """Write and print the table of the results in `folders`; returns {part: its figures}."""
     results = {part: json.loads((folder / 'results.json').read_text()) for part, folder in folders.items()}
     first = next(iter(results.values()))
-    same = ('protocol', 'split', 'data', 'clips_x_crops', 'short_video', 'counts',
+    same = ('protocol', 'split', 'data', 'fingerprint', 'clips_x_crops', 'short_video', 'counts',
             'test_videos_without_their_class_in_train', 'transductive', 'test_videos_seen_in_pretraining', 'encoder',
-            'statistics', 'checkpoint_step', 'seed', 'evaluation_seed', 'training_config')
+            'statistics', 'checkpoint_step', 'training_commits', 'seed', 'evaluation_seed',
+            'training_config')
     metrics, std, folds = ({part: result[key] for part, result in results.items()}
                            for key in ('metrics', 'std', 'folds'))
     path = write_results(Path(workdir), config.eval.name, task='eval_all', metrics=metrics, config=config, std=std,

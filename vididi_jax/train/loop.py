@@ -20,6 +20,7 @@ from vididi_jax.config import flatten, to_dict
 from vididi_jax.data import pipeline
 from vididi_jax.errors import Stopped, UserError
 from vididi_jax.lock import locked
+from vididi_jax.models.build import compute_dtype
 from vididi_jax.provenance import commit
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.checkpoint import Checkpoints
@@ -125,6 +126,7 @@ def run(
         raise_together(hold)(held, workdir)
         checkpoints = held.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
         state, meta = restore_or_init(config, task, checkpoints, mesh)
+        dtype = dtype_of(config, mesh)
         if 'begun_from' in meta:
             config = begun_from(config, meta['begun_from'])
         if is_first():
@@ -134,6 +136,8 @@ def run(
                 print(f'resuming after step {meta["step"]} of {total}', flush=True)
             if meta['commits'] and meta['commits'][-1] != commit():
                 print(f'its checkpoint was written by commit {meta["commits"][-1]}, and this is commit {commit()}')
+            if (before := meta.get('dtype', dtype)) != dtype:
+                print(f'it was trained in {before}, and goes on in {dtype}, which model.dtype=auto is on these devices')
         if meta['step'] < total:
             signalled = held.enter_context(after_step())
             state, step = train(config, task, state, meta, checkpoints, mesh, Path(workdir), workers, signalled)
@@ -144,6 +148,11 @@ def run(
         print(f'done: {total} steps, {config.epochs} epochs; checkpoints in {Path(workdir) / "checkpoints"}',
               flush=True)
     return state
+
+
+def dtype_of(config, mesh) -> str:
+    """What the activations are computed in here."""
+    return str(compute_dtype(config.model, meshes.first_device(mesh)))
 
 
 def hold(held: ExitStack, workdir: str | Path) -> None:
@@ -247,7 +256,7 @@ def train(
                 losses = progress.epoch_losses
                 checkpoints.save(step + 1, state, {
                     'data': meta['data'], 'epoch_losses': losses, 'losses': progress.losses, 'next_batch': step + 1,
-                    'devices': mesh.size, 'config': config.to_json_best_effort(),
+                    'devices': mesh.size, 'dtype': dtype_of(config, mesh), 'config': config.to_json_best_effort(),
                     'commits': list(dict.fromkeys([*meta['commits'], commit()]))},
                     float(np.mean(losses)) if ends_epoch and len(losses) == cycle else np.inf)
                 mark = time.perf_counter()

@@ -1,6 +1,7 @@
 """Optimisers of pretraining and of supervised training, and their learning rates."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from vididi_jax.errors import UserError
@@ -84,7 +85,8 @@ def build_optimizer(config, total_steps: int) -> optax.GradientTransformation:
     if settings.clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
     if settings.accumulate > 1:
-        optimizer = optax.MultiSteps(optimizer, settings.accumulate).gradient_transformation()
+        optimizer = optax.MultiSteps(  # JAX makes float32 of it but where float64 is switched on
+            optimizer, settings.accumulate, accumulator_dtype=jnp.float64).gradient_transformation()
     return optimizer
 
 

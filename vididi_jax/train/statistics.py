@@ -43,11 +43,13 @@ def remember(statistics: ByOrder, order: jax.Array, moments: Any) -> ByOrder:
       order: k, an int scalar.
       moments: b, of a view.
     """
-    rate = jnp.maximum(1 / (statistics.seen[order] + 1), 1 - MOMENTUM)
-    averages = jax.tree.map(
-        lambda average, new: average.at[order].add((new - average[order]) * rate.astype(average.dtype)),
-        statistics.averages, moments)
-    return ByOrder(averages, statistics.seen.at[order].add(1))
+    count = statistics.seen[order] + 1
+
+    def move(average: jax.Array, new: jax.Array) -> jax.Array:
+        rate = jnp.maximum(1 / count.astype(average.dtype), 1 - MOMENTUM)  # of whole numbers it would be float32
+        return average.at[order].add((new - average[order]) * rate)
+
+    return ByOrder(jax.tree.map(move, statistics.averages, moments), statistics.seen.at[order].add(1))
 
 
 def mixed(statistics: ByOrder, shares: Sequence[float]) -> Any:
