@@ -1,0 +1,24 @@
+"""The bar of a run."""
+
+from functools import partial
+from io import StringIO
+from types import SimpleNamespace
+
+from tqdm import tqdm
+
+from vididi_jax.train import progress
+
+
+def test_the_bar_says_that_steps_are_compiled_and_about_how_long_once_one_was(tiny_config, tmp_path, monkeypatch):
+    shown = StringIO()
+    monkeypatch.setattr(progress, 'tqdm', partial(tqdm, file=shown, disable=False))
+    task = SimpleNamespace(steps_per_epoch=1, phases=('one', 'two'))
+    with progress.Progress(tiny_config, task, tmp_path, {'step': 0, 'epoch_losses': []}) as bar:
+        for step, whole in ((0, 17.2), (1, 3.0), (2, 0.1)):
+            bar.start_epoch(step)
+            bar.launched(step + 1, progress.Times(0.0, 0.0, whole))
+            bar.ended(step + 1, (0, 0), {'loss': 1.0}, {})
+            shown.write(f'epoch {step} ends')
+            bar.end_epoch(0)
+    first, second, third, _ = shown.getvalue().split('ends')
+    assert 'compiling]' in first and 'compiling, about 17 s]' in second and 'compiling' not in third
