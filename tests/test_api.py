@@ -8,6 +8,7 @@ import pytest
 
 import vididi_jax
 from data_prep.__main__ import build_parser, run
+from tests.data_prep.videos import ramp, write_video
 from vididi_jax import api
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.features import video_features
@@ -102,3 +103,26 @@ def test_what_does_not_fit_is_a_sentence(finished, tiny_config, tmp_path):
             call()
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         vididi_jax.nothing  # noqa: B018
+
+
+def test_clips_of_a_file_are_as_small_and_as_long_as_asked(tmp_path):
+    write_video(tmp_path / 'a.mp4', ramp(20))
+    assert api.read_clips(tmp_path / 'a.mp4', short_side=24).shape == (1, 8, 24, 32, 3)
+
+    def encode(clips, order):
+        seen.append((clips.shape, order))
+        return np.ones((len(clips), 2))
+
+    encode.frames, encode.stride, seen = 8, 1, []
+    encode.encoder = SimpleNamespace(augment=SimpleNamespace(size=16, centre_fraction=1.0))
+    api.encode_video(tmp_path / 'a.mp4', encode, clips=3, frames=5, stride=2, order=1, short_side=24)
+    assert seen == [((3, 5, 24, 32, 3), 1)]
+
+
+def test_stride_and_frames_that_are_asked_for_count_more(monkeypatch):
+    asked = []
+    monkeypatch.setattr(api, 'read_clips', lambda path, **options: asked.append(options) or np.ones(1))
+    encode = lambda clips, order: clips  # noqa: E731
+    encode.frames, encode.stride = 8, 1
+    api.encode_video('a.mp4', encode, clips=3, frames=5, stride=2, short_side=24)
+    assert asked == [dict(clips=3, frames=5, stride=2, short_side=24)]

@@ -26,7 +26,7 @@ from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.crops import centre_crop
 from vididi_jax.train.checkpoint import Checkpoints, load_encoder_variables
 from vididi_jax.train.encoder import trained_encoder
-from vididi_jax.train.run import workdir_config
+from vididi_jax.train.run import workdir_config, write_config
 from vididi_jax.weights import read_weights, write_weights
 
 
@@ -305,3 +305,15 @@ def test_the_command_has_help(root):
     done = subprocess.run([sys.executable, '-m', 'vididi_jax.weights', 'export', '--help'], cwd=root,
                           capture_output=True, text=True)
     assert done.returncode == 0 and '--workdir' in done.stdout and 'load_state_dict' in done.stdout
+
+
+def test_the_checkpoint_that_is_asked_for_is_exported(tmp_path, tiny_config):
+    write_config(tiny_config, tmp_path)
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (4, 8):
+            arrays = {key: np.full_like(value, step) for key, value in small_state_dict('r3d_18').items()}
+            variables = from_state_dict('r3d_18', arrays)
+            checkpoints.save(step, {part: {'encoder': tree} for part, tree in variables.items()}, {}, 0.0)
+    weights.main(['export', f'--workdir={tmp_path}', f'--out={tmp_path / "out.npz"}', '--checkpoint=4'])
+    assert weights.read_about(tmp_path / 'out.npz')['step'] == 4
+    assert (weights.read_weights(tmp_path / 'out.npz')['stem.0.weight'] == 4).all()

@@ -232,3 +232,56 @@ def test_what_does_not_compare_is_refused(root, runs, tmp_path):
     refused("their fingerprint differ .'a' and 'b'", runs=f'{tmp_path}/data/*')
     assert not (tmp_path / 'out').exists()
     compare(root, tmp_path, runs=f'{tmp_path}/trained_on/*', evaluations='tug')  # the stale one is not asked for
+
+
+def two_runs(root, tmp_path, **changes):
+    """Runs 'a' (base) and 'b' (vididi): 40 videos, of which the second is right of more; group i // 10 of each."""
+    config = configs.load_config(f'{root}/configs/motion_vicreg.py')
+    for name, schedule, hits in (('a', 'base', np.arange(40) % 4 == 0), ('b', 'vididi', np.arange(40) % 4 < 3)):
+        config.schedule = schedule
+        write(tmp_path / 'runs' / name, config, hits, **changes)
+
+
+def test_videos_of_a_group_are_drawn_together_in_a_comparison(root, tmp_path):
+    two_runs(root, tmp_path)
+    for path in (tmp_path / 'runs').rglob('videos.csv'):
+        rows = list(csv.reader(path.open()))
+        for number, row in enumerate(rows[1:]):
+            row[2] = f'scene{number // 10}'
+        with path.open('w', newline='') as file:
+            csv.writer(file).writerows(rows)
+    row = compare(root, tmp_path)[2]
+    assert (row['videos'], row['groups']) == ('40', '4')
+    assert '40 in 4 groups, which are drawn as a whole' in (tmp_path / 'out' / 'compare.md').read_text()
+
+
+def test_a_star_is_a_significant_difference(root, tmp_path):
+    two_runs(root, tmp_path)
+    config = configs.load_config(f'{root}/configs/motion_vicreg.py')
+    config.schedule = 'first_order'
+    write(tmp_path / 'runs' / 'c', config, np.arange(40) % 4 == 1)  # as good as the first, on other videos
+    compare(root, tmp_path)
+    lines = (tmp_path / 'out' / 'compare.md').read_text().splitlines()
+    assert [line for line in lines if line.startswith('| ')][2:] == [
+        '| base | 1 | 25.0 |', r'| vididi | 1 | 75.0 \* |', '| first_order | 1 | 25.0 |']
+    assert (tmp_path / 'out' / 'compare.tex').read_text().count('$75.0^{*}$') == 1
+
+
+@pytest.mark.parametrize(('key', 'value'), [
+    ('encoder', 'untrained'), ('protocol', 'motion/grouped'), ('task', 'linear'),
+    ('counts', {side: {'videos': 39, 'listed': 40} for side in ('train', 'test')})])
+def test_what_was_measured_otherwise_does_not_compare(root, tmp_path, key, value):
+    two_runs(root, tmp_path)
+    path = tmp_path / 'runs' / 'b' / 'eval' / 'retrieval' / 'results.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(UserError, match=f'do not compare: their {key} differ'):
+        compare(root, tmp_path)
+
+
+def test_one_run_from_scratch_is_not_counted_as_two(root, tmp_path):
+    config = configs.load_config(f'{root}/configs/motion_vicreg.py')
+    for config.seed in (0, 1):
+        write(tmp_path / 'runs' / str(config.seed), config, np.ones(9), encoder='untrained',
+              config={'seed': 7, 'finetune': {'epochs': 1}})
+    with pytest.raises(UserError, match='trained from scratch with one seed, 7, so it is one run'):
+        compare(root, tmp_path)

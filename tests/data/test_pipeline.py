@@ -178,3 +178,17 @@ def test_reading_threads_import_nothing(tiny_motion, root):
     """The imports of tensorflow_datasets are lazy, and deadlock now and then when several threads trigger them."""
     done = subprocess.run([sys.executable, '-c', READ, tiny_motion], cwd=root, capture_output=True, text=True)
     assert done.stdout.strip() == '[]', done.stdout + done.stderr[-2000:]
+
+
+def test_of_large_frames_random_parts_are_seen(tiny_motion, monkeypatch):
+    monkeypatch.setattr(pipeline, 'bounded_canvas', lambda *_: (8, 8))
+    source = RecordSource(tiny_motion, 'train')
+    batches = pipeline.training_stream(
+        source, np.array([3]), length=2, stride=1, placement='single', batch_size=1, seed=0)
+    tops = set()
+    video = source[3].frames(range(24))
+    for number in range(12):
+        clip = batches[number]['clips'][0, 0]
+        tops |= {(y, x) for y in range(9) for x in range(9) for t in range(23)
+                 if np.array_equal(video[t:t + 2, y:y + 8, x:x + 8], clip)}
+    assert len(tops) > 6

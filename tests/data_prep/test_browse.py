@@ -138,3 +138,18 @@ def test_what_cannot_be_browsed_is_one_sentence(root, finished, videos, tmp_path
         config.update(changes)
         with pytest.raises(UserError, match=told):
             browse.run(config, str(tmp_path / 'out'))
+
+
+@pytest.mark.parametrize(('kind', 'order'), [('V', 0), ('dV', 1), ('d2V', 2)])
+def test_videos_are_near_by_the_features_that_are_asked_for(
+        root, small_run, tiny_motion, tmp_path, monkeypatch, kind, order):
+    own = {number: np.random.default_rng(number).normal(size=(48, 6)) for number in range(3)}
+    monkeypatch.setattr(browse, 'video_features', lambda *_, **__: own)
+    config = configs.load_config(f'{root}/configs/browse.py:smoke')
+    config.checkpoint, config.videos, config.kind, config.clusters = str(small_run), str(tiny_motion), kind, 3
+    browse.run(config, str(tmp_path))
+    text = (tmp_path / 'index.html').read_text()
+    near = json.loads(re.search(r'id="videos">(.*?)</script>', text)[1])['near']
+    x = own[order] / np.linalg.norm(own[order], axis=1, keepdims=True)
+    assert near == np.argsort(-x @ x.T, axis=1)[:, 1:11].tolist()
+    assert text.count('<h2>Cluster ') == 3 and f'features of {kind} by' in text

@@ -197,3 +197,14 @@ def test_a_list_of_classes_may_begin_with_a_mark(tmp_path):
     plan, _ = kinetics.plan(arguments(
         tmp_path / 'videos', f'--train={path}', f'--classes={tmp_path / "classes.txt"}'))
     assert plan.label_names == ('class 1',) and len(plan.videos) == 2
+
+
+def test_classes_are_drawn_by_the_seed():
+    videos = [kinetics.Video(f'{c}_{v}_0_10', '', f'class {c}', f'{c}_{v}', 'train') for c in range(8) for v in (0, 1)]
+
+    def classes(seed):
+        drawn = kinetics.draw(videos, arguments('x', '--number_of_classes=3', f'--seed={seed}'))
+        return frozenset(video.label for video in drawn)
+
+    assert classes(0) == classes(0) and {len(classes(seed)) for seed in range(4)} == {3}
+    assert len({classes(seed) for seed in range(4)}) > 1

@@ -1,5 +1,7 @@
 """The motion data set: only motion tells the class."""
 
+from argparse import Namespace
+
 import numpy as np
 import pytest
 
@@ -66,3 +68,9 @@ def test_one_frame_carries_no_information_on_the_class():
     for radius in radii[:-1]:
         assert abs(radius.mean() - radii[-1].mean()) < 4 * np.sqrt(2 / 800) * radius.std()
         assert abs(radius.std() / radii[-1].std() - 1) < 0.15
+
+
+def test_videos_are_those_of_their_seed():
+    plan, decode = motion.plan(Namespace(train=8, test=8, frames=2, size=8, seed=3))
+    got = np.stack([np.frombuffer(f, np.uint8).reshape(8, 8, 3) for f in decode(plan.videos[9]).frames])
+    np.testing.assert_array_equal(got, motion.render_video(3, 'test', 1, 2, 8))

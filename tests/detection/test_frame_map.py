@@ -200,3 +200,11 @@ def test_the_command_is_light_and_prints_the_result(files, root, module):
     done = subprocess.run([sys.executable, *command[3:], '--detections=nowhere.csv'], cwd=root, capture_output=True,
                           text=True)
     assert done.returncode == 1 and done.stderr.startswith('error: nowhere.csv cannot be read')
+
+
+def test_classes_of_one_name_are_told_apart(tmp_path):
+    (tmp_path / 'truth').write_text('v,0902,0,0,.5,.5,1,0\nv,0902,0,0,.5,.5,2,0\n')
+    (tmp_path / 'found').write_text('v,0902,0,0,.5,.5,1,.9\nv,0902,.6,.6,.9,.9,2,.9\n')
+    (tmp_path / 'map').write_text('1: run\n2: run\n')
+    got = evaluate_csv(tmp_path / 'truth', tmp_path / 'found', tmp_path / 'map')
+    assert got['per_class'] == {'run (1)': 1.0, 'run (2)': 0.0}

@@ -18,7 +18,7 @@ from vididi_jax.data.clips import centre_frames_needed
 from vididi_jax.data.source import RecordSource
 from vididi_jax.detection import ava, task
 from vididi_jax.detection.evaluator import evaluate_csv
-from vididi_jax.detection.keyframes import open_keyframes
+from vididi_jax.detection.keyframes import arrange_keyframes, open_keyframes
 from vididi_jax.detection.model import Detector, box_loss, make_step
 from vididi_jax.errors import UserError
 from vididi_jax.models.roi_align import roi_align
@@ -295,3 +295,34 @@ def test_the_clips_of_ava_are_as_long_as_data_prep_writes_them():
 def test_variants_keep_their_runs_apart():
     assert motion_detection.get_config('frozen').eval.name != motion_detection.get_config().eval.name
     assert finetune.get_config('linear').eval.name != finetune.get_config().eval.name
+
+
+def test_each_score_is_of_its_class():
+    rows = [('v', 902, (0, 0, .5, 1), 3, 0), ('v', 902, (0, 0, 1, 1), 7, 0), ('w', 903, (0, 0, 1, .5), 3, 0)]
+    ids = ['w,0903', 'v,0902']
+    there = arrange_keyframes(ids, ava.make_boxes(rows), [3, 7])
+    got = task.submission(ids, there, np.arange(8.).reshape(2, 2, 2), [3, 7])
+    assert list(zip(got.of_row(), got.box[:, 2:].tolist(), got.action.tolist(), got.score.tolist(), strict=True)) == [
+        (('w', 903), [1, .5], 3, 0), (('w', 903), [1, .5], 7, 1), (('v', 902), [.5, 1], 3, 4),
+        (('v', 902), [.5, 1], 7, 5), (('v', 902), [1, 1], 3, 6), (('v', 902), [1, 1], 7, 7)]
+
+
+def test_a_detector_learns_from_the_boxes_of_its_clips(small_run, tiny_boxes, monkeypatch):
+    config = motion_detection.get_config('smoke')
+    config.data.dir, config.augment.size, config.eval.size, config.eval.frames = str(tiny_boxes), 32, 32, 4
+    config.batch_size = 8
+    made = []
+
+    def run(config, folder, make_task):
+        made.append(make_task(config, make_mesh()))
+        raise UserError('ready.')
+
+    monkeypatch.setattr(task.loop, 'run', run)
+    with pytest.raises(UserError, match='ready'):
+        task.run(config, str(small_run))
+    batch, truth = made[0].batches[0], ava.read_boxes(tiny_boxes / 'annotations_train.csv')
+    whole, ids = made[0].complete(batch), RecordSource(tiny_boxes, 'train').ids
+    for record, boxes, labels, mask in zip(*(whole[n] for n in ('record', 'boxes', 'labels', 'mask')), strict=True):
+        mine = np.array([ava.keyframe_id(*key) == ids[record] for key in truth.of_row()])
+        np.testing.assert_allclose(boxes[mask], truth.box[mine], atol=1e-6)
+        assert (labels[mask].argmax(1) + 1).tolist() == truth.action[mine].tolist()

@@ -15,9 +15,12 @@ from data_prep import motion
 from data_prep.writer import write_dataset
 from tests.compiled.inputs import Small
 from tests.data_sets import edit_rows
+from tests.evaluate.test_protocol import edit
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import features
+from vididi_jax.evaluate.features import FeatureFunction
+from vididi_jax.evaluate.views import average_over_views
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.crops import evaluation_crops
 from vididi_jax.train.encoder import Encoder, trained_encoder
@@ -197,3 +200,28 @@ def test_the_features_task_writes_ids_labels_and_counts(finished, tiny_motion, t
                                     views=features.read_views(config, (0,)))
         for order, name in enumerate(('V', 'dV', 'd2V')):
             np.testing.assert_array_equal(file[name], expected[order])
+
+
+def test_features_are_those_of_their_ids(small_run, tiny_motion, tmp_path):
+    config = features_config.get_config('smoke')
+    config.data.dir = edit(tiny_motion, tmp_path / 'data', lambda i, row: row | ({'frames': 7} if i == 50 else {}))
+    config.eval.split, found = 'test', {}
+    for config.eval.short_video in ('loop', 'drop'):
+        with np.load(features.run(config, str(small_run))) as file:
+            found[config.eval.short_video] = dict(zip(file['ids'], file['dV'], strict=True))
+    assert set(found['loop']) - set(found['drop']) == {'motion_test_00002'}
+    for name, row in found['drop'].items():
+        np.testing.assert_array_equal(row, found['loop'][name])
+
+
+def test_views_are_of_the_videos_that_are_asked_for(small_run, tiny_motion):
+    encoder = trained_encoder(workdir_config(small_run), str(small_run))
+    source = RecordSource(tiny_motion, 'test')
+
+    def found(videos, seed=0, clips=1, crops='centre'):
+        views = features.Views(clips, 4, 1, crops, seed)
+        return average_over_views(
+            FeatureFunction(encoder.module, (0,)), encoder.variables, source, np.array(videos), augment=encoder.augment,
+            views=views, workers=0)[0]
+
+    np.testing.assert_array_equal(found([5, 2, 9]), found(range(16))[[5, 2, 9]])

@@ -123,3 +123,14 @@ def test_folds_without_a_group_to_hold_out_are_refused_before_features_are_compu
     with pytest.raises(UserError, match='one group'):
         linear.prepare(SimpleNamespace(linear=SimpleNamespace(strengths=(0.1, 1.0))), '')
     linear.prepare(SimpleNamespace(linear=SimpleNamespace(strengths=(1.0,))), '')
+
+
+def test_the_strength_of_a_probe_is_chosen_on_train_alone():
+    """Where train tells nothing, all are equal there, and the lowest is taken; on test the highest would be best."""
+    groups, even, rare = np.arange(60).astype(str), np.arange(60) % 4, np.maximum(np.arange(60) % 15 - 11, 0)
+    own = {'train': np.zeros((60, 7)), 'test': 5 * np.eye(7)[rare] + np.random.default_rng(0).normal(size=(60, 7))}
+    train, test = (
+        Side(SimpleNamespace(labels=labels, groups=groups, label_names=list('abcd'), name=name), np.arange(60))
+        for name, labels in (('train', even), ('test', rare)))
+    found = probe(Fold('', train, test), lambda side: dict.fromkeys((0, 1), own[side.source.name]), (10.0, 1e-3))
+    assert found.details['strength'] == dict.fromkeys(('V', 'dV', 'joined'), 1e-3)

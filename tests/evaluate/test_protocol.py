@@ -170,3 +170,8 @@ def test_labels_that_are_all_the_same_are_refused(tiny_motion, tmp_path):
     seal(one)
     with pytest.raises(UserError, match='evaluation needs labels'):
         open_protocol(config(), one)
+
+
+def test_an_official_split_the_other_way_round_is_none(tiny_motion, tmp_path):
+    data = edit(tiny_motion, tmp_path / 'data', lambda i, row: row, official_split=1)
+    assert open_protocol(config(train='test', test='train'), data).name == 'motion/test-train'

@@ -1,17 +1,23 @@
 """What every result says of its videos: how many clips they really gave, and whether the encoder had seen them."""
 
+import csv
+import json
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from configs import features as features_config
 from configs import finetune, motion_vicreg, retrieval
+from tests.evaluate.test_protocol import config as protocol_config
 from tests.evaluate.test_protocol import edit
 from vididi_jax import provenance
 from vididi_jax.data.source import RecordSource
+from vididi_jax.evaluate import features
+from vididi_jax.evaluate import retrieval as retrieval_task
 from vididi_jax.evaluate.protocol import open_protocol
-from vididi_jax.evaluate.recognition import Evaluation, counts_of, seen_in_training
+from vididi_jax.evaluate.recognition import Evaluation, counts_of, features_of, seen_in_training
 from vididi_jax.train.checkpoint import Checkpoints
 from vididi_jax.train.run import write_config
 
@@ -113,10 +119,15 @@ def test_the_commit_is_that_of_this_code_or_unknown(tmp_path, monkeypatch):
         command = 'git', '-C', tmp_path, '-c', 'user.name=a', '-c', 'user.email=a@b.c', *words
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    git('init', '-q')
-    git('commit', '-q', '--allow-empty', '-m', 'first')
+    (tmp_path / 'code.py').write_text('1')
+    for words in (('init', '-q'), ('add', 'code.py'), ('commit', '-q', '-m', 'first')):
+        git(*words)
     monkeypatch.setattr(provenance, '__file__', str(tmp_path / 'vididi_jax' / 'provenance.py'))
+    (tmp_path / 'runs').mkdir()
+    (tmp_path / 'runs' / 'result').touch()  # what is not in git is not the code
     assert provenance.commit.__wrapped__() == git('rev-parse', 'HEAD')
+    (tmp_path / 'code.py').write_text('2')
+    assert provenance.commit.__wrapped__() == git('rev-parse', 'HEAD') + '+changes'
     monkeypatch.setattr(provenance, '__file__', str(tmp_path / 'site-packages' / 'vididi_jax' / 'provenance.py'))
     (tmp_path / 'site-packages').mkdir()
     assert provenance.commit.__wrapped__() == 'unknown'
@@ -130,3 +141,37 @@ def test_the_commit_of_an_installed_package_is_what_pip_wrote_down(tmp_path, mon
     assert provenance.installed_commit(tmp_path) == 'unknown'
     (folder / 'direct_url.json').write_text('{"url": "https://x", "vcs_info": {"vcs": "git", "commit_id": "abc"}}')
     assert provenance.installed_commit(tmp_path) == 'abc' and provenance.installed_commit(tmp_path / 'a') == 'unknown'
+
+
+def test_features_of_a_side_are_those_of_its_videos(small_run, tiny_motion, tmp_path):
+    data = edit(tiny_motion, tmp_path / 'data', lambda i, row: row | ({'frames': 7} if i == 50 else {}))
+    got = {}
+    for policy in ('loop', 'drop'):
+        config = protocol_config(short_video=policy)
+        config.data.dir = data
+        evaluation = retrieval_task.prepare(config, str(small_run))
+        got[policy] = features_of(evaluation, (0,))(evaluation.protocol.folds[0].test)[0]
+    np.testing.assert_array_equal(got['drop'], np.delete(got['loop'], 2, axis=0))
+
+
+def test_seeds_of_training_and_of_evaluation(small_run):
+    config = retrieval.get_config('smoke')
+    config.seed = 5
+    retrieval_task.run(config, str(small_run))
+    result = json.loads((small_run / 'eval' / 'retrieval' / 'results.json').read_text())
+    assert (result['seed'], result['evaluation_seed']) == (0, 5)
+    config = features_config.get_config('smoke')
+    config.seed = 5
+    with np.load(features.run(config, str(small_run))) as file:
+        about = json.loads(str(file['about']))
+    assert (about['seed'], about['evaluation_seed']) == (0, 5)
+
+
+def test_scores_of_videos_stand_with_their_group_and_label(small_run, tiny_motion, tmp_path):
+    config = retrieval.get_config('smoke')
+    config.data.dir = edit(tiny_motion, tmp_path / 'data', lambda i, row: row | {'group': f'scene{i}'})
+    retrieval_task.run(config, str(small_run))
+    rows = list(csv.DictReader((small_run / 'eval' / 'retrieval' / 'videos.csv').open()))
+    source = RecordSource(config.data.dir, 'test')
+    assert [(row['id'], row['group'], row['label']) for row in rows] == [
+        (row['id'], row['group'], row['label']) for row in source.rows]

@@ -3,15 +3,18 @@
 import csv
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from data_prep.__main__ import build_parser
 from data_prep.__main__ import run as prepare
+from tests.evaluate.test_retrieval import MadeUp
 from vididi_jax import config as configs
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import tug
+from vididi_jax.evaluate.protocol import Fold, Protocol, Side
 from vididi_jax.report.summary import headlines
 
 
@@ -81,3 +84,16 @@ def test_the_command_on_triples(root, finished, tiny_motion, tmp_path, capsys):
     config.data.dir = ''
     with pytest.raises(UserError, match="has no video with one of its class in another group and one of another"):
         tug.run(config, str(work))
+
+
+def test_confusion_of_tug_is_the_class_or_what_pulls_most():
+    labels, groups = np.arange(12) % 3, np.arange(12) // 3
+    source = MadeUp(labels)
+    source.groups = groups.astype(str)
+    side = Side(source, np.arange(12))
+    stub = SimpleNamespace(protocol=Protocol('', (Fold('', side, side),), {'all': (side,)}))
+    of_class, of_group = np.eye(3)[labels], np.eye(4)[groups]
+    for x, right in ((of_class, 12), (of_group, 0)):
+        outcome, = tug.pull(stub, lambda side, x=x: {0: x, 1: of_class, 2: of_group})
+        assert np.trace(outcome.confusion) == right and outcome.confusion.sum() == 12
+        assert [outcome.metrics[kind][tug.METRIC] for kind in ('V', 'dV', 'd2V')] == [100 * right / 12, 100, 0]

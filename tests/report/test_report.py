@@ -14,12 +14,16 @@ import pytest
 from PIL import Image
 
 from vididi_jax import config as configs
+from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import retrieval
+from vididi_jax.evaluate.protocol import Fold, whole
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.report import evidence, looks, page, summary
 from vididi_jax.report.animation import SIDE, Clips, animation, evenly
-from vididi_jax.report.results import class_rows
+from vididi_jax.report.gallery import gallery_section
+from vididi_jax.report.html import paragraph, table
+from vididi_jax.report.results import class_rows, figure_rows
 from vididi_jax.report.scatter import embed
 from vididi_jax.report.summary import headlines
 from vididi_jax.report.views import views_section, visible
@@ -130,7 +134,7 @@ def test_only_results_of_one_question_stand_side_by_side(reported):
     config = results['retrieval']['config']
     for changes in ({'config': config | {'eval': config['eval'] | {'frames': 7}}}, {'fingerprint': 'of other data'}):
         assert headlines({**results, 'retrieval': results['retrieval'] | changes}) == []
-    assert '<img' in page.recall_section(results)[1] and page.recall_section({**results, 'other': other})
+    assert '<img' in page.recall_section(results)[1]
 
 
 def test_a_result_that_is_cut_is_one_sentence(tmp_path):
@@ -235,17 +239,18 @@ def test_views_are_the_pixels_and_gray_where_nothing_changes():
     assert ((seen > 128) <= (change > 0)).all() and ((seen < 128) <= (change < 0)).all()
 
 
-@pytest.mark.parametrize(('schedule', 'names'), [
-    ('base', ['V']), ('derivative_only', ['dV']), ({'phases': ((0, 2),)}, ['V', 'd2V'])])
-def test_views_are_those_that_the_schedule_has(reported, schedule, names):
+@pytest.mark.parametrize(('schedule', 'names', 'text'), [
+    ('base', ['V'], 'base'), ('derivative_only', ['dV'], 'derivative_only'),
+    ({'phases': ((0, 2),)}, ['V', 'd2V'], '{"phases": [[0, 2]]}')])
+def test_views_are_those_that_the_schedule_has(reported, schedule, names, text):
     """Also a schedule that is spelled out."""
     training = workdir_config(reported[0])
     with training.unlocked(), training.ignore_type():
         training.schedule = schedule
-    text = views_section(training, training.data.dir, Clips())
-    assert re.findall(r'<figcaption>(.*?)</figcaption>', text)[:2 * len(names)] == [
+    section = views_section(training, training.data.dir, Clips())
+    assert re.findall(r'<figcaption>(.*?)</figcaption>', section)[:2 * len(names)] == [
         f'{name} of view {view}' for view in (1, 2) for name in names]
-    assert summary.schedule_of(training) in ('base', 'derivative_only', '{"phases": [[0, 2]]}')
+    assert summary.schedule_of(training) == text
 
 
 def test_a_section_that_cannot_be_made_leaves_the_others(reported, monkeypatch):
@@ -332,3 +337,48 @@ def test_the_page_answers_in_a_browser_without_a_message(reported, tmp_path):
     assert found == {'all': 16, 'loaded': True, 'of_class': 2, 'wrong': wrong, 'tip': True, 'gone': True, 'dim': 14,
                      'arrow': True, 'held': True, 'wide': False}
     assert 'CONSOLE' not in done.stderr, done.stderr
+
+
+def result(encoder, date, value, **changes):
+    """Of retrieval, what the page reads of it."""
+    return {'task': 'retrieval', 'encoder': encoder, 'date': date, 'chance': 1.0, 'checkpoint_step': 3,
+            'protocol': 'a/b', 'counts': {'train': {'videos': 5}, 'test': {'videos': 9}},
+            'metrics': {'joined': {'R@1': value}}, **changes}
+
+
+def test_of_several_results_the_newest_counts():
+    found = {'a': result('trained', '2026-01-02', 20.0), 'b': result('trained', '2026-01-03', 30.0),
+             'c': result('trained', '2026-01-01', 10.0), 'd': result('untrained', '2026-01-04', 5.0),
+             'e': result('untrained', '2026-01-01', 4.0)}
+    assert evidence.latest_retrieval(found) is found['b']
+    line, = summary.headlines(found)
+    assert (line.untrained, line.trained) == (5.0, 30.0)
+
+
+def test_names_are_text_in_a_table():
+    assert table([('<b>&', 1)], ('<i>', 'n')) == (
+        '<div class="scroll" tabindex="0"><table><tr><th>&lt;i&gt;</th><th>n</th></tr>'
+        '<tr><td>&lt;b&gt;&amp;</td><td>1</td></tr></table></div>')
+    assert paragraph('<b>') == '<p>&lt;b&gt;</p>'
+
+
+def test_deviations_over_folds_are_on_the_page():
+    header, rows = figure_rows({'V': {'R@1': 12.34, 'R@5': 50.0}}, {'V': {'R@1': 1.26, 'R@5': 2.0}}, 3)
+    assert rows == [('V', '12.3 ± 1.3', '50.0 ± 2.0')] and header == ('features, percent', 'R@1', 'R@5')
+
+
+def test_cosines_stand_under_the_pictures(tiny_motion):
+    test, train = (whole(RecordSource(tiny_motion, split)) for split in ('test', 'train'))
+    x, y = (np.random.default_rng(n).normal(size=(n, 5)) for n in (16, 48))
+    fold = Fold('', train, test)
+    text = gallery_section(evidence.Evidence(None, fold, {'V': x, 'dV': x}, {'V': y, 'dV': y}), Clips())
+    cosine = x @ y.T / np.outer(np.linalg.norm(x, axis=1), np.linalg.norm(y, axis=1))
+    shown = np.array(re.findall(r'<br>([-.\d]+)</figcaption>', text), float).reshape(16, 2, 5)
+    np.testing.assert_allclose(shown, np.tile(-np.sort(-cosine)[:, None, :5], (1, 2, 1)), atol=6e-5)
+
+
+def test_a_result_by_groups_is_on_the_page(tiny_motion):
+    grouped = {'counts': {'all': {'videos': 9}}, 'metrics': {kind: {'R@1': 1.0} for kind in ('V', 'joined')}}
+    found = {'a': result('trained', '1', 1.0, **grouped), 'b': result('untrained', '1', 1.0, **grouped)}
+    assert '9 videos of a/b' in summary.headlines(found)[0].about
+    assert 'the 9 test videos' in page.recall_section(found)[1]

@@ -29,6 +29,7 @@ from vididi_jax.report.summary import (
     pretraining_config,
     schedule_of,
     start_of,
+    tested,
 )
 from vididi_jax.report.views import views_section
 from vididi_jax.train.encoder import Encoder
@@ -90,7 +91,7 @@ def recall_section(results: dict[str, dict], start: str = 'untrained') -> list[s
                     retrieval.items(), key=lambda item: (item[1]['encoder'] != 'trained', item[0]))}
     first = newest[0]
     return ['<h2>Recall</h2>', picture(
-        pictures.recall_bars(encoders, first['chance']), f'Share of the {first["counts"]["test"]["videos"]:,} test '
+        pictures.recall_bars(encoders, first['chance']), f'Share of the {tested(first):,} test '
         f'videos of {first["protocol"]} with a video of their class among the k nearest, by features; the dotted line '
         'is chance, which is drawn for k = 1 alone.')]
 

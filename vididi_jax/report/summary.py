@@ -68,6 +68,12 @@ def alike(one: dict, other: dict) -> bool:
     return question(one) == question(other)
 
 
+def tested(result: dict) -> int:
+    """How many videos were on the test side: of groups that are left out in turn, all."""
+    counts = result['counts']
+    return (counts['test'] if 'test' in counts else counts['all'])['videos']
+
+
 def newest_first(results: dict[str, dict], task: str) -> list[dict]:
     found = [result for result in results.values() if result['task'] == task]
     return sorted(found, key=lambda result: result['date'], reverse=True)
@@ -86,7 +92,7 @@ def headlines(results: dict[str, dict]) -> list[Headline]:
                  for before in of_task if before['encoder'] == 'untrained' and alike(before, after)]
         if pairs:
             before, after = pairs[0]
-            asked = after['queries']['asked'] if 'queries' in after else after['counts']['test']['videos']
+            asked = after['queries']['asked'] if 'queries' in after else tested(after)
             found.append(Headline(name, *(result['metrics'][kind][metric] for result in pairs[0]), after['chance'],
                                   after['checkpoint_step'],
                                   f'features of {kind}, {asked:,} videos of {after["protocol"]}'))
