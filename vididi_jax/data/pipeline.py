@@ -232,8 +232,8 @@ def iterate(dataset: grain.MapDataset, *, workers: int) -> Iterator[Iterator[dic
 
     Args:
       dataset: batches; slice it (`dataset[step:]`) to start elsewhere.
-      workers: see `number_of_workers`. Decoding jpeg wants several, small raw frames want none. The batches are the same for
-        any number.
+      workers: see `number_of_workers`. Decoding jpeg wants several, small raw frames want none. The batches are the
+        same for any number.
 
     Raises:
       UserError: what reading raises; also a worker process that died.
