@@ -53,15 +53,15 @@ def main() -> int:
     parser.add_argument('--store', action='store_true', help='write what is found into benchmarks/ahead.json')
     arguments = parser.parse_args()
     stored = json.loads(STORED.read_text()) if STORED.exists() else {}
-    cases = {f'{target} {encoder} width {width}, {videos} videos': (target, encoder, width, videos, programs)
-             for target, encoder, width, videos, programs in CASES}
+    cases = {f'{target} {encoder} width {width}, {videos} videos: {programs}': case
+             for case in CASES for target, encoder, width, videos, programs in [case]}
     chosen = [case for case in cases if arguments.only in case]
     if not chosen:
         raise UserError(f'--only={arguments.only} is in the name of no case: {"; ".join(cases)}.')
     worse, new = [], 0
     for case in chosen:
         for program, figures in compile_case(*cases[case]).items():
-            name = f'{case}: {program}'
+            name = f'{case.rpartition(":")[0]}: {program}'
             before = stored.get(name, {})
             lines = (f'  {what} {value:,} ({before.get(what, "new")})' for what, value in figures.items())
             print(name, *lines, sep='\n', flush=True)

@@ -18,7 +18,7 @@ from vididi_jax.errors import UserError
 from .cut import cut_clip
 from .decode import Decoded, broken
 from .plan import Plan, Video, printable
-from .tree import EXTENSIONS, check_folder, is_file, is_hidden
+from .tree import EXTENSIONS, add_allow_missing, check_folder, check_missing, is_file, is_hidden
 
 SPLITS = ('train', 'test')
 
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--frames', type=int, default=32, help='frames of a clip (32)')
     parser.add_argument('--starts_at', type=float, default=0.0, metavar='SECONDS',
                         help='where in the film the files begin: 0 for whole films (default), 900 for the usual cuts')
-    parser.add_argument('--allow_missing', action='store_true', help='write the videos that are there')
+    add_allow_missing(parser)
 
 
 def decode(video: Video, *, root: str, starts_at: float, **clip) -> Decoded:
@@ -141,9 +141,10 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     missing = sorted(set(side) - set(found))
     print(f'{len(side) - len(missing):,} of {len(side):,} listed videos found below {printable(str(root))}, '
           f'{len(missing):,} missing')
-    if missing and (len(missing) == len(side) or not arguments.allow_missing):
-        raise UserError(f'{len(missing):,} of {len(side):,} listed videos are missing below {root} (the first: '
-                        f'{missing[0]}): complete them, or add --allow_missing if some are there.')
+    if len(missing) == len(side):
+        raise UserError(f'{root} has none of the {len(side):,} listed videos (the first: {missing[0]}): it must hold '
+                        'files of these names, with the ending of a video.')
+    check_missing(missing, len(side), root, arguments.allow_missing)
     clip = {'fps': arguments.fps, 'count': arguments.frames, 'short_side': arguments.short_side}
     whole = Plan('ava', str(root.resolve()), ('',), tuple(video for video in videos if video.group in found),
                  tuple(video for video in videos if video.group not in found), arguments.encoding,

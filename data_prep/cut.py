@@ -125,6 +125,11 @@ def shorter(seconds: float, listed: float) -> str:
     return f'{seconds:.1f} {SHORTER} {listed:.0f} s'
 
 
+def is_shorter(reason: str) -> bool:
+    """Whether a reason of the manifest has that remark."""
+    return SHORTER in reason
+
+
 def _cut_off(lack: int) -> Decoded:
     return broken(f'the file was cut before the end of the clip: {lack:,} bytes are missing at its end')
 

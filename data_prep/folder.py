@@ -1,7 +1,8 @@
 """Any tree of video files; its sub-folders, if there are any, are the labels, unless a list says more.
 
 A list (--list) has a line a video, with the columns path (below --videos), and label, group and split, which may be
-left out. Only listed videos are read; those that are not there are missing, and so are links that lead nowhere.
+left out. Only listed videos are read; those that are not there are missing. Without a list, links to videos that lead
+nowhere are.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from vididi_jax.errors import UserError
 from .decode import Decoded, decode_video
 from .plan import Plan, Video, printable
 from .table import read_table
-from .tree import EXTENSIONS, check_folder, is_file, read_tree
+from .tree import EXTENSIONS, add_allow_missing, check_folder, check_missing, is_file, read_tree
 
 COLUMNS = 'path', 'label', 'group', 'split'
 SPLIT = re.compile(r'[A-Za-z0-9_]+')
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--split_by_dir', action='store_true',
                         help='the first folder is the split (train, val, test), and the label is what comes after it')
     parser.add_argument('--list', metavar='CSV', help=f'videos to read, with the columns {", ".join(COLUMNS)}')
-    parser.add_argument('--allow_missing', action='store_true', help='write the videos that are there')
+    add_allow_missing(parser)
 
 
 def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
@@ -41,10 +42,8 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     found, decode_one = plan_folder(
         arguments.videos, listing=arguments.list, group=arguments.group, split_by_dir=arguments.split_by_dir,
         short_side=arguments.short_side, encoding=arguments.encoding)
-    if found.missing and not arguments.allow_missing:
-        listed = len(found.videos) + len(found.missing)
-        raise UserError(f'{len(found.missing):,} of {listed:,} videos are missing below {arguments.videos} (the first: '
-                        f'{printable(found.missing[0].path)}): complete them, or add --allow_missing.')
+    check_missing([video.path for video in found.missing], len(found.videos) + len(found.missing), arguments.videos,
+                  arguments.allow_missing)
     return found, decode_one
 
 

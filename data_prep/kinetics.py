@@ -21,7 +21,7 @@ from .decode import ENOUGH, Decoded, broken, decode_video
 from .official import read_lines
 from .plan import Plan, Video, printable
 from .table import read_table
-from .tree import check_folder, read_tree
+from .tree import add_allow_missing, check_folder, check_missing, read_tree
 
 SPLITS = {'train': ('train',), 'val': ('val', 'validate'), 'test': ('test',)}  # and what the lists call them
 COLUMNS = 'label', 'youtube_id', 'time_start', 'time_end'
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--paper_subset', action='store_true', help=' '.join(
         f'--{name}={value}' for name, value in PAPER.items()) + ', the sizes of the subset of the paper')
     parser.add_argument('--seed', type=int, default=0, help='of what is drawn (0)')
-    parser.add_argument('--allow_missing', action='store_true', help='write the videos that are there')
+    add_allow_missing(parser)
 
 
 def clip_name(youtube_id: str, start: int, end: int) -> str:
@@ -208,9 +208,7 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     if not found:
         raise UserError(f'{root} has none of the {len(drawn):,} videos: it must hold files such as '
                         f'{missing[0].group if arguments.whole else example}.mp4, in any folders.')
-    if missing and not arguments.allow_missing:
-        raise UserError(f'{len(missing):,} of {len(drawn):,} videos are missing below {root} (the first: {example}): '
-                        'complete them, or add --allow_missing.')
+    check_missing([video.id for video in missing], len(drawn), root, arguments.allow_missing)
     options = {'short_side': arguments.short_side, 'whole': arguments.whole}
     labels = tuple(sorted({video.label for video in drawn}))
     return (Plan('kinetics', str(root.resolve()), labels, tuple(found), tuple(missing), arguments.encoding, options),

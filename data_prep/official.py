@@ -11,7 +11,7 @@ from vididi_jax.errors import UserError
 
 from .folder import decode
 from .plan import Plan, Video, printable
-from .tree import check_folder, is_file, read_tree
+from .tree import add_allow_missing, check_folder, check_missing, is_file, read_tree
 
 
 def add_arguments(parser: argparse.ArgumentParser, lists: str) -> None:
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser, lists: str) -> None:
     parser.add_argument('--splits', required=True, help=f'folder with {lists}')
     parser.add_argument('--split', default='1', choices=('1', '2', '3', 'all'), help='official split (1); all: every '
                         'video is decoded and stored once, and OUT/split1, OUT/split2 and OUT/split3 are data sets')
-    parser.add_argument('--allow_missing', action='store_true', help='write the videos that are there')
+    add_allow_missing(parser)
 
 
 def read_lines(path: Path, advice: str = '--splits must hold the official lists') -> list[str]:
@@ -113,8 +113,6 @@ def plan(
     found, missing = (tuple(video for video in everything if there[video.path] == wanted) for wanted in (True, False))
     if not found:
         raise UserError(f'{root} has none of the listed videos: {_advice(root, everything)}.')
-    if missing and not arguments.allow_missing:
-        raise UserError(f'{len(missing):,} of {len(everything):,} listed videos are missing below {root} '
-                        f'(the first: {missing[0].path}): complete them, or add --allow_missing.')
+    check_missing([video.path for video in missing], len(everything), root, arguments.allow_missing)
     function = partial(decode, root=str(root.resolve()), short_side=arguments.short_side, encoding=arguments.encoding)
     return Plan(name, str(root.resolve()), classes, found, missing, arguments.encoding, options, views=views), function

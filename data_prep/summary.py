@@ -1,6 +1,6 @@
 """What a command has written, in lines."""
 
-from .cut import SHORTER
+from .cut import is_shorter
 from .plan import printable
 
 
@@ -10,7 +10,7 @@ def summary(rows: list[dict], out: str) -> None:
         mine = [row for row in rows if row['split'] == split]
         count = {status: sum(row['status'] == status for row in mine) for status in ('ok', 'missing', 'broken')}
         frames = sum(row['frames'] or 0 for row in mine)
-        short = sum(row['status'] == 'ok' and SHORTER in row['reason'] for row in mine)
+        short = sum(row['status'] == 'ok' and is_shorter(row['reason']) for row in mine)
         print(f'{split}: {count["ok"]:,} videos ({frames:,} frames) of {len(mine):,} listed; '
               f'{count["missing"]:,} missing, {count["broken"]:,} broken'
               + (f'; {short:,} shorter than listed' if short else ''))

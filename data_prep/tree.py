@@ -1,9 +1,11 @@
 """What lies in a folder: nothing is passed over in silence."""
 
+import argparse
 import errno
 import os
 import stat
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +46,17 @@ def check_folder(path: str, flag: str) -> Path:
     except OSError as error:
         _refuse(error)
     return Path(path)
+
+
+def add_allow_missing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--allow_missing', action='store_true', help='write the videos that are there')
+
+
+def check_missing(missing: Sequence[str], expected: int, root: str | Path, allowed: bool) -> None:
+    """Raises `UserError` if some of the `expected` videos are missing, by their names, and that is not allowed."""
+    if missing and not allowed:
+        raise UserError(f'{len(missing):,} of {expected:,} videos are missing below {printable(str(root))} (the first: '
+                        f'{printable(missing[0])}): complete them, or add --allow_missing.')
 
 
 def is_file(path: Path) -> bool:

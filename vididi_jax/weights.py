@@ -289,11 +289,13 @@ def with_ending(out: str, form: str | None) -> str:
     >>> with_ending('mine', 'npz'), with_ending('mine.pth', 'pth'), with_ending('mine.v2.pth', None)
     ('mine.npz', 'mine.pth', 'mine.v2.pth')
     """
-    if form == 'onnx':
-        raise UserError('ONNX is written by PyTorch, from a .safetensors file: docs/pytorch.md has the lines.')
     suffix = Path(out).suffix
-    if form and suffix in FORMATS and suffix != f'.{form}':
-        raise UserError(f'--out={out} ends in {suffix}, and --format is {form}: leave one of them out.')
+    if 'onnx' in (form, suffix[1:]):
+        raise UserError('ONNX is written by PyTorch, from a .safetensors file: export one, and see "The encoder in '
+                        'PyTorch" of the documentation for the lines (docs/pytorch.md).')
+    if form and suffix in FORMATS and FORMATS[suffix] != FORMATS[f'.{form}']:
+        raise UserError(f'--out={out} ends in {suffix}, and --format is {form}: leave --format out, or give --out the '
+                        f'ending .{form}.')
     return f'{out}.{form}' if form and suffix not in FORMATS else out
 
 

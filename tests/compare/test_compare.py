@@ -234,12 +234,12 @@ def test_what_does_not_compare_is_refused(root, runs, tmp_path):
     compare(root, tmp_path, runs=f'{tmp_path}/trained_on/*', evaluations='tug')  # the stale one is not asked for
 
 
-def two_runs(root, tmp_path, **changes):
+def two_runs(root, tmp_path):
     """Runs 'a' (base) and 'b' (vididi): 40 videos, of which the second is right of more; group i // 10 of each."""
     config = configs.load_config(f'{root}/configs/motion_vicreg.py')
     for name, schedule, hits in (('a', 'base', np.arange(40) % 4 == 0), ('b', 'vididi', np.arange(40) % 4 < 3)):
         config.schedule = schedule
-        write(tmp_path / 'runs' / name, config, hits, **changes)
+        write(tmp_path / 'runs' / name, config, hits)
 
 
 def test_videos_of_a_group_are_drawn_together_in_a_comparison(root, tmp_path):

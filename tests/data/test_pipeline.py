@@ -191,4 +191,4 @@ def test_of_large_frames_random_parts_are_seen(tiny_motion, monkeypatch):
         clip = batches[number]['clips'][0, 0]
         tops |= {(y, x) for y in range(9) for x in range(9) for t in range(23)
                  if np.array_equal(video[t:t + 2, y:y + 8, x:x + 8], clip)}
-    assert len(tops) > 6
+    assert min(len({corner[axis] for corner in tops}) for axis in (0, 1)) > 3

@@ -139,7 +139,7 @@ def test_another_label_map_is_another_data_set(command):
 @pytest.mark.parametrize(('files', 'message'), [
     ({'train': f'slow,0903,{BOX},2,0\nslow,0904,0.1,0.2,0.5\n'}, "train, line 2: 'slow,0904,0.1,0.2,0.5': it has 5"),
     ({'test': f'slow,0903,{BOX},2,0\n'}, 'the video slow is in both'),
-    ({'test': f'gone,0903,{BOX},2,0\n'}, '1 of 2 listed videos are missing .* .the first: gone'),
+    ({'test': f'gone,0903,{BOX},2,0\n'}, '1 of 2 videos are missing .* .the first: gone'),
     ({'boxes_test': f'fast,0904,{BOX},,\n'}, 'boxes without a score .the first: fast,0904'),
     ({'excluded_test': 'fast,0904\nfast,0915'}, 'no keyframe that is not excluded'),
     ({'train': f'slow,0903,{BOX},,0\n'}, 'train, line 1: .*the action is empty'),

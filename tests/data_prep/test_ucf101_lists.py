@@ -36,7 +36,7 @@ def ucf(tiny, *more):
 
 
 def test_ucf101_counts_missing_videos_and_refuses(tiny_ucf101, capsys):
-    with pytest.raises(UserError, match=r'1 of 4 listed videos are missing .*v_Bowl_g02_c02.avi.*--allow_missing'):
+    with pytest.raises(UserError, match=r'1 of 4 videos are missing .*v_Bowl_g02_c02.avi.*--allow_missing'):
         prepare(*ucf(tiny_ucf101))
     assert not (tiny_ucf101 / 'out').exists()
     assert 'train: 2 of 3 listed videos found, 1 missing' in capsys.readouterr().out

@@ -211,17 +211,17 @@ def test_features_are_those_of_their_ids(small_run, tiny_motion, tmp_path):
             found[config.eval.short_video] = dict(zip(file['ids'], file['dV'], strict=True))
     assert set(found['loop']) - set(found['drop']) == {'motion_test_00002'}
     for name, row in found['drop'].items():
-        np.testing.assert_array_equal(row, found['loop'][name])
+        np.testing.assert_allclose(row, found['loop'][name], rtol=1e-5)  # in another row of the batch
 
 
 def test_views_are_of_the_videos_that_are_asked_for(small_run, tiny_motion):
     encoder = trained_encoder(workdir_config(small_run), str(small_run))
     source = RecordSource(tiny_motion, 'test')
 
-    def found(videos, seed=0, clips=1, crops='centre'):
-        views = features.Views(clips, 4, 1, crops, seed)
+    def found(videos):
+        views = features.Views(1, 4, 1, 'centre', 0)
         return average_over_views(
             FeatureFunction(encoder.module, (0,)), encoder.variables, source, np.array(videos), augment=encoder.augment,
             views=views, workers=0)[0]
 
-    np.testing.assert_array_equal(found([5, 2, 9]), found(range(16))[[5, 2, 9]])
+    np.testing.assert_allclose(found([5, 2, 9]), found(range(16))[[5, 2, 9]], rtol=1e-5)  # other rows of a batch

@@ -151,7 +151,7 @@ def test_features_of_a_side_are_those_of_its_videos(small_run, tiny_motion, tmp_
         config.data.dir = data
         evaluation = retrieval_task.prepare(config, str(small_run))
         got[policy] = features_of(evaluation, (0,))(evaluation.protocol.folds[0].test)[0]
-    np.testing.assert_array_equal(got['drop'], np.delete(got['loop'], 2, axis=0))
+    np.testing.assert_allclose(got['drop'], np.delete(got['loop'], 2, axis=0), rtol=1e-5)  # other rows of a batch
 
 
 def test_seeds_of_training_and_of_evaluation(small_run):

@@ -8,8 +8,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from vididi_jax.evaluate import retrieval
 from vididi_jax.evaluate.protocol import Fold, Protocol, Side
-from vididi_jax.evaluate.retrieval import chance_recall, join, neighbours, recall_at, search
-from vididi_jax.measures import unit
+from vididi_jax.evaluate.retrieval import chance_recall, neighbours, recall_at, search
+from vididi_jax.measures import join, unit
 
 KS = (1, 5, 10, 20, 50)
 

@@ -14,9 +14,9 @@ def test_the_bar_says_that_steps_are_compiled_and_about_how_long_once_one_was(ti
     monkeypatch.setattr(progress, 'tqdm', partial(tqdm, file=shown, disable=False))
     task = SimpleNamespace(steps_per_epoch=1, phases=('one', 'two'))
     with progress.Progress(tiny_config, task, tmp_path, {'step': 0, 'epoch_losses': []}) as bar:
-        for step, whole in ((0, 17.2), (1, 3.0), (2, 0.1)):
+        for step, times in enumerate([(60.0, 1.0, 78.2), (0.0, 0.0, 3.0), (0.0, 0.0, 0.1)]):  # a minute for data
             bar.start_epoch(step)
-            bar.launched(step + 1, progress.Times(0.0, 0.0, whole))
+            bar.launched(step + 1, progress.Times(*times))
             bar.ended(step + 1, (0, 0), {'loss': 1.0}, {})
             shown.write(f'epoch {step} ends')
             bar.end_epoch(0)

@@ -136,7 +136,7 @@ def run(
                 print(f'resuming after step {meta["step"]} of {total}', flush=True)
             if meta['commits'] and meta['commits'][-1] != commit():
                 print(f'its checkpoint was written by commit {meta["commits"][-1]}, and this is commit {commit()}')
-            if (before := meta.get('dtype', dtype)) != dtype:
+            if (before := meta.get('dtype', dtype)) != dtype and meta['step'] < total:
                 print(f'it was trained in {before}, and goes on in {dtype}, which model.dtype=auto is on these devices')
         if meta['step'] < total:
             signalled = held.enter_context(after_step())

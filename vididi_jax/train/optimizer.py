@@ -85,7 +85,7 @@ def build_optimizer(config, total_steps: int) -> optax.GradientTransformation:
     if settings.clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
     if settings.accumulate > 1:
-        optimizer = optax.MultiSteps(  # JAX makes float32 of it but where float64 is switched on
+        optimizer = optax.MultiSteps(  # float64 means float32 but where JAX's 64 bits are switched on
             optimizer, settings.accumulate, accumulator_dtype=jnp.float64).gradient_transformation()
     return optimizer
 

@@ -60,7 +60,7 @@ class Progress:
         self.epoch_losses = list(meta['epoch_losses'])
         self._first = meta['step']
         self._hinted = False
-        self._longest = 0.0  # seconds of a step so far: of one that was compiled, or read from the cache of programs
+        self._compiling = 0.0  # seconds that compiling a step took so far, or reading it from the cache of programs
         self._times: deque[tuple[int, Times]] = deque()  # of the steps since the last row
         self._epoch_times: list[Times] = []
         self._held, self._bar = ExitStack(), None
@@ -82,11 +82,12 @@ class Progress:
             total=self.task.steps_per_epoch, initial=done, unit='step', leave=False, **one_bar(),
             dynamic_ncols=True))
         if step - self._first < len(self.task.phases) * self.task.steps_per_epoch:  # each phase has its programs
-            self._bar.set_postfix_str(f'compiling, about {self._longest:.0f} s' if self._longest else 'compiling')
+            about = f', about {self._compiling:.0f} s' if self._compiling >= 1 else ''
+            self._bar.set_postfix_str(f'compiling{about}')
 
     def launched(self, step: int, times: Times) -> None:
         """Step number `step` is under way."""
-        self._longest = max(self._longest, times.whole)
+        self._compiling = max(self._compiling, times.whole - times.data - times.devices)
         if self._writer:
             self._times.append((step, times))
         if step > self._first + 1:  # whose batch was asked for only then
