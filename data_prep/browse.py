@@ -48,7 +48,7 @@ def prepare_folder(
         source = RecordSource(videos, 'train')  # which holds its files against their checksums
         check(len(source))
         lines = (source.directory / records.MANIFEST).read_text().splitlines()
-        return Path(videos), [row for row in map(loads, lines) if row['split'] == 'train']
+        return Path(videos), list(map(loads, lines))
     plan, decode = folder.plan_folder(videos, short_side=short_side, encoding=records.ENCODING)
     check(len(plan.videos))
     files = [(Path(videos, video.path).stat().st_size, Path(videos, video.path).stat().st_mtime_ns)
@@ -105,7 +105,8 @@ def run(config, workdir: str) -> None:
                             'browse a part of them, ask for the nearest to one with --config.query=FILE, or take the '
                             'features of all with configs/features.py.')
 
-    directory, rows = prepare_folder(config.videos, out, stored_side(encoder.augment), check)
+    directory, listed = prepare_folder(config.videos, out, stored_side(encoder.augment), check)
+    rows = [row for row in listed if row['split'] == 'train']
     source, features = embed(config, encoder, views, directory, out / 'cache', config.data.workers)
     unread = [row for row in rows if row['status'] != 'ok']
     written = f'more than the {MOST:,} of a page, which is not written'
@@ -115,6 +116,8 @@ def run(config, workdir: str) -> None:
                  f'{printable(config.checkpoint)}, step {encoder.step}, {views.text} views of {views.frames} frames; '
                  f'{len(unread):,} of {len(rows):,} files could not be read, and {int(short.sum()):,} videos are '
                  'shorter than a view, which begins them again.')
+        if others := len(listed) - len(rows):
+            about += f' The {others:,} videos of other splits than train are not here.'
         write_browser(out / 'index.html', source, features, unread, about=about, clusters=config.clusters)
         written = f'written to {out / "index.html"}'
     print(f'{len(source):,} videos embedded, {len(unread):,} not read; {written}')

@@ -20,7 +20,7 @@ from vididi_jax import config as configs
 from vididi_jax.data.manifest import ROW
 from vididi_jax.errors import UserError
 from vididi_jax.schedule import SCHEDULES, Schedule, resolve
-from vididi_jax.tasks import TASKS, choose_task
+from vididi_jax.tasks import TASKS, choose_task, in_float64
 from vididi_jax.train.loop import is_probed
 from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.run import check_same_run, workdir_config, write_config
@@ -302,3 +302,21 @@ def test_retrieval_of_an_incomplete_set_is_refused(root, tiny_motion, tiny_confi
     assert all(np.isfinite(list(row.values())).all() for row in metrics.values())
     result = json.loads((tmp_path / 'work' / 'eval' / 'retrieval' / 'results.json').read_text())
     assert result['counts']['test']['missing'] == 1 and result['encoder'] == 'untrained'
+
+
+def test_of_several_evaluations_some_may_be_asked_for():
+    config = configs.load_config('configs/eval_all.py')
+    del config.parts.retrieval
+    choose_task(config, TASKS)
+
+
+def test_a_folder_is_browsed_in_the_precision_of_its_encoder(finished, tmp_path):
+    run = workdir_config(finished[0])
+    with run.unlocked():
+        run.model.dtype = 'float64'
+    write_config(run, tmp_path)
+    config = configs.load_config('configs/browse.py')
+    config.checkpoint = str(tmp_path)
+    assert in_float64(config, str(finished[0]))
+    config.checkpoint = str(finished[0])
+    assert not in_float64(config, str(tmp_path))

@@ -80,6 +80,7 @@ def in_float64(config: ml_collections.ConfigDict, workdir: str | None) -> bool:
     """Whether the encoder computes in float64: that of the config, or of the run that is evaluated."""
     from vididi_jax.train.run import workdir_config
 
+    workdir = config.checkpoint if config.task == 'browse' else workdir
     if 'model' not in config and workdir and Path(workdir, 'config.json').is_file():
         config = workdir_config(workdir)
     return config.get('model', {}).get('dtype') == 'float64'
@@ -96,7 +97,8 @@ def choose_task(config: ml_collections.ConfigDict, tasks: Mapping[str, tuple[str
         raise UserError(f'config.task is {task!r}: choose one of {", ".join(tasks)}.')
     module, example = tasks[task]
     own, needed = field_names(config), field_names(load_config(own_config(example)))
-    absent = [name for name in needed if name.count('.') < 2 and name not in own]
+    # Of several evaluations there need not be all.
+    absent = [name for name in needed if name.count('.') < 2 and name not in own and not name.startswith('parts.')]
     if absent:
         raise UserError(f'config.task is {task!r}, and this config is for another task, or not whole (it has no '
                         f'{absent[0]!r}): take one of the files in configs/ for {task!r}, or derive from '

@@ -153,3 +153,13 @@ def test_videos_are_near_by_the_features_that_are_asked_for(
     x = own[order] / np.linalg.norm(own[order], axis=1, keepdims=True)
     assert near == np.argsort(-x @ x.T, axis=1)[:, 1:11].tolist()
     assert text.count('<h2>Cluster ') == 3 and f'features of {kind} by' in text
+
+
+def test_videos_of_other_splits_are_told(root, small_run, tiny_motion, tmp_path, monkeypatch):
+    own = dict.fromkeys(range(3), np.random.default_rng(0).normal(size=(48, 6)))
+    monkeypatch.setattr(browse, 'video_features', lambda *_, **__: own)
+    config = configs.load_config(f'{root}/configs/browse.py:smoke')
+    config.checkpoint, config.videos = str(small_run), str(tiny_motion)
+    browse.run(config, str(tmp_path))
+    text = (tmp_path / 'index.html').read_text()
+    assert '0 of 48 files could not be read' in text and 'The 16 videos of other splits than train are not here' in text

@@ -134,3 +134,10 @@ def test_the_strength_of_a_probe_is_chosen_on_train_alone():
         for name, labels in (('train', even), ('test', rare)))
     found = probe(Fold('', train, test), lambda side: dict.fromkeys((0, 1), own[side.source.name]), (10.0, 1e-3))
     assert found.details['strength'] == dict.fromkeys(('V', 'dV', 'joined'), 1e-3)
+
+
+def test_a_class_that_is_one_group_cannot_be_held_out():
+    labels = np.repeat(np.arange(6), 20)
+    with pytest.raises(UserError, match='held out to choose among linear.strengths have no other group in train'):
+        choose_strength(np.zeros((120, 3)), labels, labels.astype(str), (0.1, 1.0))
+    assert choose_strength(np.zeros((120, 3)), labels, labels.astype(str), (1.0,)) == 1.0

@@ -175,3 +175,12 @@ def test_labels_that_are_all_the_same_are_refused(tiny_motion, tmp_path):
 def test_an_official_split_the_other_way_round_is_none(tiny_motion, tmp_path):
     data = edit(tiny_motion, tmp_path / 'data', lambda i, row: row, official_split=1)
     assert open_protocol(config(train='test', test='train'), data).name == 'motion/test-train'
+
+
+def test_videos_without_a_label_are_no_class(tiny_motion, tmp_path):
+    data = edit(tiny_motion, tmp_path / 'data', lambda i, row: row | {'label': row['label'].replace('left', '')})
+    labels = tmp_path / 'data' / 'label.labels.txt'
+    labels.write_text(labels.read_text().replace('left\n', '.\n'))
+    seal(tmp_path / 'data')
+    with pytest.raises(UserError, match='8 videos have no label: put them into folders of their classes'):
+        open_protocol(config(), data)

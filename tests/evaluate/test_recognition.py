@@ -5,21 +5,28 @@ import json
 import subprocess
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from configs import features as features_config
-from configs import finetune, motion_vicreg, retrieval
+from configs import finetune, linear, motion_vicreg, retrieval
+from data_prep.__main__ import build_parser
+from data_prep.__main__ import run as prepare
+from tests.data_prep.videos import ramp, write_video
 from tests.evaluate.test_protocol import config as protocol_config
 from tests.evaluate.test_protocol import edit
 from vididi_jax import provenance
 from vididi_jax.data.source import RecordSource
+from vididi_jax.errors import UserError
 from vididi_jax.evaluate import features
+from vididi_jax.evaluate import linear as linear_task
 from vididi_jax.evaluate import retrieval as retrieval_task
 from vididi_jax.evaluate.protocol import open_protocol
 from vididi_jax.evaluate.recognition import Evaluation, counts_of, features_of, seen_in_training
+from vididi_jax.train import encoder as encoders
 from vididi_jax.train.checkpoint import Checkpoints
-from vididi_jax.train.run import write_config
+from vididi_jax.train.run import workdir_config, write_config
 
 
 def evaluation(data, training=None, module=retrieval, **changes):
@@ -175,3 +182,52 @@ def test_scores_of_videos_stand_with_their_group_and_label(small_run, tiny_motio
     source = RecordSource(config.data.dir, 'test')
     assert [(row['id'], row['group'], row['label']) for row in rows] == [
         (row['id'], row['group'], row['label']) for row in source.rows]
+
+
+def test_videos_that_were_too_short_to_train_on_were_not_seen(tiny_motion, tmp_path):
+    data = edit(tiny_motion, tmp_path / 'data', lambda i, row: row | ({'frames': 12} if i in (48, 49, 50) else {}))
+    config = motion_vicreg.get_config('smoke')
+    config.data.dir, config.data.split, config.clip.short_video = data, 'test', 'drop'
+    write_config(config, tmp_path / 'run')
+    assert seen_in_training(evaluation(data, config)) == 13
+    config.clip.short_video = 'loop'
+    assert seen_in_training(evaluation(data, config)) == 16
+
+
+def test_a_folder_and_a_folder_in_it_have_the_same_videos(small_run, tmp_path):
+    for path in ('a/0.mp4', 'a/1.mp4', 'b/0.mp4', 'b/1.mp4'):
+        write_video(tmp_path / 'videos' / 'sub' / path, ramp(20 + 2 * (path[0] == 'b') + int(path[2]), 32, 40))
+    for name, videos in (('all', 'videos'), ('part', 'videos/sub')):
+        prepare(build_parser().parse_args(['folder', f'--videos={tmp_path / videos}', f'--out={tmp_path / name}',
+                                           '--workers=1', '--short_side=16']))
+    for trained, tested in (('all', 'part'), ('part', 'all')):
+        config = workdir_config(small_run)
+        with config.unlocked():
+            config.data.dir = str(tmp_path / trained)
+        assert seen_in_training(evaluation(str(tmp_path / tested), config, protocol='grouped')) == 4
+
+
+def test_a_result_of_another_task_is_not_overwritten(small_run):
+    config = retrieval.get_config('smoke')
+    config.eval.name = 'mine'
+    for _ in range(2):
+        retrieval_task.run(config, str(small_run))
+    config = linear.get_config('smoke')
+    config.eval.name = 'mine'
+    with pytest.raises(UserError, match='is a result of retrieval, which one of linear would overwrite: set another'):
+        linear_task.prepare(config, str(small_run))
+    (small_run / 'eval' / 'mine' / 'results.json').write_text('{')  # of a disk that was full
+    linear_task.prepare(config, str(small_run))
+
+
+def test_processes_agree_on_config_data_and_weights(small_run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(encoders, 'check_alike', lambda values, free: asked.append(values))
+    monkeypatch.setattr(jax, 'process_count', lambda: 2)
+    config = retrieval.get_config('smoke')
+    found = encoders.trained_encoder(workdir_config(small_run), str(small_run))
+    encoders.check_same_everywhere(config, 'these', found)
+    assert asked[0]['eval.clips'] == config.eval.clips and asked[0]['data'] == 'these'
+    other = found._replace(variables=jax.tree.map(lambda x: x + 1, found.variables))
+    encoders.check_same_everywhere(config, 'these', other)
+    assert asked[0].keys() == asked[1].keys() and asked[0]['encoder'] != asked[1]['encoder']

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data_sets import edit_rows
 from vididi_jax import config as configs
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import retrieval
 from vididi_jax.evaluate.protocol import Fold, whole
 from vididi_jax.pixels.augment import Augmentation
-from vididi_jax.report import evidence, looks, page, summary
+from vididi_jax.report import evidence, looks, page, summary, views
 from vididi_jax.report.animation import SIDE, Clips, animation, evenly
 from vididi_jax.report.gallery import gallery_section
 from vididi_jax.report.html import paragraph, table
@@ -382,3 +383,15 @@ def test_a_result_by_groups_is_on_the_page(tiny_motion):
     found = {'a': result('trained', '1', 1.0, **grouped), 'b': result('untrained', '1', 1.0, **grouped)}
     assert '9 videos of a/b' in summary.headlines(found)[0].about
     assert 'the 9 test videos' in page.recall_section(found)[1]
+
+
+def test_views_are_of_videos_that_training_uses(tiny_motion, tmp_path, monkeypatch):
+    data, shown = shutil.copytree(tiny_motion, tmp_path / 'data'), []
+    edit_rows(data, lambda i, row: row | ({'frames': 12} if i in (0, 1, 2) else {}))
+    training = configs.load_config('configs/motion_vicreg.py:smoke')
+    training.clip.short_video, training.augment.size = 'drop', 16
+    load = views.pipeline.load_whole
+    monkeypatch.setattr(views.pipeline, 'load_whole', lambda source, records, indices: (
+        shown.extend(source.ids[records]), load(source, records, indices))[1])
+    assert '3 of the 45 videos used of split' in views.views_section(training, str(data), Clips())
+    assert shown == list(RecordSource(data, 'train').ids[3:6])

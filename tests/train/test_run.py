@@ -1,11 +1,13 @@
 """What may stand in a workdir where a run begins."""
 
+import resource
 import shutil
+import signal
 
 import pytest
 
 from vididi_jax.errors import UserError
-from vididi_jax.train.run import check_same_run
+from vididi_jax.train.run import check_same_run, write_config
 
 
 @pytest.fixture
@@ -29,3 +31,18 @@ def test_results_of_a_run_that_is_gone_are_not_taken_for_those_of_a_new_one(work
         check_same_run(tiny_config, workdir)
     shutil.rmtree(workdir / 'eval')
     check_same_run(tiny_config, workdir)
+
+
+def test_a_full_disk_leaves_the_config_that_was_there(tiny_config, tmp_path):
+    write_config(tiny_config, tmp_path)
+    before, (soft, hard) = (tmp_path / 'config.json').read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        with pytest.raises(OSError, match='too large'):
+            write_config(tiny_config, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / 'config.json').read_bytes() == before and [file.name for file in tmp_path.iterdir()] == [
+        'config.json']

@@ -25,7 +25,7 @@ from vididi_jax.detection.model import Detector, make_step
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.gather import batch_size_for, gathered
 from vididi_jax.evaluate.protocol import Fold, check_apart, open_complete, whole
-from vididi_jax.evaluate.results import write_results
+from vididi_jax.evaluate.results import check_name, write_results
 from vididi_jax.fields import check_fields
 from vididi_jax.pictures import keyframe_picture
 from vididi_jax.pixels.augment import Augmentation
@@ -33,7 +33,7 @@ from vididi_jax.pixels.boxes import whole_frames
 from vididi_jax.schedule import order_name
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
-from vididi_jax.train.encoder import Encoder, asked_encoder
+from vididi_jax.train.encoder import Encoder, asked_encoder, check_same_everywhere
 from vididi_jax.train.processes import on_process_zero, raise_together
 from vididi_jax.train.run import changed_fields, workdir_config
 from vididi_jax.train.state import TrainState
@@ -85,11 +85,18 @@ class Detection(NamedTuple):
         return source.directory / name if name in source.files else None
 
 
-@raise_together
 def open_detection(config, workdir: str) -> Detection:
     """Check the config and the data, and load the encoder; raises `UserError` at the first thing that does not fit."""
+    found = _open(config, workdir)
+    check_same_everywhere(config, found.data.test.source.fingerprint, found.encoder)
+    return found
+
+
+@raise_together
+def _open(config, workdir: str) -> Detection:
     settings, recipe = config.eval, config.detection
     check_fields(config)
+    check_name(workdir, config)
     if settings.frames <= max(recipe.orders):
         raise UserError(f'eval.frames is {settings.frames}: there must be more frames than the highest derivative '
                         f'order, {max(recipe.orders)}.')

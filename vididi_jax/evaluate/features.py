@@ -21,7 +21,7 @@ from vididi_jax.evaluate.results import device, provenance
 from vididi_jax.evaluate.views import Views, average_over_views, read_views
 from vididi_jax.fields import check_fields
 from vididi_jax.schedule import order_name
-from vididi_jax.train.encoder import Encoder, asked_encoder
+from vididi_jax.train.encoder import Encoder, asked_encoder, check_same_everywhere
 from vididi_jax.train.processes import on_process_zero, raise_together
 from vididi_jax.train.run import workdir_config
 
@@ -154,6 +154,7 @@ def run(config, workdir: str) -> Path:
     versions, device.
     """
     training, views, side, encoder = _open(config, workdir)
+    check_same_everywhere(config, side.source.fingerprint, encoder)
     features = video_features(encoder, side.source, orders=ORDERS, views=views, workers=config.data.workers,
                               cache=Path(workdir) / 'eval' / 'cache')
 

@@ -183,27 +183,30 @@ def fit(x: np.ndarray, labels: np.ndarray, strengths: Sequence[float]) -> list[R
     return found
 
 
-def check_choice(groups: np.ndarray, strengths: Sequence[float]) -> None:
-    """Raises `UserError` if there is a choice and no group to hold out for it."""
-    if len(strengths) > 1 and len(set(groups)) < 2:
+def held_out(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(N,) bool, which videos are held out to choose by: a fifth, whole groups; of fewer than five groups one.
+
+    Raises:
+      UserError: there is nothing to hold out, or nothing of the classes of those is left.
+    """
+    if len(set(groups)) < 2:
         raise UserError('all training videos are of one group, so none can be held out to choose among '
                         'linear.strengths: give one strength.')
+    held = deal(labels, groups, min(PARTS, len(set(groups)))) == 0
+    if not np.isin(labels[held], labels[~held]).any():
+        raise UserError('the classes of the groups that are held out to choose among linear.strengths have no other '
+                        'group in train: give one strength.')
+    return held
 
 
 def choose_strength(x: np.ndarray, labels: np.ndarray, groups: np.ndarray, strengths: tuple[float, ...]) -> float:
     """The strength with the best accuracy on a part of train that is held out; of equal ones the lowest.
 
-    That part is a fifth, whole groups; of fewer than five groups it is one.
-
-    Raises:
-      UserError: there is nothing to hold out.
+    That part is `held_out`, which raises `UserError`.
     """
     if len(strengths) == 1:
         return strengths[0]
-    check_choice(groups, strengths)
-    held = deal(labels, groups, min(PARTS, len(set(groups)))) == 0
-    classes = labels.max() + 1
-
+    held, classes = held_out(labels, groups), labels.max() + 1
     ascending = sorted(strengths)
     accuracies = [top_k(regression.scores(x[held], classes), labels[held])['top-1']
                   for regression in fit(x[~held], labels[~held], ascending)]
@@ -226,8 +229,8 @@ def probe(fold: Fold, features: Callable, strengths: tuple[float, ...]) -> Outco
 def prepare(config, workdir: str) -> Evaluation:
     """Check the config and the data, and load the encoder."""
     evaluation = open_evaluation(config, workdir, ORDERS)
-    for fold in evaluation.protocol.folds:
-        check_choice(fold.train.groups, config.linear.strengths)
+    for fold in evaluation.protocol.folds if len(config.linear.strengths) > 1 else ():
+        held_out(fold.train.labels, fold.train.groups)
     return evaluation
 
 
@@ -236,7 +239,7 @@ def probe_folds(evaluation: Evaluation, features: Callable) -> list[Outcome]:
     """The outcome of each fold, from `features_of(evaluation, ORDERS)`."""
     folds, strengths = evaluation.protocol.folds, tuple(evaluation.config.linear.strengths)
     return [probe(fold, features, strengths)
-            for fold in tqdm(folds, unit='fold', leave=False, disable=len(folds) == 1)]
+            for fold in (tqdm(folds, unit='fold', leave=False) if len(folds) > 1 else folds)]
 
 
 def evaluate(evaluation: Evaluation) -> dict:

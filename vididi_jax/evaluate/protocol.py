@@ -217,11 +217,15 @@ def check_apart(fold: Fold) -> None:
 
 
 def check_classes(fold: Fold, allow_missing: bool) -> None:
-    """Raises `UserError` if there is one class, or one that is not in train."""
+    """Raises `UserError` if there is one class, one that is not in train, or a video without a label."""
     names = fold.train.source.label_names
     if names != fold.test.source.label_names or len(names) < 2:
         raise UserError(f'{fold.name}: {len(names)} classes in train and {len(fold.test.source.label_names)} in test: '
                         'evaluation needs labels, at least two, the same on both sides.')
+    unlabelled = sum(sum(names[label] == '' for label in side.labels) for side in (fold.train, fold.test))
+    if unlabelled:
+        raise UserError(f'{fold.name}: {unlabelled:,} videos have no label: put them into folders of their classes, or '
+                        'leave them out with `data_prep folder --list`.')
     absent = fold.absent()
     if absent.any() and not allow_missing:
         classes = sorted({names[label] for label in fold.test.labels[absent]})

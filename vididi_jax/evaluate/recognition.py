@@ -14,12 +14,14 @@ from vididi_jax.errors import UserError
 from vididi_jax.evaluate.features import video_features
 from vididi_jax.evaluate.metrics import over_folds
 from vididi_jax.evaluate.protocol import Fold, Protocol, Side, open_protocol
-from vididi_jax.evaluate.results import write_results, write_whole
+from vididi_jax.evaluate.results import check_name, write_results
 from vididi_jax.evaluate.views import Views, read_views
 from vididi_jax.fields import check_fields
+from vididi_jax.files import write_whole
 from vididi_jax.pictures import confusion_picture
 from vididi_jax.train.checkpoint import trained_data
-from vididi_jax.train.encoder import Encoder, asked_encoder
+from vididi_jax.train.encoder import Encoder, asked_encoder, check_same_everywhere
+from vididi_jax.train.pretrain import used_videos
 from vididi_jax.train.processes import on_process_zero, raise_together
 from vididi_jax.train.run import workdir_config
 
@@ -74,7 +76,6 @@ class Outcome(NamedTuple):
     details: dict = {}
 
 
-@raise_together
 def open_evaluation(
     config, workdir: str, orders: tuple[int, ...], open_data: Callable[..., Protocol] = open_protocol,
 ) -> Evaluation:
@@ -87,9 +88,17 @@ def open_evaluation(
       open_data: `(config, directory) -> Protocol`.
 
     Raises:
-      UserError: the first thing that does not fit.
+      UserError: the first thing that does not fit; also a process that has another config, other data or weights.
     """
+    found = _open(config, workdir, orders, open_data)
+    check_same_everywhere(config, fingerprint_of(found.protocol), found.encoder)
+    return found
+
+
+@raise_together
+def _open(config, workdir: str, orders: tuple[int, ...], open_data: Callable[..., Protocol]) -> Evaluation:
     check_fields(config)
+    check_name(workdir, config)
     training = workdir_config(workdir)
     views = read_views(config, orders)
     directory = config.data.dir or training.data.dir
@@ -139,11 +148,12 @@ def videos_of(run: Ancestor | None) -> set[tuple] | None:
         return None
     try:
         source, trained_on = RecordSource(run.training.data.dir, run.training.data.split), trained_data(run.workdir)
+        used = used_videos(run.training, source)
     except UserError:
         return None
     if trained_on not in (None, source.fingerprint):
         return None
-    return {(source.name, *video) for video in zip(source.ids, source.num_frames.tolist(), strict=True)}
+    return {(source.name, *video) for video in zip(source.ids[used], source.num_frames[used].tolist(), strict=True)}
 
 
 def seen_in_training(evaluation: Evaluation) -> int | None:
@@ -160,7 +170,9 @@ def seen_in_training(evaluation: Evaluation) -> int | None:
     trained = set().union(*(videos for videos in known if videos))
     files = {name: {file_of(video) for video in trained if video[0] != name and 'folder' in (video[0], name)}
              for name, *_ in tested}
-    found = sum(video in trained or file_of(video) in files[video[0]] for video in tested)
+    below = {part for video in trained for part in folders_of(video)}
+    found = sum(video in trained or file_of(video) in files[video[0]] or video in below
+                or not trained.isdisjoint(folders_of(video)) for video in tested)
     return None if not found and None in known else found
 
 
@@ -168,6 +180,17 @@ def file_of(video: tuple[str, str, int]) -> tuple[str, int]:
     """What a video is known by where a folder and a data set with lists of its own, whose ids differ, hold it both."""
     _, name, frames = video
     return PurePosixPath(name).stem, frames
+
+
+def folders_of(video: tuple[str, str, int]) -> list[tuple[str, str, int]]:
+    """A video of a folder, as a data set of each of the folders that it lies in has it.
+
+    >>> folders_of(('folder', 'home/run/a.mp4', 40))
+    [('folder', 'run/a.mp4', 40), ('folder', 'a.mp4', 40)]
+    """
+    name, path, frames = video
+    parts = path.split('/') if name == 'folder' else []
+    return [(name, '/'.join(parts[start:]), frames) for start in range(1, len(parts))]
 
 
 def describe_fold(fold: Fold, outcome: Outcome) -> dict:

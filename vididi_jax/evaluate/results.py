@@ -1,15 +1,14 @@
 """The one form of a result: WORKDIR/eval/NAME/results.json, which says exactly what was measured, and on what."""
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
 
 import jax
 
 from vididi_jax.config import to_dict
 from vididi_jax.errors import UserError
+from vididi_jax.files import write_whole
 from vididi_jax.provenance import commit, versions
 
 
@@ -50,14 +49,16 @@ def write_results(workdir: str | Path, name: str, *, task: str, metrics: dict, c
     return path
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there as a whole, or as it was before."""
-    temporary = path.with_name(f'{path.name}.{uuid4().hex[:8]}.tmp')
+def check_name(workdir: str | Path, config) -> None:
+    """Raises `UserError` if the result of another task has the name of this one, which would overwrite it."""
+    path = Path(workdir) / 'eval' / config.eval.name / 'results.json'
     try:
-        temporary.write_text(text, newline='')
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        there = read_result(path)['task'] if path.is_file() else config.task
+    except UserError:  # what is damaged is written anew
+        return
+    if there != config.task:
+        raise UserError(f'{path} is a result of {there}, which one of {config.task} would overwrite: set another '
+                        '--config.eval.name.')
 
 
 def read_result(path: Path) -> dict:

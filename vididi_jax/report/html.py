@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from vididi_jax.files import write_whole
+
 STYLE, SCRIPT = ((Path(__file__).parent / name).read_text() for name in ('page.css', 'page.js'))
 
 
@@ -54,8 +56,8 @@ def write_page(
     code = (f'<script type="application/json" id="clips">{animations}</script>\n<script>{SCRIPT}{script}</script>\n'
             if clips else '')
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+    write_whole(
+        path, '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">\n'
         f'<title>{html.escape(title)}</title>\n<style>{STYLE}{style}</style></head><body>\n'
         + '\n'.join(parts) + f'\n{code}</body></html>\n')

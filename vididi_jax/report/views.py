@@ -12,6 +12,7 @@ from vididi_jax.pixels.augment import Augmentation, augment
 from vididi_jax.report.animation import Clips
 from vididi_jax.report.html import clip_image, paragraph
 from vididi_jax.schedule import order_name, resolve
+from vididi_jax.train.pretrain import used_videos
 from vididi_jax.train.step import frames_to_read, view_frames
 
 VIDEOS = 3
@@ -27,16 +28,17 @@ def visible(clip: np.ndarray, order: int, spec: Augmentation) -> np.ndarray:
 def views_section(training, directory: str, clips: Clips) -> str:
     """Some videos of the training split, augmented with the run's seed; raises `UserError` if the data are absent."""
     source, spec = RecordSource(directory, training.data.split), Augmentation(**training.augment)
-    count, schedule, clip = min(VIDEOS, len(source)), resolve(training.schedule), training.clip
-    batch = pipeline.load_whole(source, np.arange(count), np.stack([clip_indices.sample_clip_pair(
+    used, schedule, clip = used_videos(training, source), resolve(training.schedule), training.clip
+    shown = used[:VIDEOS]
+    batch = pipeline.load_whole(source, shown, np.stack([clip_indices.sample_clip_pair(
         np.random.default_rng((training.seed, record)), int(source.num_frames[record]), stride=clip.stride,
         length=frames_to_read(clip.frames, schedule.max_order, clip.length), placement=clip.placement)
-        for record in range(count)]))
+        for record in shown.tolist()]))
     orders = [order for order, share in enumerate(schedule.shares) if share]
     rows = []
     views = [augment(jax.random.fold_in(jax.random.key(training.seed), view),
                      jnp.asarray(batch['clips'][:, view]), jnp.asarray(batch['size']), spec) for view in (0, 1)]
-    for video in range(count):
+    for video in range(len(shown)):
         row = ''
         for number, view in enumerate(views, 1):
             figures = ''
@@ -47,6 +49,6 @@ def views_section(training, directory: str, clips: Clips) -> str:
                 figures += f'<figure>{clip_image(clips.add(frames), name)}<figcaption>{name}</figcaption></figure>'
             row += f'<div>{figures}</div>'
         rows.append(f'<div class="views">{row}</div>')
-    text = (f'{count} of the {len(source):,} videos of split {training.data.split!r}: two clips of each, augmented as '
-            'in training, in the orders that the schedule has; in a derivative gray is no change.')
+    text = (f'{len(shown)} of the {len(used):,} videos used of split {training.data.split!r}: two clips of each, '
+            'augmented as in training, in the orders that the schedule has; in a derivative gray is no change.')
     return '<h2>What training sees</h2>' + paragraph(text) + ''.join(rows)

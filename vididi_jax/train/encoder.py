@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from vididi_jax.compilation import run_init
+from vididi_jax.config import flatten, to_dict
 from vididi_jax.data.records import SHORT_SIDE
 from vididi_jax.errors import UserError
 from vididi_jax.models.build import build_encoder
@@ -20,6 +21,7 @@ from vididi_jax.models.conv3d import ON_CPUS
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.checkpoint import checksums, load_encoder_variables
+from vididi_jax.train.processes import check_alike
 from vididi_jax.train.state import INIT
 
 
@@ -46,6 +48,21 @@ class Encoder(NamedTuple):
                   if name in ('size', 'centre_fraction', 'mean', 'std')}
         about = [*map(str, about), checksums(self.variables), pixels]
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_same_everywhere(config, data: str, encoder: Encoder) -> None:
+    """Raises `UserError` in all processes if one has another config, other data or weights than the first.
+
+    What each of them computes would go into one result.
+
+    Args:
+      config: of an evaluation.
+      data: fingerprint of what is evaluated.
+      encoder: what evaluates.
+    """
+    if jax.process_count() > 1:
+        check_alike({**flatten(to_dict(config)), 'data': data, 'encoder': encoder.fingerprint()},
+                    free=('data.dir', 'data.workers'))
 
 
 def stored_side(augment: Augmentation) -> int:

@@ -34,6 +34,13 @@ class Plan(NamedTuple):
     total_steps: int
 
 
+def used_videos(config, source: RecordSource) -> np.ndarray:
+    """The records of `source` that a run of `config` trains on; raises `UserError` as `clips.usable_videos`."""
+    frames = frames_to_read(config.clip.frames, schedules.resolve(config.schedule).max_order, config.clip.length)
+    needed = clips.frames_needed(frames, config.clip.stride, config.clip.placement)
+    return clips.usable_videos(source.num_frames, needed, config.clip.short_video)
+
+
 def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Plan:
     """Check a config against its data and the devices.
 
@@ -64,9 +71,8 @@ def make_plan(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Pla
                         + (', or set config.clip.length to constant.' if config.clip.length == 'shrink' else '.'))
     source = RecordSource(config.data.dir, config.data.split)
     frames = frames_to_read(config.clip.frames, schedule.max_order, config.clip.length)
-    needed = clips.frames_needed(frames, config.clip.stride, config.clip.placement)
     clips.check_stride(source.num_frames, config.clip.stride, 'clip.stride')
-    videos = clips.usable_videos(source.num_frames, needed, config.clip.short_video)
+    videos = used_videos(config, source)
     Augmentation(**config.augment).check_frames(*source.sizes[videos].T)
     steps = loop.steps_per_epoch(config, len(videos), f'split {config.data.split!r} of {config.data.dir}')
     orders = schedules.run_orders(schedule, config.seed, config.epochs, steps)

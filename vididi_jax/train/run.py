@@ -8,6 +8,7 @@ import ml_collections
 
 from vididi_jax.config import flatten, from_dict, to_dict
 from vididi_jax.errors import UserError
+from vididi_jax.files import write_whole
 
 MAY_RISE = ('epochs',)  # fields that may be greater than they were
 # Fields, or sub-configs, that decide nothing of what is trained: where the data lie (their fingerprint is compared),
@@ -22,7 +23,7 @@ def write_config(config: ml_collections.ConfigDict, workdir: str | Path) -> None
     """Write `WORKDIR/config.json`."""
     path = Path(workdir)
     path.mkdir(parents=True, exist_ok=True)
-    (path / 'config.json').write_text(json.dumps(to_dict(config), indent=2) + '\n')
+    write_whole(path / 'config.json', json.dumps(to_dict(config), indent=2) + '\n')
 
 
 def workdir_config(workdir: str | Path) -> ml_collections.ConfigDict:
