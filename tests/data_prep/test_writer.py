@@ -325,8 +325,7 @@ def test_real_files_of_every_kind_pass_through_folder(vididi_data, tmp_path):
     for path in wanted:
         (tmp_path / 'videos' / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / 'videos' / path).symlink_to((vididi_data / path).resolve())
-    plan, decode = folder.plan(Namespace(videos=tmp_path / 'videos', short_side=32, encoding='raw', group='',
-                                          split_by_dir=False, list=None))
+    plan, decode = folder.plan_folder(tmp_path / 'videos', short_side=32, encoding='raw')
     rows = {row['path']: row for row in write_dataset(plan, decode, tmp_path / 'out', workers=1)}
     assert sorted(rows) == sorted(wanted) and len(wanted) >= 7
     assert rows.pop('corrupt/decord_corrupted.mp4')['reason'].startswith('decoding failed after')
@@ -342,10 +341,10 @@ def test_real_files_of_every_kind_pass_through_folder(vididi_data, tmp_path):
 def test_groups_come_from_file_names(tmp_path):
     for name in ('run/ann_run.mp4', 'walk/ann_walk.mp4', 'walk/bob_walk.mp4'):
         write_video(tmp_path / 'videos' / name, ramp())
-    options = dict(videos=tmp_path / 'videos', short_side=32, encoding='jpeg', split_by_dir=False, list=None)
-    plan, _ = folder.plan(Namespace(**options, group='^([a-z]+)_'))
+    make = partial(folder.plan_folder, tmp_path / 'videos', short_side=32, encoding='jpeg')
+    plan, _ = make(group='^([a-z]+)_')
     assert [video.group for video in plan.videos] == ['ann', 'ann', 'bob']
     cases = (('^([0-9]+)_', 'does not match run/ann_run.mp4'), ('^[a-z]', 'brackets'), ('(', 'brackets'))
     for pattern, message in cases:
         with pytest.raises(UserError, match=message):
-            folder.plan(Namespace(**options, group=pattern))
+            make(group=pattern)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from argparse import Namespace
 
 import flax.linen as nn
 import jax
@@ -51,9 +50,8 @@ def test_twenty_real_clips_are_learned_by_heart(vididi_data, tmp_path):
     for name in sorted(first)[:20]:
         (tmp_path / 'videos' / name).mkdir(parents=True)
         (tmp_path / 'videos' / name / first[name].name).symlink_to(first[name])
-    arguments = Namespace(videos=str(tmp_path / 'videos'), group='', split_by_dir=False, list=None, short_side=32,
-                          encoding='jpeg')
-    write_dataset(*folder.plan(arguments), tmp_path / 'data', workers=1)
+    plan = folder.plan_folder(str(tmp_path / 'videos'), short_side=32, encoding='jpeg')
+    write_dataset(*plan, tmp_path / 'data', workers=1)
     training = folder_vicreg.get_config('smoke')
     training.data.dir, training.model.width = str(tmp_path / 'data'), 8
     training.augment.update(dict(area=(1.0, 1.0), aspect=(1.0, 1.0), size=24, flip=0.0, blur=0.0, jitter=0.0, gray=0.0,

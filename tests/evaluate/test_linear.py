@@ -118,7 +118,8 @@ def test_each_kind_is_of_its_order():
 
 
 def test_folds_without_a_group_to_hold_out_are_refused_before_features_are_computed(monkeypatch):
-    folds = [SimpleNamespace(train=SimpleNamespace(groups=np.array(names))) for names in (list('ab'), list('cc'))]
+    folds = [SimpleNamespace(train=SimpleNamespace(groups=np.array(names), labels=np.zeros(2, int)))
+             for names in (list('ab'), list('cc'))]
     monkeypatch.setattr(linear, 'open_evaluation', lambda *_: SimpleNamespace(protocol=SimpleNamespace(folds=folds)))
     with pytest.raises(UserError, match='one group'):
         linear.prepare(SimpleNamespace(linear=SimpleNamespace(strengths=(0.1, 1.0))), '')
