@@ -42,8 +42,7 @@ def make_data_sets(root: Path) -> list[Path]:
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         plans = {
             'motion': motion.plan(Namespace(size=8, **size)), 'boxes': motion_boxes.plan(Namespace(size=32, **size)),
-            'jpeg': folder.plan(Namespace(videos=root / 'videos', short_side=16, encoding='jpeg', group='',
-                                          split_by_dir=False, list=None))}
+            'jpeg': folder.plan_folder(root / 'videos', short_side=16, encoding='jpeg')}
         for name, plan in plans.items():
             write_dataset(*plan, root / name, workers=1)
     return [root / name for name in plans]
