@@ -32,6 +32,15 @@ def test_parts_that_there_are_not_are_refused(finished):
             eval_all.run(config, str(finished[0]))
 
 
+def test_a_result_of_one_evaluation_is_not_overwritten_by_that_of_all(finished, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / 'work')
+    config, path = eval_all_config.get_config('smoke'), workdir / 'eval' / 'all' / 'results.json'
+    path.parent.mkdir(parents=True)
+    path.write_text('{"task": "retrieval"}')
+    with pytest.raises(UserError, match='is a result of retrieval, which one of eval_all would overwrite'):
+        eval_all.run(config, str(workdir))
+
+
 def test_all_figures_are_one_table(capsys):
     metrics = {'retrieval': {'V': {'R@1': 9.96, 'R@5': 50.0}}, 'linear': {'V': {'top-1': 60.0}, 'dV': {'top-1': 100.0}}}
     std = {'retrieval': {'V': {'R@1': 1.0, 'R@5': 2.0}}, 'linear': {'V': {'top-1': 3.0}, 'dV': {'top-1': 0.0}}}

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from vididi_jax.config import flatten, to_dict
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.recognition import Evaluation, print_table
-from vididi_jax.evaluate.results import write_results
+from vididi_jax.evaluate.results import check_name, write_results
 from vididi_jax.fields import check_fields
 from vididi_jax.train.processes import on_process_zero
 
@@ -43,6 +43,7 @@ def module_of(part: str):
 def prepare(config, workdir: str) -> dict[str, Evaluation]:
     """Check all parts, and load their encoder: {part: what its `evaluate` takes}."""
     check_fields(config)
+    check_name(workdir, config)
     unknown = [part for part in config.parts if part not in TASKS]
     if unknown or not config.parts:
         raise UserError(f'config.parts has {unknown[0] if unknown else "nothing"}: give some of {", ".join(TASKS)}.')
@@ -73,8 +74,7 @@ def collect(config, workdir: str, folders: dict[str, Path]) -> dict:
     first = next(iter(results.values()))
     same = ('protocol', 'split', 'data', 'fingerprint', 'clips_x_crops', 'short_video', 'counts',
             'test_videos_without_their_class_in_train', 'transductive', 'test_videos_seen_in_pretraining', 'encoder',
-            'statistics', 'checkpoint_step', 'training_commits', 'seed', 'evaluation_seed',
-            'training_config')
+            'statistics', 'checkpoint_step', 'training_commits', 'seed', 'evaluation_seed', 'training_config')
     metrics, std, folds = ({part: result[key] for part, result in results.items()}
                            for key in ('metrics', 'std', 'folds'))
     path = write_results(Path(workdir), config.eval.name, task='eval_all', metrics=metrics, config=config, std=std,

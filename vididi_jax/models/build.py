@@ -23,7 +23,7 @@ def compute_dtype(model, device: jax.Device) -> jnp.dtype:
 def has_bfloat16(device: jax.Device) -> bool:
     """Whether a device computes in bfloat16: TPUs, GPUs but for NVIDIA's before Ampere (T4, V100), and no CPU.
 
-    Elsewhere compilers compute in float32 and round, which takes longer and is less exact than float32 alone.
+    Elsewhere compilers compute in float32 and round, which is less exact than float32 alone, and on a CPU slower.
     """
     capability = str(getattr(device, 'compute_capability', ''))  # such as '7.5'; of AMD's, 'gfx90a'
     number = capability.partition('.')[0]
