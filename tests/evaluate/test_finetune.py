@@ -159,6 +159,19 @@ def test_the_loss_is_the_mean_of_the_heads_cross_entropies():
     np.testing.assert_allclose(metrics['loss'], np.mean(losses), rtol=1e-4)  # float32
 
 
+def test_heads_compute_in_float64_where_the_encoder_does():
+    with jax.enable_x64(True):
+        model = tiny_model(encoder=Small(2, jnp.dtype(jnp.float64)))
+        clips = jax.random.normal(jax.random.key(1), (2, 4, 8, 8, 3), jnp.float64)
+        variables = jax.jit(lambda key: model.init(key, (4, 8, 8)))(jax.random.key(0))
+        found = jax.device_get(jax.jit(model.logits, static_argnums=2)(variables, clips, False)[0])
+        features = np.asarray(jax.jit(model.encoder.apply)(
+            {part: variables[part]['encoder'] for part in variables}, clips))
+        head = jax.device_get(variables['params']['head0'])
+    # 1e-7 is float32's rounding.
+    np.testing.assert_allclose(found[0], features @ head['kernel'] + head['bias'], rtol=1e-12)
+
+
 def test_dropout_draws_from_the_steps_key_and_only_in_training():
     model = tiny_model(dropout=0.5, frozen=True)
     variables = jax.jit(lambda key: model.init(key, (4, 8, 8)))(jax.random.key(0))

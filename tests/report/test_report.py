@@ -179,6 +179,9 @@ def test_a_report_of_other_data_or_beside_nothing_says_so(reported, tmp_path, mo
     with pytest.raises(UserError, match='has no checkpoint'):
         page.write(str(workdir), beside=str(tmp_path))
     assert (workdir / 'report' / 'index.html').stat().st_mtime_ns == before
+    with monkeypatch.context() as patched:
+        patched.setattr('vididi_jax.train.pretrain.trained_data', lambda workdir: 'of other data')
+        assert f'are not those that {workdir} was trained on: set' in page.write(str(workdir))[0].read_text()
     # What is in order stays: here the views of training, without the evaluation's videos.
     monkeypatch.setattr(page, 'latest_retrieval', lambda results: {**result, 'fingerprint': 'another'})
     text = page.write(str(workdir))[0].read_text()
@@ -248,7 +251,7 @@ def test_views_are_those_that_the_schedule_has(reported, schedule, names, text):
     training = workdir_config(reported[0])
     with training.unlocked(), training.ignore_type():
         training.schedule = schedule
-    section = views_section(training, training.data.dir, Clips())
+    section = views_section(training, RecordSource(training.data.dir, 'train'), Clips())
     assert re.findall(r'<figcaption>(.*?)</figcaption>', section)[:2 * len(names)] == [
         f'{name} of view {view}' for view in (1, 2) for name in names]
     assert summary.schedule_of(training) == text
@@ -393,5 +396,5 @@ def test_views_are_of_videos_that_training_uses(tiny_motion, tmp_path, monkeypat
     load = views.pipeline.load_whole
     monkeypatch.setattr(views.pipeline, 'load_whole', lambda source, records, indices: (
         shown.extend(source.ids[records]), load(source, records, indices))[1])
-    assert '3 of the 45 videos used of split' in views.views_section(training, str(data), Clips())
+    assert '3 of the 45 videos used of split' in views.views_section(training, RecordSource(data, 'train'), Clips())
     assert shown == list(RecordSource(data, 'train').ids[3:6])

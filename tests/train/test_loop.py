@@ -9,6 +9,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import google_crc32c
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -249,7 +250,8 @@ def test_every_field_that_decides_the_run_must_stay(finished, tiny_config):
 
 def test_init_from_starts_with_another_runs_encoder(finished, tiny_config, tmp_path, monkeypatch):
     tiny_config.init_from = str(finished[0])
-    started = {}
+    started, alike = {}, {}
+    monkeypatch.setattr(loop, 'check_alike', lambda values, free: alike.update(values))
     monkeypatch.setattr(loop, 'train', lambda *arguments: (started.setdefault('state', arguments[2]), 0))
     pretrain.run(tiny_config, str(tmp_path / 'new'))
     variables, meta = load_encoder_variables(finished[0])
@@ -257,6 +259,9 @@ def test_init_from_starts_with_another_runs_encoder(finished, tiny_config, tmp_p
     jax.tree.map(np.testing.assert_array_equal, started['state'].params['encoder'], variables['params'])
     jax.tree.map(np.testing.assert_array_equal, started['state'].batch_stats['encoder'], variables['batch_stats'])
     assert int(started['state'].step) == 0
+    # Each process has read them from its own disk, and is asked for what it has read.
+    kernel = google_crc32c.value(np.asarray(variables['params']['stem']['conv']['kernel']).tobytes())
+    assert alike['init_from params/stem/conv/kernel'] == kernel and 'seed' in alike
     # The checkpoint is settled when the run begins, whatever 'latest' means later.
     assert workdir_config(tmp_path / 'new').init_checkpoint == '24'
     asked = []

@@ -37,7 +37,7 @@ class Detector(Classifier):
     def features(self, variables: dict, view: jax.Array, train: bool, *, boxes: jax.Array):
         """(Features (B, M, D), BatchNorm statistics after them) of boxes (B, M, 4), shares of the view."""
         maps, stats = self.encode(variables, view, train, 'feature_map')
-        maps = maps.astype(jnp.float32).mean(1)
+        maps = maps.astype(self.dtype).mean(1)
         found = roi_align(maps, boxes * view.shape[2], output_size=self.roi_size,
                           spatial_scale=1 / self.encoder.spatial_stride, sampling_ratio=self.sampling_ratio)
         return found.max((2, 3)), stats

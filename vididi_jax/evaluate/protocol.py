@@ -1,6 +1,7 @@
 """What an evaluation is made on: folds, each with training videos and test videos, and what must hold of them."""
 
 from collections import Counter
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -119,7 +120,8 @@ def open_protocol(config, directory: str) -> Protocol:
     """The folds that `config.eval` asks for, checked.
 
     'split': the split `eval.test` against the split `eval.train` of each data set of `directory` (several, such as the
-    three official splits of UCF101, are separated by commas); 'ucf101/split1' is 'split', and the data must be that.
+    three official splits of UCF101, are separated by commas, unless there is one of the whole name); 'ucf101/split1' is
+    'split', and the data must be that.
     'grouped': the videos of split `eval.train`, each group (or each of `eval.folds` parts of whole groups) in turn
     against all others.
 
@@ -129,7 +131,7 @@ def open_protocol(config, directory: str) -> Protocol:
         or a group on both sides; short videos that `eval.short_video` does not allow.
     """
     settings = config.eval
-    directories = directory.split(',')
+    directories = [directory] if Path(directory).is_dir() else directory.split(',')
     if settings.folds and settings.protocol != 'grouped':
         raise UserError(f'eval.folds is {settings.folds}, and eval.protocol {settings.protocol!r} has no use for it: '
                         'set it to 0, or eval.protocol to grouped.')

@@ -19,9 +19,8 @@ from vididi_jax.evaluate.views import Views, read_views
 from vididi_jax.fields import check_fields
 from vididi_jax.files import write_whole
 from vididi_jax.pictures import confusion_picture
-from vididi_jax.train.checkpoint import trained_data
 from vididi_jax.train.encoder import Encoder, asked_encoder, check_same_everywhere
-from vididi_jax.train.pretrain import used_videos
+from vididi_jax.train.pretrain import trained_source, used_videos
 from vididi_jax.train.processes import on_process_zero, raise_together
 from vididi_jax.train.run import workdir_config
 
@@ -147,11 +146,9 @@ def videos_of(run: Ancestor | None) -> set[tuple] | None:
     if run is None or run.training.task != 'pretrain':  # other runs learn from a part of a split, and from labels
         return None
     try:
-        source, trained_on = RecordSource(run.training.data.dir, run.training.data.split), trained_data(run.workdir)
+        source = trained_source(run.training, run.workdir)
         used = used_videos(run.training, source)
     except UserError:
-        return None
-    if trained_on not in (None, source.fingerprint):
         return None
     return {(source.name, *video) for video in zip(source.ids[used], source.num_frames[used].tolist(), strict=True)}
 

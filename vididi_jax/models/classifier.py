@@ -28,14 +28,19 @@ class Classifier:
     dropout: float
     frozen: bool
 
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Of the heads and logits: at least float32, whatever the encoder computes in."""
+        return jnp.promote_types(self.encoder.dtype, jnp.float32)
+
     def head(self) -> nn.Dense:
-        return nn.Dense(self.classes)  # in float32, and so are the logits
+        return nn.Dense(self.classes, dtype=self.dtype, param_dtype=self.dtype)
 
     def init(self, key: jax.Array, clip_shape: tuple[int, int, int]) -> dict:
         """'params' of 'encoder' and 'head0', ..., 'batch_stats' of 'encoder'; `clip_shape` is (T, H, W)."""
         encoder_key, *keys = jax.random.split(key, 1 + len(self.orders))
         encoder = self.encoder.init(encoder_key, jnp.zeros((1, *clip_shape, 3), self.encoder.dtype))
-        features = jnp.zeros((1, self.encoder.feature_dim))
+        features = jnp.zeros((1, self.encoder.feature_dim), self.dtype)
         heads = {f'head{order}': self.head().init(k, features)['params']
                  for order, k in zip(self.orders, keys, strict=True)}
         return {'params': {'encoder': encoder['params'], **heads}, 'batch_stats': {'encoder': encoder['batch_stats']}}
@@ -68,7 +73,7 @@ class Classifier:
                 shape = (devices() * len(features), *features.shape[1:])
                 drawn = jax.random.uniform(jax.random.fold_in(key, order), shape, jnp.float32)
                 features = jnp.where(own_rows(drawn) < self.dropout, 0, features / (1 - self.dropout))
-            found[order] = self.head().apply({'params': params[f'head{order}']}, features.astype(jnp.float32))
+            found[order] = self.head().apply({'params': params[f'head{order}']}, features.astype(self.dtype))
         return found, {'encoder': stats}
 
     def __call__(self, variables: dict, pixels: jax.Array) -> dict[int, jax.Array]:

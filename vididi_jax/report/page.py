@@ -34,6 +34,7 @@ from vididi_jax.report.summary import (
 from vididi_jax.report.views import views_section
 from vididi_jax.train.encoder import Encoder
 from vididi_jax.train.metric_writer import read_metrics
+from vididi_jax.train.pretrain import trained_source
 from vididi_jax.train.processes import check_alone, is_first, on_process_zero
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,8 @@ def data_sections(
         parts += [evidence] if isinstance(evidence, str) else [
             attempt(make) for make in (lambda: gallery_section(evidence, clips), lambda: map_section(evidence, clips),
                                        lambda: looks_section(evidence, beside))]
-    views = attempt(lambda: views_section(training, directory if moved else training.data.dir, clips))
+    views = attempt(lambda: views_section(
+        training, trained_source(training, workdir, directory if moved else ''), clips))
     return [*parts, views]
 
 

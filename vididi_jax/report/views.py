@@ -25,9 +25,9 @@ def visible(clip: np.ndarray, order: int, spec: Augmentation) -> np.ndarray:
     return np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
 
 
-def views_section(training, directory: str, clips: Clips) -> str:
-    """Some videos of the training split, augmented with the run's seed; raises `UserError` if the data are absent."""
-    source, spec = RecordSource(directory, training.data.split), Augmentation(**training.augment)
+def views_section(training, source: RecordSource, clips: Clips) -> str:
+    """Some videos of `source`, which a run was trained on, augmented with the run's seed."""
+    spec = Augmentation(**training.augment)
     used, schedule, clip = used_videos(training, source), resolve(training.schedule), training.clip
     shown = used[:VIDEOS]
     batch = pipeline.load_whole(source, shown, np.stack([clip_indices.sample_clip_pair(

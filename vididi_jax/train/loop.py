@@ -23,7 +23,7 @@ from vididi_jax.lock import locked
 from vididi_jax.models.build import compute_dtype
 from vididi_jax.provenance import commit
 from vididi_jax.train import mesh as meshes
-from vididi_jax.train.checkpoint import Checkpoints
+from vididi_jax.train.checkpoint import Checkpoints, checksums
 from vididi_jax.train.debug import save_bundle
 from vididi_jax.train.encoder import load_fitting_variables
 from vididi_jax.train.metric_writer import check_logs
@@ -181,8 +181,9 @@ def restore_or_init(config, task: Task, checkpoints: Checkpoints, mesh) -> tuple
     meta = {'step': 0, 'epoch_losses': [], 'data': task.fingerprint, 'commits': []}
     if not config.init_from:
         return meshes.replicate(mesh, task.init(key)), meta
-    encoder, there = load_fitting_variables(  # before init, which compiles
+    encoder, there = raise_together(load_fitting_variables)(  # before init, which compiles
         config.init_from, abstract.params['encoder'], config.init_checkpoint)
+    check_alike({f'init_from {name}': value for name, value in checksums(encoder).items()}, free=())
     state = with_encoder(task.init(key), encoder)
     return meshes.replicate(mesh, state), meta | {'begun_from': str(there['step'])}
 

@@ -1,5 +1,6 @@
 """Pretraining on pairs of clips: an epoch is one phase of the schedule of derivative orders."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from vididi_jax.models.build import compute_dtype
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
+from vididi_jax.train.checkpoint import trained_data
 from vididi_jax.train.health import Probe
 from vididi_jax.train.optimizer import rate_and_optimizer
 from vididi_jax.train.state import TrainState, build_networks, make_init
@@ -32,6 +34,19 @@ class Plan(NamedTuple):
     frames: int  # of the clips that are read
     steps_per_epoch: int
     total_steps: int
+
+
+def trained_source(config, workdir: str | Path, directory: str = '') -> RecordSource:
+    """The data that the run of `config` in `workdir` was trained on, which lie in `directory` if they were moved.
+
+    Raises:
+      UserError: they are not there, or are others by now.
+    """
+    source = RecordSource(directory or config.data.dir, config.data.split)
+    if trained_data(workdir) not in (None, source.fingerprint):
+        raise UserError(f'the data in {source.directory} are not those that {workdir} was trained on: set '
+                        'config.data.dir to where they lie.')
+    return source
 
 
 def used_videos(config, source: RecordSource) -> np.ndarray:
