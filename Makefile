@@ -76,7 +76,8 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 
-# The pages of docs/ as a site, in build/docs, where a warning is an error; and what they say to type, carried out.
+# The pages of docs/ as a site, in build/docs, where a warning is an error; and most of the
+# `python` and `vididi` commands on them, carried out in small.
 $(VENV)/installed-docs: setup.py | $(VENV)/installed
 	$(INSTALL) -e '.[docs]'
 	touch $@

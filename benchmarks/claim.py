@@ -210,8 +210,9 @@ def plain_titles(text: str) -> str:
 
 
 def commits_of(jobs: list[Job]) -> list[str]:
-    """Of all results, short, with '+changes' where the tree differed from it."""
-    found = {result['commit'] for job in jobs for result in read_run(job.workdir).results.values()}
+    """Of all results and of what trained their encoders, short, with '+changes' where the tree differed from it."""
+    found = {commit for job in jobs for result in read_run(job.workdir).results.values()
+             for commit in (result['commit'], *result.get('training_commits', ()))}
     return sorted(commit[:8] + commit[40:] for commit in found)  # of 40 digits, or 'unknown'
 
 

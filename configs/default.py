@@ -38,7 +38,7 @@ def get_config(framework: str = 'vicreg') -> ConfigDict:
     config.data = ConfigDict()
     config.data.dir = ''  # what data_prep wrote
     config.data.split = 'train'
-    config.data.workers = -1  # decoding processes; -1: one a core, 0: threads; from -1 to 1,024
+    config.data.workers = -1  # decoding processes; -1: as many as cores and memory allow, 0: threads; from -1 to 1,024
 
     config.clip = ConfigDict()
     config.clip.frames = 8  # from 1 to 1,000
@@ -136,7 +136,7 @@ def evaluation(task: str, variant: str, variants: tuple[str, ...]) -> ConfigDict
 
     config.data = ConfigDict()
     config.data.dir = ''  # '' is the data of the training run; 'A,B,C' are several official splits of one data set
-    config.data.workers = -1  # decoding processes; -1: one a core, 0: threads; from -1 to 1,024
+    config.data.workers = -1  # decoding processes; -1: as many as cores and memory allow, 0: threads; from -1 to 1,024
 
     config.eval = ConfigDict()
     config.eval.name = task  # folder below DIR/eval

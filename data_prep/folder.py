@@ -59,6 +59,9 @@ def plan_folder(videos: str, *, listing: str | None = None, group: str = '', spl
       videos: the folder.
       listing: a list, see `read_list`.
       group, split_by_dir, short_side, encoding: as on the command line.
+
+    Raises:
+      UserError: options that contradict each other, no folder, no videos, or a list that does not fit.
     """
     if listing and (group or split_by_dir):
         raise UserError('--list says the group and the split of each video: leave out --group and --split_by_dir.')

@@ -80,7 +80,8 @@ assert np.isclose(float(loss(split)), float(loss(jnp.asarray(z))), rtol=1e-5)
 # ## What a step computes, before it runs
 #
 # `--config.task=inspect` prints config, parameters, shapes and arithmetic, compiles an update, prints its memory, and, where that is free, times
-# a few. The recipe of the paper, and a narrow one for a CPU:
+# a few. Below they are of the CPU, as this notebook holds the accelerator: for its own give the same commands in a terminal before a notebook takes it.
+# The recipe of the paper, and a narrow one for a CPU:
 
 # %%
 run('vididi prep motion --train=64 --test=8 --out=data/few')

@@ -22,6 +22,9 @@ from vididi_jax.weights import load_encoder
 def get_config(name: str) -> ml_collections.ConfigDict:
     """A config to change and to run: NAME or NAME:VARIANT of one that comes with the project, or of a file.
 
+    Returns:
+      The config, unlocked: a field that nothing reads is refused by the task that it is given to.
+
     Raises:
       UserError: neither of them, or a variant that it does not have.
 
@@ -49,6 +52,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, report: 
 
     Raises:
       UserError: whatever does not fit, before the first step; and values that are not finite.
+      Stopped: a signal came; the state is saved, and the same call goes on from there.
     """
     _run(config, workdir, report, TRAINING)
     return load_encoder(workdir)
@@ -63,11 +67,11 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path, *, report: 
       report: whether to write `WORKDIR/report` anew.
 
     Returns:
-      A dict of the metrics of each kind of features; of 'features' the path of the file, of 'eval_all' such a dict for
-      each part.
+      A dict of the metrics of each kind of features, in percent (frame-mAP from 0 to 1); of 'features' the path of the
+      file, of 'eval_all' such a dict for each part.
 
     Raises:
-      UserError: whatever does not fit, before anything is computed.
+      UserError: whatever does not fit, before anything is computed; and features that are not finite.
     """
     return _run(config, workdir, report, EVALUATIONS)
 
@@ -87,7 +91,7 @@ def read_clips(
       path: of a file that FFmpeg reads.
       clips: how many; one is from the middle, several from the first frame to the last.
       frames: of a clip.
-      stride: step between them. Clips longer than the video loop.
+      stride: step between them, 3 in the recipes for real videos. Clips longer than the video loop.
       short_side: the shorter side in pixels.
 
     Returns:

@@ -34,7 +34,7 @@ def time_derivative(clip: jax.Array, order: int = 1, *, axis: int = -4, method: 
       method: 'forward' or 'central'.
 
     Returns:
-      (..., T - order, H, W, C) for 'forward', (..., T - 2, H, W, C) for 'central', dtype of `clip`.
+      (..., T - order, H, W, C) for 'forward'; (..., T - 2, H, W, C) for orders 1 and 2 of 'central'; dtype of `clip`.
 
     Raises:
       TypeError: not an array, or not of floating point: differences of integers would wrap around.

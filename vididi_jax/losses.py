@@ -1,6 +1,7 @@
 """Two-view losses of self-supervised learning, and the rate of BYOL's moving average. At least float32 inside.
 
-Every loss returns `(scalar, terms)`, the terms before weighting. Statistics and negatives are over the whole batch that
+Every loss returns `(scalar, terms)`, the terms before weighting, in float32, or in float64 where the embeddings are.
+Statistics and negatives are over the whole batch that
 is passed in.
 """
 
@@ -48,7 +49,7 @@ def vicreg_loss(
       invariance, variance, covariance: weights of the three terms.
 
     Returns:
-      The scalar loss and {'invariance', 'variance', 'covariance'}.
+      The scalar loss and {'invariance', 'variance', 'covariance'}, float32 or wider.
 
     Raises:
       ValueError: shapes differ, or N < 2.
@@ -90,7 +91,7 @@ def info_nce_loss(z1: jax.Array, z2: jax.Array, *, temperature: float = 0.1) -> 
       temperature: t.
 
     Returns:
-      The scalar loss and {'view1_to_view2', 'view2_to_view1'}.
+      The scalar loss and {'view1_to_view2', 'view2_to_view1'}, float32 or wider.
 
     Raises:
       ValueError: shapes differ, or N < 2.
@@ -115,7 +116,7 @@ def nt_xent_loss(z1: jax.Array, z2: jax.Array, *, temperature: float = 0.1) -> t
       temperature: t.
 
     Returns:
-      The scalar loss and {'nt_xent'}.
+      The scalar loss and {'nt_xent'}, float32 or wider.
 
     Raises:
       ValueError: shapes differ, or N < 2.
@@ -140,7 +141,7 @@ def byol_loss(prediction: jax.Array, target: jax.Array) -> tuple[jax.Array, Term
       target: (N, D) of the target network's projector.
 
     Returns:
-      The scalar loss and {'cosine'}, the mean cosine.
+      The scalar loss and {'cosine'}, the mean cosine, float32 or wider.
 
     Raises:
       ValueError: shapes differ.

@@ -53,6 +53,7 @@ class Schedule:
 
 
 ALTERNATING = ((1, 1), (0, 1), (1, 0), (0, 0))
+#: Schedules by their names in configs; 'vididi' is the paper's, 'base' none.
 SCHEDULES = {
     'vididi': Schedule(ALTERNATING, coin=True),
     'base': Schedule(((0, 0),)),
@@ -68,6 +69,9 @@ def resolve(spec) -> Schedule:
     Args:
       spec: a name of `SCHEDULES`, a `Schedule`, a tuple of phases such as `((1, 1), (0, 1))`, or a mapping with
         `phases` and, if wanted, `coin` and `choices`.
+
+    Returns:
+      The schedule.
 
     Raises:
       UserError: anything else.
@@ -134,6 +138,9 @@ def view_orders(schedule: Schedule | str, epoch: int, key: jax.Array) -> Orders:
 
     Returns:
       (order of view 1, order of view 2), python ints.
+
+    Raises:
+      UserError: as `resolve`.
 
     Example:
       >>> view_orders('first_order', 5, jax.random.key(0))

@@ -286,6 +286,8 @@ def export_weights(workdir: str, out: str, checkpoint: str | int = 'latest') -> 
 def with_ending(out: str, form: str | None) -> str:
     """The name of a file of a format, whose ending is added if it has none of those in `FORMATS`.
 
+    Raises `UserError` where they contradict each other, and for ONNX, which PyTorch writes.
+
     >>> with_ending('mine', 'npz'), with_ending('mine.pth', 'pth'), with_ending('mine.v2.pth', None)
     ('mine.npz', 'mine.pth', 'mine.v2.pth')
     """
@@ -300,7 +302,12 @@ def with_ending(out: str, form: str | None) -> str:
 
 
 def import_weights(weights: str, name: str, out: str) -> None:
-    """Write torchvision's weights as a checkpoint of an encoder alone, which `config.init_from` takes."""
+    """Write torchvision's weights as a checkpoint of an encoder alone, which `config.init_from` takes.
+
+    Raises:
+      UserError: a file that cannot be read or is of no such encoder, a folder that has checkpoints or cannot be
+        written.
+    """
     state_dict = read_weights(weights)
     variables = from_state_dict(name, state_dict)
     try:
@@ -318,8 +325,8 @@ def import_weights(weights: str, name: str, out: str) -> None:
 def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = Parser(
         prog=prog,
-        description='Exchange encoder weights with torchvision.models.video. Files end in .npz (numpy alone), '
-        '.safetensors, .pth or .pt (need torch), and hold arrays under torchvision\'s keys; '
+        description='Exchange encoder weights with torchvision.models.video. Files end in .npz or '
+        '.safetensors, or in .pth or .pt, which need torch, and hold arrays under torchvision\'s keys; '
         f'the first two also say how the encoder was trained, under {ABOUT!r}.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='export|import')
     command = commands.add_parser(

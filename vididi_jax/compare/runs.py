@@ -215,7 +215,7 @@ def check_drawn(group: Group, name: str) -> None:
 
 
 def read_videos(run: Run, evaluation: str) -> list[dict[str, str]]:
-    """The rows of videos.csv; none where an evaluation has no such file."""
+    """The rows of videos.csv; none where an evaluation has no such file. Raises `UserError` for one without groups."""
     path = run.workdir / 'eval' / evaluation / 'videos.csv'
     if not path.exists():
         return []
@@ -241,7 +241,10 @@ def read_scores(run: Run, evaluation: str) -> dict[str, dict[tuple[str, str], fl
 
 
 def mean_scores(group: Group, evaluation: str, kind: str) -> dict[tuple[str, str], float] | None:
-    """{(fold, id): percent, the mean over the runs}; None where a run has no scores of videos."""
+    """{(fold, id): percent, the mean over the runs}; None where a run has no scores of videos.
+
+    Raises `UserError` if the runs were not evaluated on the same videos.
+    """
     found = [read_scores(run, evaluation).get(kind) for run in group.runs]
     if None in found:
         return None

@@ -54,8 +54,8 @@ def caption(figures: list[Figure], against: str) -> str:
     if videos:
         other = f'the group with {against}' if against else 'the first group'
         text += (f' * differs from {other}, p < {SIGNIFICANT} of a two-sided paired bootstrap over the '
-                 f'test videos ({", ".join(videos)}), each counted once, where a mean is over folds, too; the runs are '
-                 'taken as given.')
+                 f'test videos ({", ".join(videos)}), each counted once, also where a mean is over folds; what is '
+                 'drawn anew are videos, not runs.')
     return ' '.join([text, *untold(figures), *measured(figures)])
 
 

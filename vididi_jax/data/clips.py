@@ -12,7 +12,8 @@ def frames_needed(length: int, stride: int, placement: str) -> int:
     """Frames that a video must have so that no clip of a pair has to loop.
 
     Adjacent clips cover `2 * length * stride` frames, independent ones `length * stride` each: a frame stands for
-    the `stride` frames that it was picked from, as in the reference implementation.
+    the `stride` frames that it was picked from, as in the reference implementation. Raises `UserError` for an unknown
+    placement.
     """
     if placement not in PLACEMENTS:
         raise UserError(f'clip.placement is {placement!r}: choose one of {", ".join(PLACEMENTS)}.')

@@ -76,6 +76,9 @@ def video_features(
 
     Returns:
       {order: (N, D) float32, float64 where the encoder computes in it}.
+
+    Raises:
+      UserError: features that are not finite.
     """
     dtype = jnp.float64 if encoder.module.dtype == jnp.float64 else jnp.float32
     about = {'code': CODE, 'encoder': encoder.fingerprint(encoder.module), 'made': [device(), jax.__version__],

@@ -28,7 +28,8 @@ def create_encoder(
       batch; with `views=2` as well those of each half of it by itself, as of two views.
 
     Raises:
-      UserError: unknown name, a width below 1, another last stride, or a formulation that the platform has not.
+      UserError: unknown name, a width below 1, another last stride, or a formulation that the platform has not; and by
+        `init` and `apply` of S3D, clips of fewer than 5 frames or smaller than 17 x 17.
 
     Reference: Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018; Xie et
     al., "Rethinking Spatiotemporal Feature Learning", ECCV 2018.

@@ -27,7 +27,7 @@ def write_config(config: ml_collections.ConfigDict, workdir: str | Path) -> None
 
 
 def workdir_config(workdir: str | Path) -> ml_collections.ConfigDict:
-    """The config that a workdir was trained with."""
+    """The config that a workdir was trained with; raises `UserError` where there is none, or it is damaged."""
     path = Path(workdir) / 'config.json'
     if not path.is_file():
         raise UserError(f'{workdir} is not the workdir of a training run (it has no config.json): '
