@@ -15,6 +15,7 @@ from .decode import (
     FAILURES,
     Decoded,
     broken,
+    cut_off,
     failure,
     frame_rate,
     open_video,
@@ -58,7 +59,7 @@ def cut_clip(path: str | Path, second: float, fps: float, count: int, short_side
     try:
         shown, end, lack, remark = _decoded_from(path, times[0], pick)
         if lack:
-            return _cut_off(lack)
+            return cut_off('before the end of the clip', lack)
         if second < 0 or second >= end:
             return broken(f'the keyframe at {second:.2f} s is outside its video, which has {end:.2f} s')
         height, width = upright_size(shown[0], short_side)
@@ -112,7 +113,7 @@ def cut_span(path: str | Path, begin: float, end: float, short_side: int, encodi
     except FAILURES as error:
         return failure(error, f'from {begin:.2f} to {end:.2f} s')
     if lack:
-        return _cut_off(lack)
+        return cut_off('before the end of the clip', lack)
     if not frames:
         return broken(f'the clip from {begin:.2f} to {end:.2f} s is after the end of its video')
     seconds = max(lasted, len(frames) / fps) if fps else end - begin  # a rate may vary
@@ -128,10 +129,6 @@ def shorter(seconds: float, listed: float) -> str:
 def is_shorter(reason: str) -> bool:
     """Whether a reason of the manifest has that remark."""
     return SHORTER in reason
-
-
-def _cut_off(lack: int) -> Decoded:
-    return broken(f'the file was cut before the end of the clip: {lack:,} bytes are missing at its end')
 
 
 def _decoded_from(path: str | Path, first: float, use: Callable) -> tuple:

@@ -113,17 +113,19 @@ def decode_video(path: str | Path, short_side: int, encoding: str) -> Decoded:
                 return broken('the file has no decodable frame')
             listed = stream.frames if stream.frames and name not in COUNTED else float('inf')
             if len(frames) < listed and (lack := missing_bytes(path, name)):
-                return _cut_off(len(frames), lack)
+                return cut_off(f'after {len(frames)} frames', lack)
             odd = '; '.join(filter(None, (_promise(container, stream, len(frames), end), turned and SQUEEZED)))
             fps = frame_rate(stream, stamps)
     except FAILURES as error:
         lack = missing_bytes(path, name) if isinstance(error, Hole) else 0
-        return _cut_off(len(frames), lack) if lack else failure(error, f'after {len(frames)} frames')
+        where = f'after {len(frames)} frames'
+        return cut_off(where, lack) if lack else failure(error, where)
     return Decoded(frames, height, width, fps, '; '.join(filter(None, (remark, odd))))
 
 
-def _cut_off(count: int, lack: int) -> Decoded:
-    return broken(f'the file was cut after {count} frames: {lack:,} bytes are missing at its end')
+def cut_off(where: str, lack: int) -> Decoded:
+    """Of a file that lacks so many bytes at its end."""
+    return broken(f'the file was cut {where}: {lack:,} bytes are missing at its end')
 
 
 def _promise(container: InputContainer, stream: VideoStream, count: int, end: float) -> str:
