@@ -60,6 +60,8 @@ def _add_output(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Carry out a parsed command line."""
     place = arguments.directory if arguments.dataset == 'verify' else arguments.out
+    if not place:
+        raise UserError(f'{"the directory" if arguments.dataset == "verify" else "--out"} is empty: name a folder.')
     if is_url(place):
         raise UserError(f'{place} is a URL, and data_prep writes and verifies folders: give one, and copy all of it to '
                         'the URL afterwards; training reads it from there.')
@@ -68,7 +70,8 @@ def run(arguments: argparse.Namespace) -> None:
         return
     workers = usable_cpus() if arguments.workers is None else arguments.workers
     if workers < 1 or getattr(arguments, 'short_side', 8) < 8:
-        raise UserError('--workers must be at least 1 and --short_side at least 8.')
+        raise UserError('--workers must be at least 1' + (
+            ' and --short_side at least 8.' if hasattr(arguments, 'short_side') else '.'))
     if arguments.runner and arguments.workers:
         raise UserError('--workers is of runs without --runner: how many workers Beam has say --beam_options.')
     if arguments.beam_options and not arguments.runner:

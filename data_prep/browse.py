@@ -26,6 +26,7 @@ from vididi_jax.train.processes import check_alone, on_process_zero
 from vididi_jax.train.run import workdir_config
 
 from . import folder
+from .decode import decode_video
 from .plan import Plan, Video, printable
 from .summary import summary
 from .writer import write_dataset
@@ -105,7 +106,13 @@ def run(config, workdir: str) -> None:
                             'browse a part of them, ask for the nearest to one with --config.query=FILE, or take the '
                             'features of all with configs/features.py.')
 
-    directory, listed = prepare_folder(config.videos, out, stored_side(encoder.augment), check)
+    if not Path(config.videos).is_dir():
+        raise UserError(f'config.videos is {printable(config.videos)}, and that is no folder: give the one that '
+                        'holds the videos.')
+    side = stored_side(encoder.augment)
+    if config.query and not (found := decode_video(query, side, records.ENCODING)).frames:
+        raise UserError(f'config.query is {printable(config.query)}, which cannot be read as a video: {found.reason}.')
+    directory, listed = prepare_folder(config.videos, out, side, check)
     rows = [row for row in listed if row['split'] == 'train']
     source, features = embed(config, encoder, views, directory, out / 'cache', config.data.workers)
     unread = [row for row in rows if row['status'] != 'ok']

@@ -86,7 +86,7 @@ def cut_span(path: str | Path, begin: float, end: float, short_side: int, encodi
     """
     def encode(decoded: Iterable[av.VideoFrame], start: int, stream: VideoStream) -> tuple:
         frames, stamps, height, width, earlier, base, lack = [], [], 0, 0, begin <= 0, 0, 0
-        for now, frame in _timed(decoded):
+        for now, frame, damaged in _timed(decoded):
             moment = float((now - start) * frame.time_base)
             tolerance = min(float(frame.time_base) / 2, ROUNDING)
             if moment >= end - tolerance:
@@ -98,7 +98,7 @@ def cut_span(path: str | Path, begin: float, end: float, short_side: int, encodi
                 if moment > begin + tolerance and not earlier:
                     raise ValueError('the frames before cannot be decoded')
                 height, width = upright_size(frame, short_side)
-            frames.append(encode_upright(_undamaged(frame), height, width, encoding))
+            frames.append(encode_upright(_undamaged(frame, damaged), height, width, encoding))
             stamps.append(now)
             base = frame.time_base
         else:
@@ -158,39 +158,45 @@ def _pick(decoded: Iterable[av.VideoFrame], start: int, times: np.ndarray) -> tu
     Raises:
       ValueError: there is none, they begin too late, or one that is needed is damaged.
     """
-    shown, last, stamp, step = [], None, start, 0
-    for now, frame in _timed(decoded):
+    shown, last, harmed, stamp, step = [], None, False, start, 0
+    for now, frame, damaged in _timed(decoded):
         moment = float((now - start) * frame.time_base)
         tolerance = min(float(frame.time_base) / 2, ROUNDING)
         if last is None and moment > max(times[0], 0) + tolerance:
             raise ValueError('the frames before cannot be decoded')
         while last and len(shown) < len(times) and times[len(shown)] < moment - tolerance:
-            shown.append(_undamaged(last))
+            shown.append(_undamaged(last, harmed))
         if len(shown) == len(times):
             return shown, np.inf
-        last, stamp, step = frame, now, now - stamp if last else 0
+        last, harmed, stamp, step = frame, damaged, now, now - stamp if last else 0
     if last is None:
         raise ValueError('the file has no decodable frame')
     lasts = last.duration if 2 * (last.duration or 0) > step else step  # MKV without durations has one tick each
     end = float((stamp - start + (lasts or 0)) * last.time_base)
-    return shown + [_undamaged(last)] * (len(times) - len(shown)), end
+    if len(shown) < len(times):
+        _undamaged(last, harmed)
+    return shown + [last] * (len(times) - len(shown)), end
 
 
-def _timed(frames: Iterable[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Frames with ascending time stamps: in AVI those of B-frames and their neighbours may be exchanged."""
-    waiting, stamps = deque(), []
+def _timed(frames: Iterable[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame, bool]]:
+    """Frames with ascending time stamps: in AVI those of B-frames and their neighbours may be exchanged.
+
+    And whether each is damaged, or may be made from one that is: up to the next key frame, which needs none before it.
+    """
+    waiting, stamps, damaged = deque(), [], False
     for frame in frames:
         if frame.pts is None:
             raise ValueError('its frames have no time stamps: convert it to mp4 or mkv')
-        waiting.append(frame)
+        damaged = frame.is_corrupt or (damaged and not frame.key_frame)
+        waiting.append((frame, damaged))
         heappush(stamps, frame.pts)
         if len(waiting) > EXCHANGED:
-            yield heappop(stamps), waiting.popleft()
+            yield heappop(stamps), *waiting.popleft()
     while waiting:
-        yield heappop(stamps), waiting.popleft()
+        yield heappop(stamps), *waiting.popleft()
 
 
-def _undamaged(frame: av.VideoFrame) -> av.VideoFrame:
-    if frame.is_corrupt:
+def _undamaged(frame: av.VideoFrame, damaged: bool) -> av.VideoFrame:
+    if damaged:
         raise ValueError('a frame is damaged')
     return frame

@@ -104,11 +104,14 @@ def read_list(path: Path) -> list[Video]:
     if unknown := [name for name in columns if name not in COLUMNS]:
         raise UserError(f'{path} has a column {unknown[0]!r}, which nothing reads: columns are {", ".join(COLUMNS)}.')
     videos = {}
+    labelled = any((row.get('label') or '').strip() for _, row in rows)
     for number, row in rows:
         file, label, group, split = ((row.get(name) or '').strip() for name in COLUMNS)
         where = f'{path}, line {number}'
         if None in row:
             raise UserError(f'{where}: it has more columns than the first line: put what holds a comma into quotes.')
+        if labelled and not label:
+            raise UserError(f'{where}: it has no label, and others have one: fill it in ({NO_LABEL} is none).')
         place, label = PurePosixPath(file), '' if label == NO_LABEL else label
         if place.is_absolute() or '..' in place.parts or '\0' in file:
             raise UserError(f'{where}: {printable(file)!r} is no path below --videos.')

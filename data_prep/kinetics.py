@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vididi_jax.data.records import NO_LABEL
 from vididi_jax.errors import UserError
 
 from .cut import cut_span, shorter
@@ -86,6 +87,9 @@ def read_list(path: Path, split: str) -> list[Video]:
             raise UserError(f'{path}, line {number}: there is no {lacking[0]}; a list has the columns '
                             f'{", ".join(COLUMNS)}, with a value in each.')
         label, youtube_id, *times = (row[name].strip() for name in COLUMNS)
+        if label == NO_LABEL or not label.isprintable():
+            raise UserError(f'{path}, line {number}: the label {label!r} can be none: it holds a line end or another '
+                            f'control character, or is {NO_LABEL!r}, which stands for videos without a label.')
         if not all(time.isdecimal() for time in times) or int(times[0]) >= int(times[1]):
             raise UserError(f'{path}, line {number}: {times[0]} to {times[1]} are no whole seconds in ascending order.')
         if (row.get('split') or split).strip() not in SPLITS[split]:

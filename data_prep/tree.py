@@ -39,6 +39,8 @@ class Tree(NamedTuple):
 
 def check_folder(path: str, flag: str) -> Path:
     """The folder that a flag names; `UserError` if there is none, or it cannot be read."""
+    if not path:
+        raise UserError(f'{flag} is empty: give the folder that holds the files.')
     if not stat.S_ISDIR(_mode(Path(path))):
         raise UserError(f'{flag}={path} is not a folder: give the one that holds the files.')
     try:

@@ -21,6 +21,8 @@ def verify(directory: str | Path) -> None:
     Of a view of a store, that is verified first.
     """
     folder = Path(directory)
+    if not folder.is_dir():
+        raise UserError(f'{folder} is no folder: give the directory of a data set.')
     sources = open_splits(folder)  # holds all files but the large ones against their checksums
     if sources[0].store != folder:
         verify(sources[0].store)

@@ -49,6 +49,12 @@ def test_the_usage_of_each_data_set_is_a_command():
     (['train', 'retrieval', '--workdir=x'], "retrieval is a config of the task 'retrieval', which vididi train"),
     (['evaluate', '--workdir=x'], 'vididi evaluate needs a config first: one of retrieval, '),
     (['prep', 'motion', '--out=~/data'], "--out is '~/data', and only shells expand ~"),
+    (['prep', 'motion', '--out='], '--out is empty: name a folder'),
+    (['prep', 'folder', '--videos=', '--out=x'], '--videos is empty: give the folder'),
+    (['prep', 'motion', '--out=x', '--workers=0'], '--workers must be at least 1.'),
+    (['prep', 'verify', 'setup.py'], 'setup.py is no folder: give the directory of a data set'),
+    (['train', 'motion_vicreg', '--workdir=x', '--workdir=y'], '--workdir is given 2 times: give it once'),
+    (['train', 'motion_vicreg', '--workdir=x', '--config.epochs=1', '--config.epochs=2'], '--config.epochs is given 2'),
 ])
 def test_wrong_commands_are_one_sentence(words, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['vididi', *words])

@@ -20,7 +20,7 @@ from vididi_jax import config as configs
 from vididi_jax.data.manifest import ROW
 from vididi_jax.errors import UserError
 from vididi_jax.schedule import SCHEDULES, Schedule, resolve
-from vididi_jax.tasks import TASKS, choose_task, in_float64
+from vididi_jax.tasks import TASKS, check_workdir, choose_task, in_float64
 from vididi_jax.train.loop import is_probed
 from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.run import check_same_run, workdir_config, write_config
@@ -308,6 +308,11 @@ def test_of_several_evaluations_some_may_be_asked_for():
     config = configs.load_config('configs/eval_all.py')
     del config.parts.retrieval
     choose_task(config, TASKS)
+
+
+def test_a_data_set_is_no_workdir(tiny_motion):
+    with pytest.raises(UserError, match='and that is a data set: give another folder'):
+        check_workdir(str(tiny_motion), 'pretrain')
 
 
 def test_a_folder_is_browsed_in_the_precision_of_its_encoder(finished, tmp_path):

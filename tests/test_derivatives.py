@@ -120,6 +120,7 @@ def test_order_zero_is_the_identity():
         got = time_derivative(clip, 0, method=method)
         assert isinstance(got, jax.Array)
         np.testing.assert_array_equal(got, clip)
+        np.testing.assert_array_equal(time_derivative(clip[:1], 0, method=method), clip[:1])
 
 
 @pytest.mark.parametrize('dtype', [jnp.float16, jnp.bfloat16, jnp.float32])
@@ -133,6 +134,7 @@ def test_taylor_keeps_the_dtype(dtype):
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(order=4), 'at least 5 frames'), (dict(order=-1), 'order'), (dict(order=1.0), 'order'),
+    (dict(order=True), 'order'),
     (dict(order=3, method='central'), 'central'), (dict(method='backward'), 'method'), (dict(axis=4), 'axis'),
 ])
 def test_misuse_is_refused(arguments, message):

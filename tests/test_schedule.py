@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from vididi_jax.errors import UserError
 from vididi_jax.schedule import SCHEDULES, Schedule, main, resolve, run_orders, schedule_key, view_orders
+from vididi_jax.train.state import AUGMENT, INIT
 
 
 def test_named_schedules():
@@ -98,7 +99,9 @@ def test_draws_do_not_depend_on_the_precision():
 
 def test_the_schedules_key_is_its_own():
     """Other keys of a run come from the same seed and step: the coin must not repeat their bits."""
-    assert jax.random.key_data(schedule_key(0)).tolist() != jax.random.key_data(jax.random.key(0)).tolist()
+    seed = jax.random.key(0)
+    keys = schedule_key(0), seed, *(jax.random.fold_in(seed, tag) for tag in (INIT, AUGMENT))
+    assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 4
     assert run_orders('vididi', 0, 4, 50) != run_orders('vididi', 1, 4, 50)
     assert {device.platform for device in schedule_key(0).devices()} == {'cpu'}
 

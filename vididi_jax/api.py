@@ -13,7 +13,7 @@ import numpy as np
 from vididi_jax.config import load_config, shipped
 from vididi_jax.data.clips import even_clips
 from vididi_jax.data.records import ENCODING, SHORT_SIDE, decode_frame
-from vididi_jax.errors import UserError
+from vididi_jax.errors import UserError, check_home
 from vididi_jax.tasks import EVALUATIONS, TRAINING, run_task
 from vididi_jax.train.encoder import stored_side
 from vididi_jax.weights import load_encoder
@@ -77,6 +77,10 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path, *, report: 
 
 
 def _run(config: ml_collections.ConfigDict, workdir: str | Path, report: bool, tasks: tuple[str, ...]) -> Any:
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(f'config is {config!r:.80}: give a config, which get_config has for a name or a file.')
+    if not workdir:
+        raise UserError(f'workdir is {workdir!r}: give the folder of the run.')
     if config.get('task') not in tasks:
         raise UserError(f'config.task is {config.get("task")!r}: this function takes configs of {", ".join(tasks)}.')
     return run_task(config, str(workdir), report=report)
@@ -108,6 +112,7 @@ def read_clips(
     if min(clips, frames, stride) < 1 or short_side < 8:
         raise UserError(f'clips, frames and stride ({clips}, {frames}, {stride}) must be at least 1, and short_side '
                         f'({short_side}) at least 8.')
+    check_home('path', path)
     if not Path(path).is_file():
         raise UserError(f'there is no file {path}.')
     video = decode_video(path, short_side, ENCODING)

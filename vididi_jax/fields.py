@@ -84,7 +84,7 @@ PATH = text(r'(?!~)[^\0\n]{0,4096}', 'one line of text, which does not begin wit
 SPLIT = text(r'[^\0\n/]{1,100}', 'the name of a split, of at most 100 letters')
 PROTOCOL = text(r'split|grouped|[^/\n]+/split\d+', 'split, grouped, or an official split such as ucf101/split1')
 FOLDER = r'\w[\w.+=, -]{0,99}'  # a name, never a path
-FOLDER_TEXT = 'the name of a folder, of at most 100 letters, digits and . _ - + = (no path)'
+FOLDER_TEXT = 'the name of a folder, of at most 100 letters, digits, spaces and . _ - + = , (no path)'
 SHARE = number(0, 1)
 RANGE = several(number(0.01, 100), 2, 2, ' (low, high)')
 LAYERS = whole(1, 65_536)
@@ -253,6 +253,10 @@ def check_fields(config: Mapping[str, Any]) -> None:
                             f'{f"is it config.{near[0]}?" if near else "leave it out."}')
         if must_be := keeps(value):
             raise UserError(f'config.{name} is {short(value)}: it must be {must_be}.')
+    asked = config.get('eval', {})
+    if asked.get('untrained') and asked.get('checkpoint', 'latest') != 'latest':
+        raise UserError(f'eval.untrained is True, and eval.checkpoint, which is {asked["checkpoint"]!r}, has no use: '
+                        'leave one of them out.')
 
 
 def short(value: Any) -> str:

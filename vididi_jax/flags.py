@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections import Counter
 
 import ml_collections
 from absl import flags
@@ -27,6 +28,7 @@ def define_config_flag(values: flags.FlagValues = flags.FLAGS, argv: list[str] |
 @one_sentence()
 def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """`flags_parser` for `app.run`: whatever is wrong with a command line is one sentence, and exit code 1."""
+    check_once(argv)
     file = config_file(argv)
     config = None if file is None else load_config(file)
     try:
@@ -40,6 +42,14 @@ def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list
         raise UserError(f'{short(rest[1])} is no flag: give {known}, --config.FIELD=VALUE and others as --help has '
                         'them, with = between flag and value.')
     return rest
+
+
+def check_once(argv: list[str]) -> None:
+    """Raises `UserError` if a flag other than `--config`, see `config_file`, is given twice."""
+    names = [word.lstrip('-').partition('=')[0] for word in argv[1:] if re.match('--?[a-z]', word)]
+    repeated = [name for name, times in Counter(names).items() if times > 1 and name != 'config']
+    if repeated:
+        raise UserError(f'--{repeated[0]} is given {names.count(repeated[0])} times: give it once.')
 
 
 def config_file(argv: list[str]) -> str | None:

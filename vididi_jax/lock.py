@@ -52,8 +52,8 @@ def _sign(file, folder: Path, advice: str) -> None:
              'since': datetime.now().astimezone().isoformat(timespec='seconds')}
     try:
         file.truncate(0)
-        file.write(json.dumps(about) + '\n')
-        file.flush()
+        # Not through the file's buffer: what the disk refused it would write again when it is closed, and fail again.
+        os.write(file.fileno(), (json.dumps(about) + '\n').encode())
     except OSError as error:
         raise UserError(f'cannot write to {folder} ({error.strerror}): {advice}.') from error
 

@@ -6,6 +6,7 @@ Files hold state dicts under torchvision's names, see `vididi_jax.models.torchvi
 import argparse
 import importlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import numpy as np
 
 from vididi_jax import schedule as schedules
 from vididi_jax.compilation import jit_with_options, keep_programs
+from vididi_jax.data import checksums
 from vididi_jax.derivatives import time_derivative
-from vididi_jax.errors import Parser, UserError, one_sentence
+from vididi_jax.errors import Parser, UserError, check_home, one_sentence
 from vididi_jax.models import create_encoder
 from vididi_jax.models.torchvision import MEAN, SIZES, STD, from_state_dict, to_state_dict, width_of
 from vididi_jax.pixels.augment import Augmentation
@@ -70,6 +72,9 @@ def load_encoder(
     """
     check_devices()
     keep_programs()
+    if not str(source):
+        raise UserError('source is empty: give a workdir or a file of weights.')
+    check_home('source', source)
     source = Path(source)
     options = {'name': name, 'size': size, 'mean': mean, 'std': std}
     given = {option: value for option, value in options.items() if value is not None}
@@ -190,9 +195,9 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
       UserError: no such file, an unknown format, a library that is not installed, or a file that holds no state dict.
     """
     path = Path(path)
-    library = _library(path)
-    if not path.is_file():
+    if path.suffix in FORMATS and not path.is_file():
         raise UserError(f'there is no file {path}.')
+    library = _library(path)
     try:
         if library is np:
             with np.load(path) as file:
@@ -310,11 +315,13 @@ def import_weights(weights: str, name: str, out: str) -> None:
     """
     state_dict = read_weights(weights)
     variables = from_state_dict(name, state_dict)
+    if (Path(out) / checksums.NAME).exists():
+        raise UserError(f'{out} is a data set: give --out another folder.')
     try:
         with Checkpoints(out) as checkpoints:
             if checkpoints.steps():
                 raise UserError(f'{out} has checkpoints already: give --out another folder.')
-            checkpoints.save(0, {part: {'encoder': tree} for part, tree in variables.items()}, {}, 0.0)
+            checkpoints.save(0, {part: {'encoder': tree} for part, tree in variables.items()}, {}, math.inf)
     except OSError as error:
         raise UserError(f'{out} cannot be written ({error.strerror}).') from error
     print(f'written to {out}: train from it with --config.init_from={out} --config.model.name={name} '

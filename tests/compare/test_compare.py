@@ -205,6 +205,8 @@ def test_what_does_not_compare_is_refused(root, runs, tmp_path):
     write(tmp_path / 'other' / 'a', config, hits)
     write(tmp_path / 'other' / 'b', config, hits)
     refused('same seed 0', runs=f'{tmp_path}/other/*')
+    write(tmp_path / 'copied', config, hits, training_config={**configs.to_dict(config), 'seed': 7})
+    refused('is of a run with seed=7, and .*copied is one with 0: evaluate it again', runs=f'{tmp_path}/copied')
     config.seed = 1
     write(tmp_path / 'more' / 'a', config, hits)
     write(tmp_path / 'more' / 'b', configs.load_config(f'{root}/configs/motion_vicreg.py'), hits[:-1],

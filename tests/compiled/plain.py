@@ -32,8 +32,8 @@ def random_box(key, height, width, spec):
         w, h = (int(np.round(side * np.float32(root))) for root in (aspect**0.5, aspect**-0.5))
         if 0 < w <= width and 0 < h <= height:
             return below(drawn[20], height - h + 1), below(drawn[21], width - w + 1), h, w
-    w = min(width, int(np.round(np.float32(height) * np.float32(spec.aspect[1]))))
-    h = min(height, int(np.round(np.float32(width) * np.float32(1 / spec.aspect[0]))))
+    w = min(width, max(1, int(np.round(np.float32(height) * np.float32(spec.aspect[1])))))
+    h = min(height, max(1, int(np.round(np.float32(width) * np.float32(1 / spec.aspect[0])))))
     return (height - h) // 2, (width - w) // 2, h, w
 
 

@@ -192,3 +192,7 @@ def test_of_large_frames_random_parts_are_seen(tiny_motion, monkeypatch):
         tops |= {(y, x) for y in range(9) for x in range(9) for t in range(23)
                  if np.array_equal(video[t:t + 2, y:y + 8, x:x + 8], clip)}
     assert min(len({corner[axis] for corner in tops}) for axis in (0, 1)) > 3
+    assert len({y - x for y, x in tops}) > 3  # neither place tells the other
+    batches = pipeline.training_stream(
+        source, np.array([3]), length=2, stride=1, placement='centre', batch_size=1, seed=0)
+    np.testing.assert_array_equal(batches[0]['clips'][0, 0], video[11:13])  # whole frames: boxes lie anywhere

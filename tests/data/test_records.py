@@ -60,6 +60,14 @@ def test_the_table_says_where_in_the_shard_each_frame_is(encoding):
         assert shard[offset : offset + length] == frame and crc == records.masked_crc(frame)
 
 
+def test_a_frame_that_goes_on_as_its_framing_begins_is_found_where_it_is():
+    """In the record two bytes stand before it, a tag and the length 72, which it repeats for as long as is searched."""
+    frame = 32 * b'\x0a\x48' + bytes(8)
+    data = records.serialise([frame], 'raw', example('raw')[2] | {'num_frames': 1, 'height': 4, 'width': 6})
+    (offset, length, _), = records.locate_frames(data, [frame], 0).tolist()
+    assert data[offset - 2 : offset + length] == b'\x0a\x48' + frame
+
+
 def decode(data, encoding, shape):
     out = np.zeros(shape, np.uint8)
     records.decode_frame(data, encoding, out)

@@ -1,5 +1,6 @@
 """Opening a data set: what is known of it, and every way in which it can be broken."""
 
+import dataclasses
 import os
 import pickle
 import resource
@@ -73,6 +74,25 @@ def test_other_pixels_are_other_data(tmp_path):
         sources[0][2].frames([1])
     with pytest.raises(UserError, match='not the one that the index was written for'):
         verify.verify(str(one))
+
+
+def test_the_fingerprint_of_a_split_follows_its_own_videos_labels_and_class_names(tmp_path):
+    plan, decode = motion.plan(Namespace(train=4, test=4, frames=2, size=8, seed=0))
+    first, second, *others = plan.videos
+    plans = {
+        'same': plan, 'fewer test videos': dataclasses.replace(plan, videos=plan.videos[:-1]),
+        'labels': dataclasses.replace(plan, videos=(dataclasses.replace(first, label=second.label),
+                                                    dataclasses.replace(second, label=first.label), *others)),
+        'class names': dataclasses.replace(plan, label_names=tuple(f'to {name}' for name in plan.label_names), videos=[
+            dataclasses.replace(video, label=f'to {video.label}') for video in plan.videos])}
+    found = {}
+    for name, each in plans.items():
+        write_dataset(each, decode, tmp_path / name, workers=1)
+        source = RecordSource(tmp_path / name, 'train')
+        found[name] = source.fingerprint, source.split_fingerprint
+    whole, split = ([prints[i] for prints in found.values()] for i in (0, 1))
+    assert len(set(whole)) == 4
+    assert split[0] == split[1] and len(set(split)) == 3
 
 
 def edit_index(directory, change):
@@ -153,6 +173,14 @@ def test_what_is_not_finished_is_no_data_set(copy):
         RecordSource(copy, 'train')
 
 
+def test_a_data_set_without_a_split_is_damaged(copy):
+    (copy / 'counts.json').write_text('{}')
+    seal(copy)
+    for check in (lambda: RecordSource(copy, 'train'), lambda: verify.verify(str(copy))):
+        with pytest.raises(UserError, match='counts.json .*it has no split'):
+            check()
+
+
 def test_files_that_are_not_of_the_data_set_are_named_by_verify(copy):
     """Nothing reads them."""
     fingerprint = RecordSource(copy, 'train').fingerprint
@@ -204,7 +232,8 @@ def test_verify_counts_every_record(tiny_motion, capsys):
     assert 'train: 48 records of 48 listed' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('change', [{'frames': 23}, {'width': 15}, {'label': 'pulsing'}, {'status': 'broken'}])
+@pytest.mark.parametrize('change', [
+    {'frames': 23}, {'width': 15}, {'label': 'pulsing'}, {'status': 'broken'}, {'more': 1}])
 def test_a_line_that_is_of_another_video_than_the_index_has_is_refused(copy, change):
     """Where the checksums are right, because somebody has written them anew."""
     old, new, _ = edit_manifest(copy, lambda i, row: row | change if i == 3 else row)
@@ -233,6 +262,26 @@ def test_frames_that_are_none_are_one_sentence(copy):
     seal(copy)
     with pytest.raises(UserError, match='offset .*run `python -m data_prep verify'):
         RecordSource(copy, 'train')[0].frames([2])
+
+
+def test_jpegs_are_held_against_their_checksums(tmp_path):
+    """A decoder takes them with a flipped bit, and shows something else; one that is asked for twice is there twice."""
+    plan, decode = motion.plan(Namespace(train=4, test=4, frames=4, size=32, seed=0))
+
+    def decode_jpeg(video):
+        decoded = decode(video)
+        pixels = (np.frombuffer(frame, np.uint8).reshape(32, 32, 3) for frame in decoded.frames)
+        return decoded._replace(frames=[records.encode_frame(frame, 'jpeg') for frame in pixels])
+
+    write_dataset(dataclasses.replace(plan, encoding='jpeg'), decode_jpeg, tmp_path, workers=1)
+    record = RecordSource(tmp_path, 'train')[1]
+    whole = record.frames([2, 0, 2])
+    np.testing.assert_array_equal(whole, np.stack([record.frames([i])[0] for i in (2, 0, 2)]))
+    frame = np.load(tmp_path / 'motion-train.frames.npy')[4 + 2]
+    flip(shard(tmp_path), frame['offset'] + frame['length'] // 2)
+    assert record.frames([0]).any()
+    with pytest.raises(UserError, match='the checksum of frame 2 is wrong'):
+        record.frames([2])
 
 
 def test_reading_reads_the_frames_asked_for_and_nothing_else(copy):

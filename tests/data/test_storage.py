@@ -5,6 +5,7 @@ import fcntl
 import random
 import re
 import shutil
+from argparse import Namespace
 from collections import Counter
 
 import fsspec
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from data_prep import motion
 from data_prep.__main__ import build_parser, run
+from data_prep.writer import write_dataset
 from tests.data_prep.videos import ramp, write_video
 from vididi_jax.data import pipeline, records, storage
 from vididi_jax.data.source import RecordSource
@@ -188,6 +191,28 @@ def test_a_copy_that_was_broken_off_is_made_again(tiny_motion, monkeypatch):
         patch.setattr(storage, '_fetch', stopped)
         RecordSource(url, 'train')
     assert len(RecordSource(url, 'train')) == 48
+
+
+def test_a_data_set_that_was_replaced_at_its_url_is_copied_again(tiny_motion, tmp_path):
+    plan, decode = motion.plan(Namespace(train=4, test=4, frames=4, size=8, seed=1))
+    write_dataset(plan, decode, tmp_path / 'other', workers=1)
+    url = put(tiny_motion, 'memory://bucket/motion')
+    assert len(RecordSource(url, 'train')) == 48
+    put(tmp_path / 'other', url)
+    assert RecordSource(url, 'train').fingerprint == RecordSource(tmp_path / 'other', 'train').fingerprint
+
+
+def test_checksums_of_which_whole_lines_are_lacking_are_asked_for_again(tiny_motion, monkeypatch):
+    url, asked = put(tiny_motion, 'memory://bucket/motion'), []
+
+    def answer(system, path, *arguments, cat=MemoryFileSystem.cat_file, **options):
+        asked.append(path)
+        data = cat(system, path, *arguments, **options)
+        return b''.join(data.splitlines(keepends=True)[:4]) if len(asked) == 1 else data
+
+    monkeypatch.setattr(MemoryFileSystem, 'cat_file', answer)
+    assert RecordSource(url, 'train').fingerprint == RecordSource(tiny_motion, 'train').fingerprint
+    assert asked[0] == asked[1] == '/bucket/motion/SHA256SUMS'
 
 
 @pytest.mark.parametrize('locks', [True, False])

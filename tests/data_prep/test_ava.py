@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from data_prep import ava as prep
 from data_prep.__main__ import build_parser, run
 from data_prep.cut import cut_clip
 from tests.data_prep.videos import write_video
@@ -130,6 +131,30 @@ def test_keyframes_before_the_cut_are_broken(command, tmp_path):
     assert first['status'] == 'broken' and first['reason'].endswith('which starts at 900 s')
 
 
+def test_a_keyframe_at_the_cut_and_a_score_that_is_just_enough_count(command, tmp_path):
+    prepare(*command(train=f'slow,0900,{BOX},2,0\n', boxes_train=f'slow,0900,{BOX},,0.8\n'))
+    train = RecordSource(tmp_path / 'out', 'train')
+    assert [row['id'] for row in train.rows] == ['slow,0900'] and read_numbers(train[0].frames([4])).tolist() == [0]
+    assert open_keyframes(train, 'boxes').mask.all()
+
+
+def test_videos_are_found_by_their_names_of_which_there_is_one_each(command, videos, tmp_path):
+    (tmp_path / 'films').mkdir()
+    for name, old in (('slow.MP4', 'slow.mp4'), ('fast.mkv', 'fast.mkv')):
+        (tmp_path / 'films' / name).symlink_to(videos / old)
+    arguments = build_parser().parse_args([*command(), f'--videos={tmp_path / "films"}'])
+    assert {video.path for video in prep.plan(arguments)[0].videos} == {'slow.MP4', 'fast.mkv'}
+    (tmp_path / 'films' / 'slow.avi').symlink_to(videos / 'slow.mp4')
+    with pytest.raises(UserError, match='two files of the video slow: slow.MP4 and slow.avi'):
+        prep.plan(arguments)
+
+
+@pytest.mark.parametrize('flag', ['--fps=0', '--frames=0', '--starts_at=-1'])
+def test_clips_of_nothing_are_refused(command, flag):
+    with pytest.raises(UserError, match='ava needs --fps above 0'):
+        prepare(*command(), flag)
+
+
 def test_another_label_map_is_another_data_set(command):
     prepare(*command())
     with pytest.raises(UserError, match='other options'):
@@ -141,6 +166,7 @@ def test_another_label_map_is_another_data_set(command):
     ({'test': f'slow,0903,{BOX},2,0\n'}, 'the video slow is in both'),
     ({'test': f'gone,0903,{BOX},2,0\n'}, '1 of 2 videos are missing .* .the first: gone'),
     ({'boxes_test': f'fast,0904,{BOX},,\n'}, 'boxes without a score .the first: fast,0904'),
+    ({'boxes_test': f'fast,0904,{BOX},,0.9\nfast,0915,{BOX},,\n'}, 'boxes without a score .the first: fast,0915'),
     ({'excluded_test': 'fast,0904\nfast,0915'}, 'no keyframe that is not excluded'),
     ({'train': f'slow,0903,{BOX},,0\n'}, 'train, line 1: .*the action is empty'),
     ({'evaluated_label_map': '5: stand\n6: run\n'}, 'has the class 6 .1 in all. that .* lacks'),

@@ -46,6 +46,17 @@ def videos(tmp_path):
     return folder
 
 
+def test_files_that_have_changed_are_read_again(tmp_path):
+    def places():
+        return browse.prepare_folder(str(tmp_path / 'videos'), tmp_path / 'out', 16, lambda count: None)
+
+    write_video(tmp_path / 'videos' / 'a.avi', ramp(6))
+    (first, rows), (again, _) = places(), places()
+    write_video(tmp_path / 'videos' / 'a.avi', ramp(9))
+    other, changed = places()
+    assert first == again != other and [rows[0]['frames'], changed[0]['frames']] == [6, 9]
+
+
 def test_a_folder_is_embedded_searched_and_kept(root, finished, videos, tmp_path, capsys):
     def run(**changes):
         config = configs.load_config(f'{root}/configs/browse.py:smoke')
@@ -134,7 +145,8 @@ def test_what_cannot_be_browsed_is_one_sentence(root, finished, videos, tmp_path
     for changes, told in (({}, 'give --config.checkpoint'), ({'checkpoint': str(finished[0])}, 'give --config.check'),
                           ({'checkpoint': str(tmp_path), 'videos': str(videos)}, 'no config.json'),
                           ({'checkpoint': str(finished[0]), 'query': 'none.avi'}, 'no such file'),
-                          ({'query': str(videos / 'broken.mp4')}, 'none of the 1 videos can be decoded')):
+                          ({'query': str(videos / 'broken.mp4')}, 'config.query is .*broken.mp4, which cannot be read'),
+                          ({'videos': str(videos / 'broken.mp4'), 'query': ''}, 'and that is no folder: give the one')):
         config.update(changes)
         with pytest.raises(UserError, match=told):
             browse.run(config, str(tmp_path / 'out'))

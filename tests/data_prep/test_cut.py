@@ -1,11 +1,12 @@
 """Clips cut by time out of every container."""
 
+import av
 import numpy as np
 import pytest
 
 from data_prep.cut import cut_clip, cut_span
 from data_prep.decode import decode_video
-from tests.data_prep.videos import levels, pixels, write_video
+from tests.data_prep.videos import damage, levels, pixels, write_video
 
 RATE, FRAMES = 25, 60
 CONTAINERS = {  # file name: options of its stream; a key frame every 12, and frames between that depend on later ones
@@ -71,3 +72,49 @@ def test_frames_follow_one_another_where_their_time_stamps_do_not(vididi_data, n
     clip = cut_clip(vididi_data / name, len(whole.frames) / 2 / whole.fps, whole.fps, 12, 48, 'raw')
     start = whole.frames.index(clip.frames[0])
     assert clip.frames == whole.frames[start : start + 12]
+
+
+@pytest.mark.parametrize(('begin', 'end'), [(10, 20), (11, 19), (20, 31)])
+def test_a_span_begins_and_ends_with_frames_whose_times_were_rounded(tmp_path, begin, end):
+    """MKV counts milliseconds: of 30 frames a second, numbers 10, 19 and 31 are early, and 11 and 20 late."""
+    path = write_video(tmp_path / 'a.mkv', levels(40), rate=30, codec='libx264', qp='0', g='12')
+    assert numbers(cut_span(path, begin / 30, end / 30, 32, 'raw')) == list(range(begin, end))
+
+
+def test_a_span_of_few_frames_that_last_is_not_short(tmp_path):
+    """40 frames in the first second, then 20 in four: by the mean rate of the file these would be less than two."""
+    path = tmp_path / 'a.mp4'
+    with av.open(str(path), 'w') as file:
+        stream = file.add_stream('mpeg4', rate=40)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, 'yuv420p'
+        for frame, place in zip(levels(60), (*range(40), *range(40, 200, 8)), strict=True):
+            picture = av.VideoFrame.from_ndarray(frame.copy(), format='rgb24').reformat(format='yuv420p')
+            picture.pts = place
+            file.mux(stream.encode(picture))
+        file.mux(stream.encode())
+    span = cut_span(path, 1, 5, 32, 'raw')
+    assert len(span.frames) == 20 and span.reason == ''
+    assert cut_span(path, 1, 11, 32, 'raw').reason == '3.8 s of the listed 10 s'
+
+
+def test_a_damaged_frame_that_is_repeated_is_one(tmp_path):
+    """The last frame, which also stands for what comes after the end."""
+    noise = np.random.default_rng(0).integers(0, 256, (20, 64, 96, 3), dtype=np.uint8)
+    path = damage(write_video(tmp_path / 'a.mp4', noise, g='5'), 19)
+    assert cut_clip(path, 1, 10, 6, 32, 'raw').reason == ''
+    clip = cut_clip(path, 1.9, 10, 6, 32, 'raw')
+    assert not clip.frames and clip.reason == 'decoding failed around 1.90 s: a frame is damaged'
+
+
+@pytest.mark.parametrize(('name', 'codec'), [('a.mp4', 'mpeg4'), ('a.mkv', 'mpeg2video')])
+def test_what_is_made_from_a_damaged_frame_is_damaged(tmp_path, name, codec):
+    """Up to the next key frame, number 10, although a decoder marks frame 2 alone."""
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    video = np.stack([np.roll(picture, 3 * number, 1) for number in range(20)])
+    path = damage(write_video(tmp_path / name, video, codec=codec, g='10', bf='0'), 2)
+    for first in (2, 5, 8):
+        for clip in (cut_clip(path, (first + 1.4) / 10, 10, 2, 64, 'raw'),
+                     cut_span(path, first / 10, (first + 2) / 10, 64, 'raw')):
+            assert not clip.frames and clip.reason.endswith('a frame is damaged'), first
+    assert cut_clip(path, 0.14, 10, 2, 64, 'raw').reason == ''  # before it
+    assert len(cut_span(path, 1, 2, 64, 'raw').frames) == 10  # from the key frame on

@@ -11,7 +11,7 @@ from data_prep.cut import cut_clip
 from data_prep.decode import decode_video
 from data_prep.picture import target_size
 from data_prep.whole import missing_bytes
-from tests.data_prep.videos import levels, pixels, ramp, write_video
+from tests.data_prep.videos import damage, levels, pixels, ramp, write_video
 
 
 @pytest.mark.parametrize(('size', 'expected'), [
@@ -76,6 +76,31 @@ def test_a_whole_file_is_ok_and_one_that_was_cut_is_broken(tmp_path, name):
         assert (not cut.frames and cut.reason) or cut.frames == whole.frames, (size, len(data), len(cut.frames))
 
 
+def test_an_index_that_was_cut_breaks_no_file_that_has_all_its_frames(tmp_path):
+    path = write_video(tmp_path / 'a.avi', levels(40), rate=25)
+    path.write_bytes(path.read_bytes()[:-40])
+    decoded = decode_video(path, 32, 'raw')
+    assert missing_bytes(path, 'avi') == 40 and (len(decoded.frames), decoded.reason) == (40, '')
+
+
+def test_a_damaged_frame_breaks_a_file_that_is_whole(tmp_path):
+    """The file lacks nothing, and no count is wrong: only the decoder knows."""
+    noise = np.random.default_rng(0).integers(0, 256, (20, 64, 96, 3), dtype=np.uint8)
+    decoded = decode_video(damage(write_video(tmp_path / 'a.mp4', noise, g='5'), 9), 32, 'raw')
+    assert not decoded.frames and decoded.reason == 'frame 9 is damaged, or the file was cut there'
+
+
+@pytest.mark.parametrize(('promised', 'reason'), [(44, ''), (80, '40 frames, and the header promises 80')])
+def test_of_frames_that_the_header_promises_a_tenth_may_be_lacking(tmp_path, promised, reason):
+    path = write_video(tmp_path / 'a.avi', levels(40), rate=25)
+    data = path.read_bytes()
+    place = data.index(b'strh') + 40  # dwLength of the stream's header
+    assert data[place : place + 4] == (40).to_bytes(4, 'little')
+    path.write_bytes(data[:place] + promised.to_bytes(4, 'little') + data[place + 4 :])
+    decoded = decode_video(path, 32, 'raw')
+    assert (len(decoded.frames), decoded.reason) == (40, reason)
+
+
 @pytest.mark.parametrize('name', PIXELS)
 def test_a_gif_or_y4m_that_was_cut_is_broken(tmp_path, name):
     """Wherever: neither of them says how many frames or bytes it has."""
@@ -105,10 +130,21 @@ def test_a_gif_is_walked_to_its_end(tmp_path):
         assert missing_bytes(path, 'gif') == lack, size
 
 
-def test_a_shape_that_changes_is_said(tmp_path):
-    """As where a phone is turned while it sends: two MPEG transport streams, one after the other."""
-    parts = [write_video(tmp_path / f'{size}.ts', levels(6, *size), codec='mpeg2video').read_bytes()
-             for size in ((32, 48), (48, 32))]
+def test_bytes_are_missing_from_an_mp4_of_long_boxes_and_from_packets_with_checksums(tmp_path):
+    """Boxes of more than 4 GB have their size elsewhere; 204 bytes a packet are what broadcasts have."""
+    path = tmp_path / 'video'
+    boxes = b'\0\0\0\x10ftypisom\0\0\0\0' + b'\0\0\0\x01mdat' + (100).to_bytes(8, 'big') + bytes(84)
+    packets = 40 * (b'\x47' + bytes(203))
+    for data, container in ((boxes, 'mov,mp4,m4a,3gp,3g2,mj2'), (packets, 'mpegts')):
+        for lack in (0, 5):
+            path.write_bytes(data[:len(data) - lack])
+            assert missing_bytes(path, container) == lack
+
+
+@pytest.mark.parametrize('sizes', [((32, 48), (48, 32)), ((32, 48), (48, 32), (32, 48))])
+def test_a_shape_that_changes_is_said(tmp_path, sizes):
+    """As where a phone is turned, or turned back, while it sends: MPEG transport streams, one after the other."""
+    parts = [write_video(tmp_path / f'{size}.ts', levels(6, *size), codec='mpeg2video').read_bytes() for size in sizes]
     (tmp_path / 'both.ts').write_bytes(b''.join(parts))
     decoded = decode_video(tmp_path / 'both.ts', 32, 'raw')
     assert len(decoded.frames) > 6 and (decoded.height, decoded.width) == (32, 48)  # some of both

@@ -78,6 +78,18 @@ def test_what_is_missing_is_refused_unless_allowed(plan, tmp_path):
         folder.plan(build_parser().parse_args(words))
 
 
+def test_a_class_whose_videos_are_all_missing_keeps_its_number(plan, tmp_path):
+    (tmp_path / 'list.csv').write_text(f'path,label\n{FILES[0]},run\nnone.mp4,jump\n')
+    assert plan(f'--list={tmp_path / "list.csv"}').label_names == ('jump', 'run')
+
+
+def test_a_folder_whose_name_is_no_label_is_refused(plan, tmp_path):
+    plan()
+    (tmp_path / 'videos' / 'val' / 'run').rename(tmp_path / 'videos' / 'val' / 'run ')
+    with pytest.raises(UserError, match="the folder 'val/run ' starts or ends with a space"):
+        plan()
+
+
 def test_what_a_list_names_is_there_whatever_its_ending_and_by_whatever_link(plan, tmp_path):
     plan()
     (tmp_path / 'videos' / 'odd.qt').touch()
@@ -92,6 +104,7 @@ def test_what_a_list_names_is_there_whatever_its_ending_and_by_whatever_link(pla
 @pytest.mark.parametrize(('text', 'match'), [
     ('', 'must have a line a video'), ('file\na.mp4\n', 'must have a line a video'),
     (f'path\n{FILES[0]}\n{FILES[0]}\n', 'line 3: .* is listed twice'), ('path,label\n,x\n', 'line 2: there is no path'),
+    (f'path,label\n{FILES[0]},x\n{FILES[1]},\n', 'line 3: it has no label, and others have one'),
     (f'path,split\n{FILES[0]},a/b\n', "line 2: 'a/b' is no name of a split"),
     (f'path,label\n{FILES[0]},"a\nb"\n', 'line 3: the label .* holds a line end'),  # where the row ends
     (f'path,label\n{FILES[0]},"a\n{FILES[1]},b\n{FILES[2]},c\n', 'the row that begins in line 2: unexpected end'),

@@ -42,7 +42,7 @@ def touch(path):
 
 def test_a_replacement_is_read_instead_of_what_it_replaces(tmp_path, capsys):
     rows = made_up(1, 3)
-    names = ('train/00_-video00_000000_000010.mp4', 'replacement/replacement_for_corrupted_k400/00_-video00.mp4',
+    names = ('train/00_-video00_000000_000010.mp4', 'Replacement_for_corrupted_k400/00_-video00.mp4',
              'train/00_-video01_000010_000020.mp4', 'replacement/x/00_-video01_000010_000020.mp4',
              'train/00_-video02_000020_000030.mp4')
     for name in names:
@@ -94,9 +94,13 @@ def test_what_is_drawn_depends_on_the_lists_and_the_seed_alone(tmp_path):
     halves = {seed: draw('--fraction=0.5', f'--seed={seed}') for seed in (0, 1)}
     assert halves[0] == draw('--fraction=0.5') != halves[1]
     assert ids(draw('--fraction=0.1')) < ids(halves[0]) < ids(listed)
+    assert ids(kinetics.draw(listed[::-1], arguments('', '--fraction=0.5'))) == ids(halves[0])
     for half in halves.values():
         labels = [video.label for video in half if video.split == 'train']
         assert [labels.count(f'class {c}') for c in range(5)] == [10] * 5
+    for share, each in ((0.01, 1), (0.13, 3)):  # of 20 videos: never none, and rounded
+        labels = [video.label for video in draw(f'--fraction={share}') if video.split == 'train']
+        assert [labels.count(f'class {c}') for c in range(5)] == [each] * 5
     three = draw('--number_of_classes=3', '--train_videos=17')
     assert len({video.label for video in three if video.split == 'train'}) == 3
     assert sum(video.split == 'train' for video in three) == 17
@@ -105,9 +109,11 @@ def test_what_is_drawn_depends_on_the_lists_and_the_seed_alone(tmp_path):
     (tmp_path / 'classes.txt').write_text('class 3\nclass 1\n')
     named = draw(f'--classes={tmp_path / "classes.txt"}')
     assert {video.label for video in named} == {'class 1', 'class 3'} and len(named) == 41
+    (tmp_path / 'twice.txt').write_text('class 3\nclass 3\n')
     for flags, match in ((('--number_of_classes=6',), 'from 1 to 5'), (('--fraction=0',), 'above 0'),
                          (('--paper_subset',), 'number_of_classes must be from 1 to 5'),
                          (('--train_videos=101',), 'from 1 to 100'),
+                         ((f'--classes={tmp_path / "twice.txt"}', '--number_of_classes=2'), 'from 1 to 1[.]'),
                          ((f'--classes={tmp_path / "none.txt"}',), 'none.txt cannot be read .*: --classes must name')):
         with pytest.raises(UserError, match=match):
             draw(*flags)
@@ -122,6 +128,7 @@ def test_the_papers_subset_is_200_classes_and_40000_videos(tmp_path):
 
 @pytest.mark.parametrize(('row', 'match'), [
     (('', 'a', 0, 10), 'line 3: there is no label'), (('x', 'a', 10, 10), 'no whole seconds in ascending'),
+    (('x\ny', 'a', 0, 10), 'line 4: the label .* control character'), (('.', 'a', 0, 10), 'without a label'),
     (('x', 'a', -1, 10), 'no whole seconds'), (('x', 'a', 1.5, 10), 'no whole seconds'),
     (('class 0', '00_-video00', 0, 10), 'listed twice')])
 def test_a_row_that_is_none_is_named(tmp_path, row, match):

@@ -1,5 +1,6 @@
 """Motion with boxes: where the sprites are, what the detector gives, and the files of the data set."""
 
+import itertools
 import shutil
 
 import numpy as np
@@ -48,7 +49,10 @@ def test_sprites_of_the_keyframe_are_inside_and_apart():
     drawn = scenes(200)
     boxes = np.concatenate([scene.boxes() for scene in drawn])
     assert boxes.min() >= 0 and boxes.max() <= 1
-    assert max(motion_boxes.overlap(scene.boxes()) for scene in drawn) <= motion_boxes.OVERLAP
+    for first, second in (pair for scene in drawn for pair in itertools.combinations(scene.boxes(), 2)):
+        sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
+        smaller = min(np.prod(first[2:] - first[:2]), np.prod(second[2:] - second[:2]))
+        assert np.prod(sides.clip(0)) <= motion_boxes.OVERLAP * smaller + 1e-12
     assert np.bincount([len(scene.sprites) for scene in drawn], minlength=4)[1:].min() > 40
     assert set(sum((scene.motions for scene in drawn), [])) == set(motion.CLASSES)
     assert 14 < 64 * np.mean(boxes[:, 2:] - boxes[:, :2]) < 22  # two to three cells of 8 pixels
@@ -95,7 +99,10 @@ def test_the_data_set_is_ava_s_form(data):
         np.testing.assert_allclose(truth.boxes[3][truth.mask[3]], scene.boxes(), atol=1e-6)
         assert [motion.CLASSES[i] for i in truth.labels[3][truth.mask[3]].argmax(1)] == scene.motions
         detected = open_keyframes(source, 'boxes')
-        assert not detected.labels.any() and (np.isfinite(detected.score) == detected.mask).all()
+        assert not detected.labels.any() and not detected.counts['labels_outside_map']
+        assert (np.isfinite(detected.score) == detected.mask).all()
+        scores = detected.score[detected.mask].tolist()
+        assert len(set(scores)) == len(scores) > count  # each video has its own draws
 
 
 def test_it_depends_on_the_seed_alone(data, tmp_path, capsys):

@@ -120,3 +120,10 @@ def test_where_no_video_is_left_the_sentence_says_what_is_there(place, tmp_path)
     (root / 'gone.mp4').symlink_to('none')
     with pytest.raises(UserError, match='1 links to videos lead nowhere, and of its 1 other files none'):
         prepare(root, tmp_path / 'out')
+
+
+def test_endings_count_in_either_case(tmp_path):
+    for name in ('a.MP4', 'b.Mov', 'c.TXT'):
+        (tmp_path / name).touch()
+    tree = read_tree(tmp_path)
+    assert tree.videos == [Path('a.MP4'), Path('b.Mov')] and tree.others == 1

@@ -54,6 +54,9 @@ def test_ucf101_counts_missing_videos_and_refuses(tiny_ucf101, capsys):
     ('trainlist01.txt', 'Apply/v_Apply_g01_c01.avi 2\n', 'line 1'),
     ('trainlist01.txt', 'Apply/v_Apply_g01_c01.avi 1\nApply/movie.avi 1\n', 'line 2'),
     ('testlist01.txt', 'Juggle/v_Juggle_g01_c01.avi\n', 'line 1'),
+    ('testlist01.txt', 'Apply/v_Apply_g03_c01_copy.avi\n', 'line 1'),
+    ('testlist01.txt', 2 * 'Apply/v_Apply_g03_c01.avi\n', 'lists v_Apply_g03_c01 2 times'),
+    ('testlist01.txt', 'Apply/v_Apply_g01_c02.avi\n', "source 'Apply_g01' in split 'test' and in 'train'"),
 ])
 def test_ucf101_lists_are_checked_line_by_line(tiny_ucf101, file, text, message):
     (tiny_ucf101 / 'lists' / file).write_text(text)

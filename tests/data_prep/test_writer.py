@@ -20,6 +20,7 @@ import pytest
 
 from data_prep import folder, motion
 from data_prep.__main__ import build_parser, run
+from data_prep.decode import broken
 from data_prep.output import discard
 from data_prep.writer import write_dataset
 from tests.data_prep.videos import ramp, write_video
@@ -99,6 +100,16 @@ def test_a_complete_data_set_is_not_written_twice_nor_over(videos, tmp_path, cap
     assert before == {path: path.stat().st_mtime_ns for path in out.iterdir()}
 
 
+def test_other_labels_and_other_missing_videos_are_another_data_set(tmp_path):
+    plan, decode = small_motion()
+    write_dataset(plan, decode, tmp_path, workers=1)
+    first, second, *others = plan.videos
+    swapped = replace(first, label=second.label), replace(second, label=first.label), *others
+    for other in (replace(plan, videos=swapped), replace(plan, missing=(replace(first, id='gone'),))):
+        with pytest.raises(UserError, match='holds a data set of other videos'):
+            write_dataset(other, decode, tmp_path, workers=1)
+
+
 def test_another_folders_contents_are_never_touched(videos, tmp_path):
     (tmp_path / 'thesis.tex').write_text('x')
     with pytest.raises(UserError, match='not empty'):
@@ -125,6 +136,7 @@ def test_where_nothing_decodes_nothing_stays(tmp_path):
     (('folder', '--videos=.', '--out=x', '--workers=0'), 'workers'),
     (('folder', '--videos=.', '--out=x', '--short_side=0'), 'short_side'),
     (('motion', '--out=x', '--train=0'), '--train'),
+    (('motion', '--out=x', '--seed=-1'), '--seed'),
 ])
 def test_wrong_arguments_are_one_sentence(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -225,7 +237,7 @@ def test_a_split_of_which_all_videos_are_missing_is_counted_and_named(videos, tm
         prepare('folder', f'--videos={videos}', f'--list={tmp_path / "list.csv"}', f'--out={tmp_path / "out"}',
                 '--workers=1', '--short_side=16', '--allow_missing')
     assert 'is complete already' in (printed := capsys.readouterr().out)
-    assert printed.count('test: 0 videos (0 frames) of 2 listed; 2 missing, 0 broken') == 2
+    assert printed.count('test: 0 videos (0 frames) of 2 listed; 2 missing, 0 broken') == 2 and 'x.mkv' not in printed
     counts = json.loads((tmp_path / 'out' / 'counts.json').read_bytes())
     assert counts['test'] == {'listed': 2, 'ok': 0, 'missing': 2, 'broken': 0}
     assert RecordSource(tmp_path / 'out', 'train').counts == counts['train']
@@ -249,6 +261,22 @@ def test_labels_are_not_gone_through_for_each_video(tmp_path):
     assert [labels[number] for number in source.labels] == [video.label for video in plan.videos][:len(source)]
 
 
+def decode_the_first(video, *, decode, count):
+    return decode(video) if video.path < f'train/{count:05d}' else broken('lost')
+
+
+def test_a_shard_without_a_record_is_one_of_the_data_set(tmp_path):
+    """A split's last 64 videos are broken: TFDS finds its shards by how many there are."""
+    import tensorflow_datasets as tfds
+
+    plan, decode = small_motion(shards=2)
+    write_dataset(plan, partial(decode_the_first, decode=decode, count=64), tmp_path, workers=1)
+    assert len(RecordSource(tmp_path, 'train')) == 64
+    split = tfds.builder_from_directory(str(tmp_path)).info.splits['train']
+    assert split.shard_lengths == [64, 0]
+    assert split.num_bytes == sum(path.stat().st_size for path in tmp_path.glob('*-train.tfrecord-*'))
+
+
 class Stop(Exception):
     pass
 
@@ -269,7 +297,8 @@ def cut(path):
     os.truncate(path, 100)
 
 
-@pytest.mark.parametrize('file', ['motion-train.tfrecord-00000-of-00002', 'incomplete/train-00000.part'])
+@pytest.mark.parametrize('file', ['motion-train.tfrecord-00000-of-00002', 'incomplete/train-00000.part',
+                                  'incomplete/train-00000.frames'])
 @pytest.mark.parametrize('harm', [flip, cut, Path.unlink])
 def test_what_a_stopped_run_has_written_is_read_again(tmp_path, capsys, file, harm):
     """And written again where it is damaged."""
@@ -277,6 +306,7 @@ def test_what_a_stopped_run_has_written_is_read_again(tmp_path, capsys, file, ha
     for out in (tmp_path / 'kept', tmp_path / 'harmed'):
         with pytest.raises(Stop):
             write_dataset(plan, partial(decode_some, decode=decode), out, workers=1)
+        assert not (out / 'motion-train.tfrecord-00001-of-00002').exists()  # files appear whole
     harm(tmp_path / 'harmed' / file)
     capsys.readouterr()
     write_dataset(plan, decode, tmp_path / 'harmed', workers=1)

@@ -54,3 +54,14 @@ def pixels(decoded):
     """The frames of a video that was decoded to raw pixels: uint8 (T, H, W, 3)."""
     shape = len(decoded.frames), decoded.height, decoded.width, 3
     return np.frombuffer(b''.join(decoded.frames), np.uint8).reshape(shape)
+
+
+def damage(path, number):
+    """Overwrite the middle of packet `number` of a video with zeros; a decoder that notices marks the frame."""
+    with av.open(str(path)) as file:
+        packet = [packet for packet in file.demux(file.streams.video[0]) if packet.size][number]
+        start, length = packet.pos + packet.size // 3, packet.size // 2
+    data = bytearray(path.read_bytes())
+    data[start : start + length] = bytes(length)
+    path.write_bytes(data)
+    return path

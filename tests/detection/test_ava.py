@@ -40,6 +40,7 @@ def test_the_official_samples_are_read(vididi_data):
 def test_every_form_of_label_map(tmp_path, text):
     names = ava.read_label_map(written(tmp_path, text))
     assert names == {1: 'b: c', 2: 'say "a"'}
+    names[3] = 'back\\slash\\'
     assert ava.read_label_map(written(tmp_path, ava.format_label_map(names))) == names
 
 

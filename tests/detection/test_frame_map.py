@@ -161,6 +161,14 @@ def test_each_rule_by_hand(files, detections, value):
     assert list(result['per_class']) == ['class 1']
 
 
+def test_half_is_enough_and_of_equal_boxes_the_first_is_claimed(files):
+    """In coordinates that are exact: one detection covers two boxes, half of it each, and takes the first."""
+    left, right = (0, 0, .5, 1), (.5, 0, 1, 1)
+    truth = [('v', 902, *left, 1, 0), ('v', 902, *right, 1, 0)]
+    detections = [('v', 902, 0, 0, 1, 1, 1, .9), ('v', 902, *right, 1, .8)]
+    assert evaluate_csv(**files(truth, detections))['frame_mAP'] == 1
+
+
 def test_excluded_keyframes_are_removed_on_both_sides(files):
     detections = [('v', 902, *FAR, 1, .9), ('v', 903, *BOX, 1, .8)]
     arguments = files(TRUTH, detections, [('v', 902)])

@@ -144,6 +144,8 @@ def test_smoke_is_judged_by_the_files_it_writes(workdir, settings, tiny_boxes, t
     assert len(submitted.score) == 8 * len(boxes.box)  # and the head has all
     assert submitted.keyframes == boxes.keyframes and (submitted.score > 0).all() and (submitted.score < 1).all()
     np.testing.assert_allclose(submitted.box[::8], boxes.box, atol=1e-6)  # float32
+    heads = [ava.read_boxes(folder / f'detections_{kind}.csv').score for kind in ('V', 'dV')]
+    np.testing.assert_allclose(submitted.score, np.mean(heads, axis=0), rtol=1e-6)  # float32, nine digits
     assert result['counts']['test'] | {'listed': 8, 'videos': 8, 'keyframes': 8, 'boxes': len(boxes.box)} == (
         result['counts']['test'])
     assert result['boxes'] == 'annotations' and result['checkpoint_step'] == 24 and result['encoder'] == 'trained'
@@ -241,12 +243,29 @@ def test_what_detections_are_judged_by_is_read_before_training(workdir, settings
     assert not list(workdir.glob('eval/*/run'))
 
 
+def test_a_run_is_of_the_label_map_that_it_learned_by(workdir, settings, tiny_boxes, tmp_path):
+    """Of which the annotations' numbers say nothing."""
+    data = shutil.copytree(tiny_boxes, tmp_path / 'data')
+
+    def annotations():
+        detection = task.open_detection(settings(**{'data.dir': str(data)}), str(workdir))
+        return task.training_config(detection).data.annotations
+
+    before = annotations()
+    names = ava.read_label_map(data / 'label_map.pbtxt')
+    (data / 'label_map.pbtxt').write_text(ava.format_label_map(names | {1: names[2], 2: names[1]}))
+    seal(data)
+    assert annotations() != before
+
+
 def test_avas_smoke_fits_the_tiny_data(workdir, tiny_boxes):
     config = ava_detection.get_config('smoke')
     config.data.dir = str(tiny_boxes)
     detection = task.open_detection(config, str(workdir))
     assert detection.encoder.module.spatial_stride == 8  # without its last one
     assert detection.training.augment.size == 32 and config.batch_size <= len(detection.data.train.videos)
+    config.eval.frames, config.eval.stride = 24, 1
+    task.open_detection(config, str(workdir))  # records of 24 frames are just long enough
 
 
 @pytest.mark.parametrize(('changes', 'message'), [

@@ -51,6 +51,8 @@ def test_official_splits_have_their_numbers_and_are_folds(tiny_motion, tmp_path)
     assert [fold.name for fold in protocol.folds] == ['motion/split1', 'motion/split2']
     with pytest.raises(UserError, match='motion/split1: give each split once'):
         open_protocol(config(), f'{paths[0]},{paths[0]}')
+    with pytest.raises(UserError, match='which has no name before or after a comma'):
+        open_protocol(config(), f'{paths[0]},')
     one = edit(tiny_motion, tmp_path / 'one, of that name', lambda i, row: row)
     assert open_protocol(config(), one).name == 'motion/train-test'
 

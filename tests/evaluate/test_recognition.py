@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -218,6 +219,50 @@ def test_a_result_of_another_task_is_not_overwritten(small_run):
         linear_task.prepare(config, str(small_run))
     (small_run / 'eval' / 'mine' / 'results.json').write_text('{')  # of a disk that was full
     linear_task.prepare(config, str(small_run))
+
+
+@pytest.mark.parametrize(('field', 'value', 'what'), [
+    ('eval.untrained', True, 'the trained encoder, which one of the untrained encoder would'),
+    ('eval.protocol', 'grouped', 'motion/train-test, which one of motion/grouped .* would'),
+    ('data.dir', '', 'the data other, which one of the data [0-9a-f]+ would')])
+def test_a_result_of_something_else_is_not_overwritten(small_run, tiny_motion, tmp_path, field, value, what):
+    data = edit(tiny_motion, tmp_path / 'data', lambda i, row: row | {'group': f'{row["split"]}{i % 3}'})
+    config = retrieval.get_config('smoke')
+    config.data.dir = data
+    protocol = retrieval_task.prepare(config, str(small_run)).protocol
+    path = small_run / 'eval' / 'retrieval' / 'results.json'
+    path.parent.mkdir(parents=True)
+    there = {'task': 'retrieval', 'encoder': 'trained', 'protocol': protocol.name}
+    path.write_text(json.dumps(there | ({'fingerprint': 'other'} if field == 'data.dir' else {})))
+    config.update_from_flattened_dict({field: value or data})
+    with pytest.raises(UserError, match=f'is a result of {what} overwrite: set another'):
+        retrieval_task.prepare(config, str(small_run))
+    config.eval.name = 'another'
+    retrieval_task.prepare(config, str(small_run))
+    (small_run / 'eval' / 'another').touch()
+    with pytest.raises(UserError, match='eval/another is no folder'):
+        retrieval_task.prepare(config, str(small_run))
+
+
+def test_an_untrained_encoder_has_no_checkpoint(small_run):
+    config = retrieval.get_config('smoke')
+    config.eval.untrained, config.eval.checkpoint = True, '24'
+    with pytest.raises(UserError, match="eval.checkpoint, which is '24', has no use"):
+        retrieval_task.prepare(config, str(small_run))
+
+
+def test_a_config_that_was_changed_by_hand_is_not_believed(finished, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / 'work')
+    training = workdir_config(workdir)
+    with training.unlocked():
+        training.schedule, training.epochs = 'base', training.epochs + 4  # of which the second is a run that goes on
+    write_config(training, workdir)
+    with pytest.raises(UserError, match="says schedule='base', and its checkpoint was trained with 'vididi'"):
+        encoders.trained_encoder(training, str(workdir))
+    with training.unlocked():
+        training.schedule = 'vididi'
+    write_config(training, workdir)
+    assert encoders.trained_encoder(training, str(workdir)).step == 24
 
 
 def test_processes_agree_on_config_data_and_weights(small_run, monkeypatch):

@@ -134,6 +134,10 @@ def test_a_box_that_never_fits_falls_back_to_the_centre():
     """Of a 10 x 100 frame no box of the whole area has an aspect up to 4/3: the largest centred one is taken."""
     box = A.random_box(jax.random.key(0), 10, 100, (1.0, 1.0), (3 / 4, 4 / 3))
     assert [int(x) for x in box] == [0, 43, 10, 13]
+    for aspect, thin in (((50.0, 100.0), [12, 0, 1, 24]), ((0.01, 0.02), [0, 12, 24, 1])):  # a pixel at least
+        drawn = A.random_box(jax.random.key(0), 24, 24, (1.0, 1.0), aspect)
+        np.testing.assert_allclose(drawn[:2], thin[:2], atol=1)  # the middle lies between two pixels
+        assert [int(x) for x in drawn[2:]] == thin[2:]
 
 
 def test_a_box_is_the_same_in_every_program():
@@ -219,6 +223,15 @@ def test_flip_and_wrapped_shift():
     assert len(found) > 8
 
 
+def test_shifts_are_all_whole_numbers_up_to_the_largest():
+    clips = random_clips(10, (128, 1, 8, 8, 3))
+    shifted = np.asarray(A.augment(jax.random.key(0), clips, full_sizes(clips), A.Augmentation(**RAW | dict(shift=2))))
+    distances = {(dy, dx): np.abs(np.roll(clips / 255, (dy, dx), (2, 3)) - shifted).max((1, 2, 3, 4))
+                 for dy in range(-2, 3) for dx in range(-2, 3)}
+    found = {place for place, distance in distances.items() if distance.min() < 1e-6}
+    assert found == set(distances)  # of 25, of which each is left out once in 190 times
+
+
 @pytest.mark.parametrize('fields', [
     dict(flip=0.5, shift=0), dict(flip=0.5, shift=5), dict(flip=0.5, shift=5, blur_kernel=7),
     dict(flip=0.5, shift=3, frame_consistent=False, per_frame=('blur',)),
@@ -289,7 +302,30 @@ def test_gain_and_tint_scale_channels():
     scaled = np.asarray(A.augment(jax.random.key(0), clips, full_sizes(clips), spec))
     ratio = scaled.sum((1, 2, 3)) / (clips / 255).sum((1, 2, 3))
     assert 0.45 <= ratio.min() < 0.8 and 1.2 < ratio.max() <= 1.65
-    assert 0 < np.ptp(ratio / ratio.mean(1, keepdims=True), axis=1).max() < 0.25
+    assert 0.1 < np.ptp(ratio / ratio.mean(1, keepdims=True), axis=1).max() < 0.25
+
+
+def test_what_is_drawn_for_one_colour_operation_tells_nothing_about_another():
+    """Of one clip by 400 keys: its factors, the turn of its hue, its channel, and whether; all pairs of these."""
+    clips = np.repeat(random_clips(21, (1, 1, 8, 8, 3)) // 3 + 80, 400, 0)  # so that nothing is clamped
+
+    def run(**fields):
+        spec = A.Augmentation(**RAW | dict(brightness=0, contrast=0, saturation=0, hue=0) | fields)
+        return np.asarray(A.augment(jax.random.key(1), clips, full_sizes(clips), spec))[:, 0]
+
+    def is_changed(out):
+        return np.abs(out - clips[:, 0] / 255).max((1, 2, 3)) > 1e-3
+
+    out = run(jitter=1, brightness=0.2, contrast=0.2, saturation=0.2)
+    luminance, chroma = out @ GRAY, out[..., 0] - out[..., 1]
+    brightness, spread, colour = luminance.mean((1, 2)), luminance.std((1, 2)), chroma.std((1, 2))
+    hue = np.array([colorsys.rgb_to_hsv(*pixel)[0] for pixel in run(jitter=1, hue=0.05)[:, 2, 3].astype(float)])
+    turn = (hue - colorsys.rgb_to_hsv(*clips[0, 0, 2, 3] / 255)[0] + 0.5) % 1 - 0.5
+    assert -0.05 <= turn.min() < -0.04 and 0.04 < turn.max() <= 0.05
+    numbers = [brightness, spread / brightness, colour / spread, turn, run(gray=1).mean((1, 2, 3)),
+               is_changed(run(jitter=0.5, brightness=0.2)), is_changed(run(gray=0.5))]
+    correlation = np.corrcoef(numbers) - np.eye(len(numbers))
+    assert np.abs(correlation).max() < 5 / np.sqrt(400)  # five standard deviations
 
 
 @pytest.mark.parametrize('name', ['flip', 'blur', 'jitter', 'gray'])
@@ -307,6 +343,12 @@ def test_centre_crop_of_stored_frames_is_not_resampled():
     got = centre_crop(clips, full_sizes(clips), A.Augmentation())
     expected = (clips[:, :, 8:120, 29:141] / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(got, expected, atol=1e-5)  # float32
+
+
+def test_the_side_of_a_centre_crop_is_rounded():
+    clips = random_clips(13, (1, 1, 50, 60, 3))  # 0.875 x 50 is 43.75
+    got = centre_crop(clips, full_sizes(clips), A.Augmentation(size=44, mean=(0, 0, 0), std=(1, 1, 1)))
+    np.testing.assert_allclose(got, clips[:, :, 3:47, 8:52] / 255, atol=1e-5)  # float32
 
 
 @pytest.mark.parametrize('fields', [

@@ -143,6 +143,9 @@ def test_a_result_that_is_cut_is_one_sentence(tmp_path):
     (tmp_path / 'eval' / 'tug' / 'results.json').write_text('{"task": "tug", ')
     with pytest.raises(UserError, match=f'results.json is damaged .*: evaluate {tmp_path} again'):
         page.read_results(tmp_path)
+    (tmp_path / 'eval' / 'tug' / 'results.json').write_text('{"task": "tug", "metrics": {}}')
+    with pytest.raises(UserError, match=f'is not whole .it has no config.: evaluate {tmp_path} again'):
+        page.read_results(tmp_path)
 
 
 @pytest.mark.parametrize(('name', 'module'), [('motion_vicreg', pretrain), ('retrieval', retrieval)])

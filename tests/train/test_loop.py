@@ -250,8 +250,8 @@ def test_every_field_that_decides_the_run_must_stay(finished, tiny_config):
 
 def test_init_from_starts_with_another_runs_encoder(finished, tiny_config, tmp_path, monkeypatch):
     tiny_config.init_from = str(finished[0])
-    started, alike = {}, {}
-    monkeypatch.setattr(loop, 'check_alike', lambda values, free: alike.update(values))
+    started, alike, differ = {}, {}, []
+    monkeypatch.setattr(loop, 'check_alike', lambda values, free: (alike.update(values), differ.extend(free)))
     monkeypatch.setattr(loop, 'train', lambda *arguments: (started.setdefault('state', arguments[2]), 0))
     pretrain.run(tiny_config, str(tmp_path / 'new'))
     variables, meta = load_encoder_variables(finished[0])
@@ -262,6 +262,8 @@ def test_init_from_starts_with_another_runs_encoder(finished, tiny_config, tmp_p
     # Each process has read them from its own disk, and is asked for what it has read.
     kernel = google_crc32c.value(np.asarray(variables['params']['stem']['conv']['kernel']).tobytes())
     assert alike['init_from params/stem/conv/kernel'] == kernel and 'seed' in alike
+    # When all of them meet must not differ, as it may on resume.
+    assert 'data.dir' in differ and not {'checkpoint', 'health', 'model.conv_impl'} & set(differ)
     # The checkpoint is settled when the run begins, whatever 'latest' means later.
     assert workdir_config(tmp_path / 'new').init_checkpoint == '24'
     asked = []

@@ -85,3 +85,11 @@ def test_a_log_that_is_not_installed_is_refused_first(tmp_path, tiny_config, mon
     tiny_config.log.to = ('tensorboard',)
     with pytest.raises(UserError, match="config.log.to is .'tensorboard',.: add 'jsonl'"):
         pretrain.run(tiny_config, str(tmp_path / 'work'))
+
+
+def test_a_row_that_is_damaged_is_named(tmp_path):
+    (tmp_path / 'metrics.jsonl').write_text('{"step": 1}\n{"step": \n{"step": 3')
+    with pytest.raises(UserError, match='metrics.jsonl, line 2 is damaged'):
+        read_metrics(tmp_path)
+    (tmp_path / 'metrics.jsonl').write_text('{"step": 1}\n{"step": 3')  # as a kill leaves it
+    assert read_metrics(tmp_path) == [{'step': 1}]

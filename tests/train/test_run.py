@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from vididi_jax.errors import UserError
-from vididi_jax.train.run import check_same_run, write_config
+from vididi_jax.train.run import check_same_run, workdir_config, write_config
 
 
 @pytest.fixture
@@ -31,6 +31,14 @@ def test_results_of_a_run_that_is_gone_are_not_taken_for_those_of_a_new_one(work
         check_same_run(tiny_config, workdir)
     shutil.rmtree(workdir / 'eval')
     check_same_run(tiny_config, workdir)
+
+
+def test_a_config_that_lacks_a_field_is_named(tiny_config, tmp_path):
+    with tiny_config.unlocked():
+        del tiny_config.model.width
+    write_config(tiny_config, tmp_path)
+    with pytest.raises(UserError, match="config.json has no field 'model.width': put the config back"):
+        workdir_config(tmp_path)
 
 
 def test_a_full_disk_leaves_the_config_that_was_there(tiny_config, tmp_path):

@@ -13,7 +13,7 @@ from vididi_jax.config import flatten, text_of, to_dict
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.results import read_result
 from vididi_jax.train.metric_writer import read_metrics
-from vididi_jax.train.run import MAY_DIFFER, workdir_config
+from vididi_jax.train.run import MAY_DIFFER, MAY_RISE, deciding, workdir_config
 
 FIRST = ('framework.loss', 'schedule', 'model.name')  # what a table of runs is about, if these differ
 # What one evaluation of all runs has in common.
@@ -80,12 +80,18 @@ def find_workdirs(runs: str) -> tuple[list[Path], int]:
 def read_run(workdir: Path) -> Run:
     """A workdir's config and results; raises `UserError` if it is none, or has no result."""
     values = to_dict(workdir_config(workdir))
+    own = flatten(values)
     if 'schedule' in values:
         values['schedule'] = text_of(values['schedule'])
     config = flatten(values)
     results = {}
     for path in sorted(workdir.glob('eval/*/results.json')):
         result = read_result(path)
+        trained = flatten(result.get('training_config', {}))
+        other = [name for name in deciding(trained, own) if name in trained and name in own and name not in MAY_RISE]
+        if other:
+            raise UserError(f'{path} is of a run with {other[0]}={trained.get(other[0])!r}, and {workdir} is one with '
+                            f'{own.get(other[0])!r}: evaluate it again.')
         if result['task'] != 'eval_all':  # whose parts have results of their own
             results[path.parent.name] = result
     if not results:

@@ -97,8 +97,8 @@ def find_baselines(groups: list[Group], against: str) -> dict[str, Group]:
     field, _, value = against.partition('=')
     have = sorted({f'{name}={value}' for group in groups for name, value in group.values.items()})
     if against not in have:
-        raise UserError(f'config.against is {against!r}, and no group of runs is that: choose one of '
-                        f'{", ".join(have) or "nothing, for there is one group only"}.')
+        advice = f'choose one of {", ".join(have)}' if have else 'there is one group only, so leave it out'
+        raise UserError(f'config.against is {against!r}, and no group of runs is that: {advice}.')
     known = {tuple(group.values.items()): group for group in groups}
     pairs = {group.name: known.get(tuple({**group.values, field: value}.items())) for group in groups}
     return {name: other for name, other in pairs.items() if other is not None and other.name != name}

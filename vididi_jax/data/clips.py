@@ -28,6 +28,8 @@ def frames_spanned(length: int, stride: int) -> int:
 def check_stride(num_frames: np.ndarray, stride: int, field: str) -> None:
     """Raises `UserError` if no video is longer than the step between two frames of a clip; `field` is its name."""
     if len(num_frames) and stride >= (longest := np.max(num_frames)):
+        if longest == 1:
+            raise UserError('every video has one frame, in which nothing moves: give longer videos.')
         raise UserError(f'{field} is {stride} and the longest video has {longest} frames: a clip would go round the '
                         f'whole video from each of its frames to the next: lower config.{field}.')
 

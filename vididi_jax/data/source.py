@@ -38,6 +38,8 @@ def _parse_plan(data: bytes) -> dict:
 
 def _parse_counts(data: bytes) -> dict[str, dict[str, int]]:
     counts = json.loads(data)
+    if not counts:
+        raise ValueError('it has no split')
     for split, found in counts.items():
         if set(found) != {'listed', *STATUSES} or found['listed'] != sum(int(found[status]) for status in STATUSES):
             raise ValueError(f'the numbers of split {split!r} do not add up')

@@ -17,7 +17,7 @@ from vididi_jax.data.source import RecordSource
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.protocol import open_nonempty, usable
-from vididi_jax.evaluate.results import device, provenance
+from vididi_jax.evaluate.results import check_name, device, provenance
 from vididi_jax.evaluate.views import Views, average_over_views, read_views
 from vididi_jax.fields import check_fields
 from vididi_jax.schedule import order_name
@@ -139,6 +139,7 @@ def _read_file(path: Path, videos: int) -> np.ndarray | None:
 def _open(config, workdir: str) -> tuple:
     """The training config, the views, the videos and the encoder, checked."""
     check_fields(config)
+    check_name(workdir, config)
     training = workdir_config(workdir)
     views = read_views(config, ORDERS)
     source = open_nonempty(config.data.dir or training.data.dir, config.eval.split)

@@ -132,6 +132,8 @@ def open_protocol(config, directory: str) -> Protocol:
     """
     settings = config.eval
     directories = [directory] if Path(directory).is_dir() else directory.split(',')
+    if directory and '' in directories:
+        raise UserError(f'data.dir is {directory!r}, which has no name before or after a comma: name every data set.')
     if settings.folds and settings.protocol != 'grouped':
         raise UserError(f'eval.folds is {settings.folds}, and eval.protocol {settings.protocol!r} has no use for it: '
                         'set it to 0, or eval.protocol to grouped.')

@@ -49,16 +49,32 @@ def write_results(workdir: str | Path, name: str, *, task: str, metrics: dict, c
     return path
 
 
-def check_name(workdir: str | Path, config) -> None:
-    """Raises `UserError` if the result of another task has the name of this one, which would overwrite it."""
-    path = Path(workdir) / 'eval' / config.eval.name / 'results.json'
+TOLD = {'task': '{}', 'encoder': 'the {} encoder', 'protocol': '{}', 'fingerprint': 'the data {}'}
+
+
+def check_name(workdir: str | Path, config, **asked: str) -> None:
+    """Raises `UserError` if the result of something else has the name of this one, which would overwrite it.
+
+    Args:
+      workdir: of the encoder.
+      config: of the evaluation.
+      **asked: `protocol` and `fingerprint` of the result, once they are known; then its encoder's kind counts, too.
+    """
+    folder = Path(workdir) / 'eval' / config.eval.name
+    path = folder / 'results.json'
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f'{folder} is no folder: set another --config.eval.name, or move it away.')
     try:
-        there = read_result(path)['task'] if path.is_file() else config.task
+        there = read_result(path) if path.is_file() else {}
     except UserError:  # what is damaged is written anew
         return
-    if there != config.task:
-        raise UserError(f'{path} is a result of {there}, which one of {config.task} would overwrite: set another '
-                        '--config.eval.name.')
+    if asked:
+        asked['encoder'] = 'untrained' if config.eval.untrained else 'trained'
+    for name, value in {'task': config.task, **asked}.items():
+        if there.get(name, value) != value:
+            before, now = (TOLD[name].format(what) for what in (there[name], value))
+            raise UserError(f'{path} is a result of {before}, which one of {now} would overwrite: set another '
+                            f'--config.eval.name, or delete {folder}.')
 
 
 def read_result(path: Path) -> dict:

@@ -134,7 +134,7 @@ def random_box(key: jax.Array, height, width, area: tuple, aspect: tuple) -> tup
     """A random crop of torchvision's `RandomResizedCrop`: (top, left, height, width) in whole pixels.
 
     Area and log aspect are uniform; the first of ten draws that fits is taken, else the largest centred box whose
-    aspect is in range.
+    aspect is in range, of a pixel at least.
 
     Boxes are rounded, so a last bit can decide a pixel, and what a compiler fuses it rounds otherwise. Here are only
     tables that the host computes, and products in float32: a box is the same in every program, at every precision.
@@ -154,8 +154,8 @@ def random_box(key: jax.Array, height, width, area: tuple, aspect: tuple) -> tup
     w, h = whole(side * look_up(root_aspect, aspects)), whole(side * look_up(1 / root_aspect, aspects))
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
     chosen, found = jnp.argmax(fits), fits.any()
-    w = jnp.where(found, w[chosen], jnp.minimum(width, whole(height * np.float32(aspect[1]))))
-    h = jnp.where(found, h[chosen], jnp.minimum(height, whole(width * np.float32(1 / aspect[0]))))
+    w = jnp.where(found, w[chosen], jnp.clip(whole(height * np.float32(aspect[1])), 1, width))
+    h = jnp.where(found, h[chosen], jnp.clip(whole(width * np.float32(1 / aspect[0])), 1, height))
     top = jnp.where(found, _below(numbers[-2], height - h + 1), (height - h) // 2)
     left = jnp.where(found, _below(numbers[-1], width - w + 1), (width - w) // 2)
     return top, left, h, w

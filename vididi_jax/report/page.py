@@ -44,12 +44,18 @@ T = TypeVar('T')
 CURVES = ('loss', 'invariance', 'variance', 'covariance', 'view1_to_view2', 'view2_to_view1', 'gradient_norm',
           'learning_rate', 'health/effective_rank', 'health/order_agreement', 'health/knn_accuracy',
           'health/saliency_on_motion', 'health/moving_pixels')  # the share of an even saliency
+WHOLE = 'metrics', 'config', 'commit', 'date'  # what every result has
 FRAMEWORKS = {'vicreg': 'VICReg', 'info_nce': 'SimCLR', 'nt_xent': 'SimCLR', 'byol': 'BYOL'}
 
 
 def read_results(workdir: Path) -> dict[str, dict]:
-    """Every results.json below WORKDIR/eval, by the name of its folder."""
-    return {path.parent.name: read_result(path) for path in sorted(workdir.glob('eval/*/results.json'))}
+    """Every results.json below WORKDIR/eval, by the name of its folder; `UserError` for one that is not whole."""
+    results = {}
+    for path in sorted(workdir.glob('eval/*/results.json')):
+        results[path.parent.name] = result = read_result(path)
+        if absent := [name for name in WHOLE if name not in result]:
+            raise UserError(f'{path} is not whole (it has no {absent[0]}): evaluate {workdir} again.')
+    return results
 
 
 def attempt(make: Callable[[], T]) -> T | str:

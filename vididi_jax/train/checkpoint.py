@@ -253,6 +253,8 @@ def _candidates(workdir: str | Path, which: str | int) -> list[Path]:
     directory = Path(workdir).resolve() / 'checkpoints'
     steps = steps_of(directory)
     if not steps:
+        if not Path(workdir).is_dir():
+            raise UserError(f'there is no folder {workdir}, and so no checkpoint: give the workdir of a training run.')
         raise UserError(f'{workdir} has no checkpoint: give the workdir of a training run that ended a phase.')
     folders = {step: directory / str(step) for step in steps}
     if which == 'latest':

@@ -22,6 +22,7 @@ from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.checkpoint import checksums, load_encoder_variables
 from vididi_jax.train.processes import check_alike
+from vididi_jax.train.run import EACH_ITS_OWN, check_trained_with
 from vididi_jax.train.state import INIT
 
 
@@ -62,7 +63,7 @@ def check_same_everywhere(config, data: str, encoder: Encoder) -> None:
     """
     if jax.process_count() > 1:
         check_alike({**flatten(to_dict(config)), 'data': data, 'encoder': encoder.fingerprint()},
-                    free=('data.dir', 'data.workers'))
+                    free=EACH_ITS_OWN)
 
 
 def stored_side(augment: Augmentation) -> int:
@@ -87,6 +88,8 @@ def trained_encoder(config, workdir: str, checkpoint: str | int = 'latest') -> E
     """
     module, augment, init = _fresh(config)
     variables, meta = load_fitting_variables(workdir, jax.eval_shape(init)['params'], checkpoint)
+    if 'config' in meta:
+        check_trained_with(workdir, json.loads(meta['config']))
     return Encoder(module, variables, augment, meta['step'], tuple(meta.get('commits', ())))
 
 

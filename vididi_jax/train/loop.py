@@ -29,7 +29,7 @@ from vididi_jax.train.encoder import load_fitting_variables
 from vididi_jax.train.metric_writer import check_logs
 from vididi_jax.train.processes import check_alike, exit_if_peer_lost, is_first, raise_together
 from vididi_jax.train.progress import Progress, Times, falls_on
-from vididi_jax.train.run import MAY_DIFFER, begun_from, check_same_run, settled, write_config
+from vididi_jax.train.run import EACH_ITS_OWN, begun_from, check_same_run, settled, write_config
 from vididi_jax.train.signals import after_step
 from vididi_jax.train.state import AUGMENT, INIT, TrainState, with_encoder
 
@@ -120,7 +120,7 @@ def run(
         return known, task, pipeline.number_of_workers(task.batches, config.data.workers)
 
     config, task, workers = checked()
-    check_alike({**flatten(to_dict(config)), 'data': task.fingerprint}, free=MAY_DIFFER)
+    check_alike({**flatten(to_dict(config)), 'data': task.fingerprint}, free=EACH_ITS_OWN)
     total = config.epochs * task.steps_per_epoch
     with ExitStack() as held:
         raise_together(hold)(held, workdir)

@@ -122,12 +122,20 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: str | Path) -> list[dict]:
-    """The complete rows of a workdir's metrics.jsonl; a last line that a kill cut short is not a row."""
+    """The complete rows of a workdir's metrics.jsonl; a last line that a kill cut short is not a row.
+
+    Raises `UserError` for another line that is damaged.
+    """
     path = Path(workdir) / 'metrics.jsonl'
     if not path.exists():
         return []
-    lines = path.read_text().split('\n')
-    return [json.loads(line) for line in lines[:-1]]  # what follows the last newline is empty or incomplete
+    rows = []
+    for number, line in enumerate(path.read_text().split('\n')[:-1], 1):  # what follows the last is empty or incomplete
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise UserError(f'{path}, line {number} is damaged ({error}): mend or delete that line.') from error
+    return rows
 
 
 def without_times(rows: list[dict]) -> list[dict]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import ml_collections
 
-from vididi_jax.config import flatten, from_dict, to_dict
+from vididi_jax.config import flatten, from_dict, load_config, own_config, to_dict
 from vididi_jax.errors import UserError
 from vididi_jax.files import write_whole
 
@@ -14,6 +14,8 @@ MAY_RISE = ('epochs',)  # fields that may be greater than they were
 # Fields, or sub-configs, that decide nothing of what is trained: where the data lie (their fingerprint is compared),
 # how they are read, what is written and how often; by which formulas that are equal, as devices may be others.
 MAY_DIFFER = ('allow_missing', 'checkpoint', 'data.dir', 'data.workers', 'health', 'log', 'model.conv_impl')
+# Fields in which processes that train together may differ: where each has the data, and how it reads and logs.
+EACH_ITS_OWN = 'data.dir', 'data.workers', 'log'
 # What runs did before a field came: an older config.json does not have it.
 BEFORE = {'init_checkpoint': 'latest', 'statistics': 'plain', 'framework.ema_base': 0.99, 'framework.predictor': [],
           'data.split': 'train', 'model.conv_impl': 'auto', 'model.remat': False, 'optimizer.predictor_rate': 1.0}
@@ -31,12 +33,18 @@ def workdir_config(workdir: str | Path) -> ml_collections.ConfigDict:
     path = Path(workdir) / 'config.json'
     if not path.is_file():
         raise UserError(f'{workdir} is not the workdir of a training run (it has no config.json): '
-                        'give the --workdir that training wrote to.')
+                        'give the folder that training wrote to.')
     values = _read(path)
     if values.get('task') == 'pretrain':
         for name, value in BEFORE.items():
             *parents, last = name.split('.')
             reduce(lambda part, parent: part.setdefault(parent, {}), parents, values).setdefault(last, value)
+        known = flatten(values)
+        absent = [name for name in flatten(to_dict(load_config(own_config('default')))) if name not in known
+                  and not name.startswith(('framework.', 'schedule'))]  # what these hold differs from run to run
+        if absent:
+            raise UserError(f'{path} has no field {absent[0]!r}: put the config back that the run was started with; '
+                            'the meta of each of its checkpoints has it.')
     return from_dict(values)
 
 
@@ -93,11 +101,29 @@ def _before_and_now(config: ml_collections.ConfigDict, workdir: str | Path) -> t
 def changed_fields(config: ml_collections.ConfigDict, workdir: str | Path) -> list[str]:
     """The fields, but for `MAY_DIFFER`, in which `config` is other than the one that the run in `workdir` has."""
     before, now = _before_and_now(config, workdir)
-    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
-                     and not any(f'{name}.'.startswith(f'{free}.') for free in MAY_DIFFER))
+    changed = deciding(before, now)
     if 'encoder' in now and before.get('encoder') == now['encoder']:  # its fingerprint: wherever it was read from
         changed = [name for name in changed if name not in ('init_from', 'init_checkpoint')]
     return changed
+
+
+def deciding(before: dict, now: dict) -> list[str]:
+    """The fields, but for `MAY_DIFFER`, in which two flat configs differ."""
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
+                  and not any(f'{name}.'.startswith(f'{free}.') for free in MAY_DIFFER))
+
+
+def check_trained_with(workdir: str | Path, saved: dict) -> None:
+    """Raises `UserError` if config.json was changed by hand: it is not `saved`, which a checkpoint was trained with."""
+    path = Path(workdir) / 'config.json'
+    before, now = BEFORE | flatten(saved), BEFORE | flatten(_read(path))
+    moved = 'init_from', 'init_checkpoint'  # which it need not be any more
+    changed = [name for name in deciding(before, now) if name not in (*MAY_RISE, *moved)]
+    if changed:
+        name = changed[0]
+        raise UserError(f'{path} says {name}={now.get(name)!r}, and its checkpoint was trained with '
+                        f'{before.get(name)!r}: put the config back that the run was started with; the meta of each of '
+                        'its checkpoints has it.')
 
 
 def check_same_run(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
@@ -111,9 +137,10 @@ def check_same_run(config: ml_collections.ConfigDict, workdir: str | Path) -> No
     if refused:
         name = min(refused, key=MAY_RISE.count)  # first one that may not change at all
         # A run of an evaluation, which has an encoder, lies below the workdir that is evaluated.
+        raised = '(or raised to) ' if name in MAY_RISE else ''
         advice = f'set another --config.eval.name, or delete {workdir}' if 'encoder' in now else 'use another --workdir'
         raise UserError(
-            f'{workdir} was started with {name}={before.get(name)!r} and this command says {now.get(name)!r} '
+            f'{workdir} was started with {raised}{name}={before.get(name)!r} and this command says {now.get(name)!r} '
             f'({len(changed)} field(s) that decide the run differ): {advice}, or the same config; '
             f'{", ".join(MAY_RISE)} may be raised, and {", ".join(MAY_DIFFER)} may differ.'
         )
