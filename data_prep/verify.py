@@ -51,6 +51,6 @@ def find_problem(path: Path, checksum: str, sources: list[RecordSource]) -> str:
                 source.read_record(i)
     except OSError as error:
         return f'{path} cannot be read ({error}): {checksums.REPAIR}'
-    except UserError as error:
-        return str(error).rstrip('.')
+    except UserError as error:  # which sends whoever reads to this command
+        return f'{str(error).rstrip(".").partition("; run ")[0]}: {checksums.REPAIR}'
     return f'{path} is not what was written (its checksum is not the one in {checksums.NAME}): {checksums.REPAIR}'

@@ -212,7 +212,7 @@ def test_a_flipped_bit_is_named_on_reading_and_by_verify(copy):
     assert source[6].frames([9]).any() and source[7].frames([8, 10]).any()
     with pytest.raises(UserError, match=f'offset {frame["offset"]}: the checksum of frame 9 is wrong; run .* verify'):
         source[7].frames([8, 9])
-    with pytest.raises(UserError, match=f'offset {record["offset"]}: the checksum of a record is wrong'):
+    with pytest.raises(UserError, match=f'offset {record["offset"]}: the checksum of a record is wrong: copy it again'):
         verify.verify(str(copy))
 
 
