@@ -23,6 +23,7 @@ from vididi_jax.detection import task as detection
 from vididi_jax.evaluate import finetune, views
 from vididi_jax.evaluate.features import FeatureFunction
 from vididi_jax.models.classifier import Classifier
+from vididi_jax.models.conv3d import conv3d
 from vididi_jax.models.heads import MLP
 from vididi_jax.pixels import augment as pixels
 from vididi_jax.pixels.augment import Augmentation
@@ -347,7 +348,28 @@ def detect(whole, model, orders, roi_size, sampling_ratio, augment, frames):
                 variables_of(build(jnp.float32)), batch, want, FORWARD)
 
 
+def convolve(whole, conv_impl):
+    """A layer of so many channels and pixels as the small encoder has none: on CPUs by Winograd's filtering."""
+    del whole
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(1, 3, 3, 32, 32)).astype(np.float32)
+    batch = {name: rng.normal(size=(8, 2, 16, 16, 32)).astype(np.float32) for name in ('clips', 'cotangent')}
+
+    def gradients(kernel, batch, impl):
+        out, back = jax.vjp(lambda kernel, x: conv3d(x, kernel, (1, 1, 1), (0, 1, 1), impl), kernel, batch['clips'])
+        return out, *back(batch['cotangent'])
+
+    compiled = jax.jit(gradients, static_argnames='impl')
+    return Case(lambda kernel, batch, dtype: compiled(kernel, batch, conv_impl), kernel, batch,
+                lambda kernel, batch: gradients(kernel, wide(batch), 'xla'), FORWARD)
+
+
+def wide(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    return {name: jnp.asarray(value, jnp.float64) for name, value in batch.items()}
+
+
 KINDS = {
     'augment_views': augment_views, 'augment': augment_clips, 'augment_with_boxes': with_boxes,
     'differentiate_views': differentiate, 'update': update, 'embed': embed, 'look': look, 'features': features,
-    'classify': classify, 'finetune_update': finetune_update, 'detection_update': detection_update, 'detect': detect}
+    'classify': classify, 'finetune_update': finetune_update, 'detection_update': detection_update, 'detect': detect,
+    'convolve': convolve}

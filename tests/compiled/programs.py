@@ -83,6 +83,7 @@ def pretraining(config: ConfigDict) -> set[Program]:
         program('embed', augment=_seen(values['augment']), model=values['model'],
                 projector=values['framework']['projector'], max_order=max_order(config)),
         program('look', augment=_seen(values['augment']), model=values['model']),
+        program('convolve', conv_impl=values['model']['conv_impl']),
         *(program('differentiate_views', orders=pair, read=read, frames=view_frames(clip.frames, pair, clip.length))
           for pair in orders),
         *(program('update', **networks, optimizer=values['optimizer'], statistics=values['statistics'],

@@ -25,7 +25,7 @@ PLACES = {
     'train/health.py _look': {'look'},
     'pixels/augment.py augment': {'augment'},
     'pixels/boxes.py augment_with_boxes': {'augment_with_boxes'},
-    'evaluate/views.py _outputs': {'features', 'classify'},
+    'evaluate/views.py _outputs': {'features', 'classify', 'convolve'},
     'detection/task.py _probabilities': {'detect'},
     'pixels/augment.py augment_with_windows': 'a part of augment and of augment_with_boxes',
     'pixels/boxes.py whole_frames': 'a part of detect',
