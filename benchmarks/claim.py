@@ -210,9 +210,17 @@ def plain_titles(text: str) -> str:
 
 
 def commits_of(jobs: list[Job]) -> list[str]:
-    """Of all results and of what trained their encoders, short, with '+changes' where the tree differed from it."""
-    found = {commit for job in jobs for result in read_run(job.workdir).results.values()
-             for commit in (result['commit'], *result.get('training_commits', ()))}
+    """Of all results, short, with '+changes' where the tree differed from it."""
+    return shortened({result['commit'] for job in jobs for result in read_run(job.workdir).results.values()})
+
+
+def training_commits(jobs: list[Job]) -> list[str]:
+    """Of what trained the encoders, as far as their checkpoints say."""
+    return shortened({commit for job in jobs for result in read_run(job.workdir).results.values()
+                      for commit in result.get('training_commits', ())})
+
+
+def shortened(found: set[str]) -> list[str]:
     return sorted(commit[:8] + commit[40:] for commit in found)  # of 40 digits, or 'unknown'
 
 
@@ -300,6 +308,7 @@ def write(out, figures, ablation, real, main_jobs, others, minutes: float, argum
     """claim.json, claim.png and claim.md in `out`, and where `--write` says."""
     about = {'command': f'python benchmarks/claim.py --seeds={arguments.seeds}', 'processor': processor(),
              'processes': arguments.processes, 'minutes': round(minutes), 'commits': commits_of([*main_jobs, *others]),
+             'training_commits': training_commits([*main_jobs, *others]),
              'date': datetime.now(UTC).date().isoformat(), 'seeds': arguments.seeds}
     (out / 'claim.json').write_text(json.dumps({
         **about, 'frameworks': as_json(figures), 'ablation': as_json(ablation), 'weizmann': as_json(real),
@@ -312,8 +321,10 @@ def write(out, figures, ablation, real, main_jobs, others, minutes: float, argum
         *(figure for figure in first['tug'] if figure.features == 'V')]))
     untrained = '; '.join(f'{name}: ' + ', '.join(f'{kind} {value:.1f}' for kind, value in row.items())
                           for name, row in untrained_rows(main_jobs))
+    evaluated, trained = (', '.join(about[name]) for name in ('commits', 'training_commits'))
+    by = f'commit {evaluated}' if trained in ('', evaluated) else f'trained by {trained}, evaluated by {evaluated}'
     head = (f'`{about["command"]}`: {about["processor"]}, {about["processes"]} runs at a time, one core each, '
-            f'{about["minutes"]} minutes, commit {", ".join(about["commits"])}, {about["date"]}. Seeds 0 to '
+            f'{about["minutes"]} minutes, {by}, {about["date"]}. Seeds 0 to '
             f'{arguments.seeds - 1}; the same budget for all schedules of a framework.')
     parts = [head, tables.markdown(figures, AGAINST), f'Untrained, mean over the seeds: {untrained}.',
              'Share of the saliency on moving pixels of training clips, percent, at the end, seed by seed:\n\n'

@@ -97,6 +97,9 @@ def run(config, workdir: str) -> None:
     query, out = Path(config.query), Path(workdir)
     if config.query and not query.is_file():
         raise UserError(f'config.query is {config.query}, and there is no such file.')
+    if not Path(config.videos).is_dir():
+        raise UserError(f'config.videos is {printable(config.videos)}, and that is no folder: give the one that '
+                        'holds the videos.')
     views, training = read_views(config, ORDERS), workdir_config(config.checkpoint)
     encoder = trained_encoder(training, config.checkpoint, config.eval.checkpoint)
 
@@ -106,9 +109,6 @@ def run(config, workdir: str) -> None:
                             'browse a part of them, ask for the nearest to one with --config.query=FILE, or take the '
                             'features of all with configs/features.py.')
 
-    if not Path(config.videos).is_dir():
-        raise UserError(f'config.videos is {printable(config.videos)}, and that is no folder: give the one that '
-                        'holds the videos.')
     side = stored_side(encoder.augment)
     if config.query and not (found := decode_video(query, side, records.ENCODING)).frames:
         raise UserError(f'config.query is {printable(config.query)}, which cannot be read as a video: {found.reason}.')

@@ -72,6 +72,10 @@ def test_commits_say_what_was_changed(tmp_path, monkeypatch):
     found = [40 * 'a', 40 * 'a' + '+changes', 'unknown']
     monkeypatch.setattr(claim, 'read_run', lambda workdir: Run(workdir, {}, {'tug': {'commit': found.pop()}}))
     assert claim.commits_of(3 * [claim.Job('', tmp_path, [], {})]) == [8 * 'a', 8 * 'a' + '+changes', 'unknown']
+    trained = [[40 * 'b', 40 * 'a'], [40 * 'b']]
+    monkeypatch.setattr(claim, 'read_run', lambda workdir: Run(
+        workdir, {}, {'tug': {'training_commits': trained.pop()}}))
+    assert claim.training_commits(2 * [claim.Job('', tmp_path, [], {})]) == [8 * 'a', 8 * 'b']
 
 
 def test_a_section_is_replaced_and_nothing_else(tmp_path):

@@ -87,6 +87,16 @@ def take_flags(words: list[str]) -> None:
     assert values.workdir
 
 
+def test_flags_that_are_repeated_give_the_entries_of_a_tuple():
+    words = ['main.py', '--config=configs/retrieval.py', '--workdir=x',
+             '--config.retrieval.ks=1', '--config.retrieval.ks=7']
+    values = flags.FlagValues()
+    config = define_config_flag(values, words)
+    flags.DEFINE_string('workdir', None, '', flag_values=values)
+    parse_flags(words, values)
+    assert config.value.retrieval.ks == (1, 7)
+
+
 @pytest.mark.filterwarnings('ignore:.*found in sys.modules:RuntimeWarning')
 def test_commands_parse(root, monkeypatch):
     """Every command of every page: programs, targets, configs, fields with their values, options."""

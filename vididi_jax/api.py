@@ -95,7 +95,7 @@ def read_clips(
       path: of a file that FFmpeg reads.
       clips: how many; one is from the middle, several from the first frame to the last.
       frames: of a clip.
-      stride: step between them, 3 in the recipes for real videos. Clips longer than the video loop.
+      stride: step between them; `clip.stride` of a training is 3 by default. Clips longer than the video loop.
       short_side: the shorter side in pixels.
 
     Returns:

@@ -2,15 +2,14 @@
 
 import difflib
 import re
-from collections import Counter
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
 from vididi_jax.config import field_names, load_config, shipped_names
-from vididi_jax.errors import UserError, one_sentence
-from vididi_jax.fields import rule_of, short
+from vididi_jax.errors import UserError, one_sentence, refuse_repeated
+from vididi_jax.fields import rule_of, short, values_of
 
 flags.disclaim_key_flags()  # `--config` is a flag of whoever calls `define_config_flag`, so that their --help shows it
 
@@ -28,9 +27,9 @@ def define_config_flag(values: flags.FlagValues = flags.FLAGS, argv: list[str] |
 @one_sentence()
 def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """`flags_parser` for `app.run`: whatever is wrong with a command line is one sentence, and exit code 1."""
-    check_once(argv)
     file = config_file(argv)
     config = None if file is None else load_config(file)
+    check_once(argv, config)
     try:
         rest = values(argv)
     except Exception as error:  # the flag lets through what a field raises that is set, of many kinds
@@ -44,12 +43,11 @@ def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list
     return rest
 
 
-def check_once(argv: list[str]) -> None:
-    """Raises `UserError` if a flag other than `--config`, see `config_file`, is given twice."""
-    names = [word.lstrip('-').partition('=')[0] for word in argv[1:] if re.match('--?[a-z]', word)]
-    repeated = [name for name, times in Counter(names).items() if times > 1 and name != 'config']
-    if repeated:
-        raise UserError(f'--{repeated[0]} is given {names.count(repeated[0])} times: give it once.')
+def check_once(argv: list[str], config: ml_collections.ConfigDict | None) -> None:
+    """Raises `UserError` if `--workdir`, or a field, is given twice; of a tuple, each flag may give an entry."""
+    entries = {f'--config.{name}' for name, value in values_of(config or {}) if isinstance(value, tuple)}
+    names = [f'--{word.lstrip("-").partition("=")[0]}' for word in argv[1:] if re.match('--?(workdir|config[.])', word)]
+    refuse_repeated(name for name in names if name not in entries)
 
 
 def config_file(argv: list[str]) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 
 from vididi_jax.config import field_names, load_config, own_config
-from vididi_jax.data import checksums
+from vididi_jax.data import records
 from vididi_jax.errors import UserError, check_home
 from vididi_jax.fields import check_fields, short
 from vididi_jax.provenance import commit
@@ -125,8 +125,8 @@ def check_workdir(workdir: str | None, task: str) -> None:
         found = next(folder for folder in (path, *path.parents) if folder.exists())
     except (OSError, ValueError) as error:
         raise UserError(f'--workdir is {short(workdir)}, which cannot be a folder ({error}).') from error
-    if (path / checksums.NAME).exists():
-        raise UserError(f'--workdir is {workdir}, and that is a data set: give another folder.')
     if not found.is_dir() or not os.access(found, os.W_OK):
         raise UserError(f'--workdir is {workdir}, and {found} is {"not writable" if found.is_dir() else "a file"}: '
                         'give another folder.')
+    if (path / records.PLAN).exists():
+        raise UserError(f'--workdir is {workdir}, and that is a data set: give another folder.')

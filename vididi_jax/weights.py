@@ -16,7 +16,7 @@ import numpy as np
 
 from vididi_jax import schedule as schedules
 from vididi_jax.compilation import jit_with_options, keep_programs
-from vididi_jax.data import checksums
+from vididi_jax.data import records
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import Parser, UserError, check_home, one_sentence
 from vididi_jax.models import create_encoder
@@ -315,7 +315,7 @@ def import_weights(weights: str, name: str, out: str) -> None:
     """
     state_dict = read_weights(weights)
     variables = from_state_dict(name, state_dict)
-    if (Path(out) / checksums.NAME).exists():
+    if (Path(out) / records.PLAN).exists():
         raise UserError(f'{out} is a data set: give --out another folder.')
     try:
         with Checkpoints(out) as checkpoints:

@@ -202,6 +202,26 @@ def test_the_features_task_writes_ids_labels_and_counts(finished, tiny_motion, t
             np.testing.assert_array_equal(file[name], expected[order])
 
 
+def test_features_of_something_else_are_not_overwritten(small_run, tiny_motion, tmp_path):
+    other = edit(tiny_motion, tmp_path / 'data', lambda i, row: row | {'group': f'{i}'})
+
+    def config(**changes):
+        found = features_config.get_config('smoke')
+        found.eval.split = 'test'
+        found.update_from_flattened_dict(changes)
+        return found
+
+    path = features.run(config(), str(small_run))
+    before = path.read_bytes()
+    for changes, what in (({'eval.split': 'train'}, 'split'), ({'eval.untrained': True}, 'encoder'),
+                          ({'data.dir': other}, 'data set')):
+        with pytest.raises(UserError, match=f'features of another {what}, which these would overwrite: set another'):
+            features.run(config(**changes), str(small_run))
+        assert path.read_bytes() == before
+    path.write_bytes(before[:100])  # of a disk that was full
+    features.run(config(), str(small_run))
+
+
 def test_features_are_those_of_their_ids(small_run, tiny_motion, tmp_path):
     config = features_config.get_config('smoke')
     config.data.dir = edit(tiny_motion, tmp_path / 'data', lambda i, row: row | ({'frames': 7} if i == 50 else {}))

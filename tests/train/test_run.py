@@ -33,6 +33,13 @@ def test_results_of_a_run_that_is_gone_are_not_taken_for_those_of_a_new_one(work
     check_same_run(tiny_config, workdir)
 
 
+def test_a_config_of_before_a_field_that_decides_nothing_is_whole(tiny_config, tmp_path):
+    with tiny_config.unlocked():
+        del tiny_config.log.to, tiny_config.model.remat
+    write_config(tiny_config, tmp_path)
+    assert workdir_config(tmp_path).model.remat is False
+
+
 def test_a_config_that_lacks_a_field_is_named(tiny_config, tmp_path):
     with tiny_config.unlocked():
         del tiny_config.model.width

@@ -13,7 +13,7 @@ from vididi_jax.config import flatten, text_of, to_dict
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.results import read_result
 from vididi_jax.train.metric_writer import read_metrics
-from vididi_jax.train.run import MAY_DIFFER, MAY_RISE, deciding, workdir_config
+from vididi_jax.train.run import MAY_DIFFER, changed_by_hand, workdir_config
 
 FIRST = ('framework.loss', 'schedule', 'model.name')  # what a table of runs is about, if these differ
 # What one evaluation of all runs has in common.
@@ -88,7 +88,7 @@ def read_run(workdir: Path) -> Run:
     for path in sorted(workdir.glob('eval/*/results.json')):
         result = read_result(path)
         trained = flatten(result.get('training_config', {}))
-        other = [name for name in deciding(trained, own) if name in trained and name in own and name not in MAY_RISE]
+        other = [name for name in changed_by_hand(trained, own) if name in trained and name in own]
         if other:
             raise UserError(f'{path} is of a run with {other[0]}={trained.get(other[0])!r}, and {workdir} is one with '
                             f'{own.get(other[0])!r}: evaluate it again.')

@@ -96,7 +96,6 @@ def open_detection(config, workdir: str) -> Detection:
 def _open(config, workdir: str) -> Detection:
     settings, recipe = config.eval, config.detection
     check_fields(config)
-    check_name(workdir, config)
     if settings.frames <= max(recipe.orders):
         raise UserError(f'eval.frames is {settings.frames}: there must be more frames than the highest derivative '
                         f'order, {max(recipe.orders)}.')
@@ -111,6 +110,7 @@ def _open(config, workdir: str) -> Detection:
         raise UserError(f'augment.shift is {spec.shift}: shifts wrap around, and a box cannot: set it to 0.')
     sources = [open_complete(config.data.dir, split, config.allow_missing) for split in (settings.train, settings.test)]
     data = Fold(f'{sources[0].name}/{settings.train}-{settings.test}', *map(whole, sources))
+    check_name(workdir, config, protocol=data.name)  # of data whose boxes were edited the result is a new one
     check_apart(data)
     needed = centre_frames_needed(settings.frames, settings.stride)
     short = [side.source.rows[i]['id'] for side in (data.train, data.test) for i in side.videos

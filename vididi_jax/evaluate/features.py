@@ -144,8 +144,25 @@ def _open(config, workdir: str) -> tuple:
     views = read_views(config, ORDERS)
     source = open_nonempty(config.data.dir or training.data.dir, config.eval.split)
     side = usable(source, config.eval)
+    check_file(Path(workdir) / 'eval' / config.eval.name / 'features.npz', source, config.eval.untrained)
     encoder = asked_encoder(training, workdir, config.eval)
     return training, views, side, encoder
+
+
+def check_file(path: Path, source: RecordSource, untrained: bool) -> None:
+    """Raises `UserError` if features of another data set, split, or kind of encoder would be overwritten."""
+    try:
+        with np.load(path) as file:
+            about = json.loads(str(file['about']))
+        there = {'data set': about['fingerprint'], 'split': about['split'],
+                 'encoder': about['config']['eval']['untrained']}
+    except Exception:  # there is none, or it is damaged, and written anew
+        return
+    asked = {'data set': source.fingerprint, 'split': source.split, 'encoder': untrained}
+    other = [name for name, value in asked.items() if there[name] != value]
+    if other:
+        raise UserError(f'{path} has features of another {other[0]}, which these would overwrite: set another '
+                        '--config.eval.name, or delete it.')
 
 
 def run(config, workdir: str) -> Path:

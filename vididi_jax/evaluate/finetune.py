@@ -17,7 +17,8 @@ from jax.sharding import Mesh
 from vididi_jax.collectives import gather
 from vididi_jax.evaluate.metrics import confusion, hits, top_k
 from vididi_jax.evaluate.protocol import Fold
-from vididi_jax.evaluate.recognition import Evaluation, Outcome, finish, open_evaluation
+from vididi_jax.evaluate.recognition import Evaluation, Outcome, fingerprint_of, finish, open_evaluation
+from vididi_jax.evaluate.results import check_name
 from vididi_jax.evaluate.views import average_over_views
 from vididi_jax.models.classifier import Classifier
 from vididi_jax.pixels.augment import Augmentation, augment
@@ -127,6 +128,7 @@ def prepare(config, workdir: str) -> Evaluation:
         training = fold_run(evaluation, number, fold)
         check_same_run(training.config, training.folder)
         training.make_task(training.config, meshes.make_mesh())
+    check_name(workdir, config, protocol=evaluation.protocol.name, fingerprint=fingerprint_of(evaluation.protocol))
     return evaluation
 
 

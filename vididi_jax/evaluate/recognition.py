@@ -102,7 +102,7 @@ def _open(config, workdir: str, orders: tuple[int, ...], open_data: Callable[...
     views = read_views(config, orders)
     directory = config.data.dir or training.data.dir
     protocol = open_data(config, directory)
-    if 'finetune' not in config:  # whose run says what is other
+    if 'finetune' not in config:  # whose runs say first what is other
         check_name(workdir, config, protocol=protocol.name, fingerprint=fingerprint_of(protocol))
     encoder = asked_encoder(training, workdir, config.eval, scratch='finetune' in config)
     return Evaluation(config, Path(workdir), training, directory, encoder, views, protocol)

@@ -11,6 +11,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.files import write_whole
 
 MAY_RISE = ('epochs',)  # fields that may be greater than they were
+MOVED = 'init_from', 'init_checkpoint'  # of a run that has begun: what it began from may lie elsewhere by now
 # Fields, or sub-configs, that decide nothing of what is trained: where the data lie (their fingerprint is compared),
 # how they are read, what is written and how often; by which formulas that are equal, as devices may be others.
 MAY_DIFFER = ('allow_missing', 'checkpoint', 'data.dir', 'data.workers', 'health', 'log', 'model.conv_impl')
@@ -40,8 +41,9 @@ def workdir_config(workdir: str | Path) -> ml_collections.ConfigDict:
             *parents, last = name.split('.')
             reduce(lambda part, parent: part.setdefault(parent, {}), parents, values).setdefault(last, value)
         known = flatten(values)
-        absent = [name for name in flatten(to_dict(load_config(own_config('default')))) if name not in known
-                  and not name.startswith(('framework.', 'schedule'))]  # what these hold differs from run to run
+        other = *MAY_DIFFER, 'framework', 'schedule'  # which fields these have differs from run to run
+        absent = [name for name in flatten(to_dict(load_config(own_config('default'))))
+                  if name not in known and not _is_of(name, other)]
         if absent:
             raise UserError(f'{path} has no field {absent[0]!r}: put the config back that the run was started with; '
                             'the meta of each of its checkpoints has it.')
@@ -103,22 +105,31 @@ def changed_fields(config: ml_collections.ConfigDict, workdir: str | Path) -> li
     before, now = _before_and_now(config, workdir)
     changed = deciding(before, now)
     if 'encoder' in now and before.get('encoder') == now['encoder']:  # its fingerprint: wherever it was read from
-        changed = [name for name in changed if name not in ('init_from', 'init_checkpoint')]
+        changed = [name for name in changed if name not in MOVED]
     return changed
 
 
 def deciding(before: dict, now: dict) -> list[str]:
     """The fields, but for `MAY_DIFFER`, in which two flat configs differ."""
-    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
-                  and not any(f'{name}.'.startswith(f'{free}.') for free in MAY_DIFFER))
+    return sorted(name for name in before.keys() | now.keys()
+                  if before.get(name) != now.get(name) and not _is_of(name, MAY_DIFFER))
+
+
+def _is_of(name: str, fields: tuple[str, ...]) -> bool:
+    """Whether a field is one of these, or lies in one."""
+    return any(f'{name}.'.startswith(f'{field}.') for field in fields)
+
+
+def changed_by_hand(before: dict, now: dict) -> list[str]:
+    """The fields in which two flat configs of one run differ, where none may: but for `MAY_RISE` and `MOVED`."""
+    return [name for name in deciding(before, now) if name not in (*MAY_RISE, *MOVED)]
 
 
 def check_trained_with(workdir: str | Path, saved: dict) -> None:
     """Raises `UserError` if config.json was changed by hand: it is not `saved`, which a checkpoint was trained with."""
     path = Path(workdir) / 'config.json'
     before, now = BEFORE | flatten(saved), BEFORE | flatten(_read(path))
-    moved = 'init_from', 'init_checkpoint'  # which it need not be any more
-    changed = [name for name in deciding(before, now) if name not in (*MAY_RISE, *moved)]
+    changed = changed_by_hand(before, now)
     if changed:
         name = changed[0]
         raise UserError(f'{path} says {name}={now.get(name)!r}, and its checkpoint was trained with '
