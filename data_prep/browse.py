@@ -77,11 +77,11 @@ def embed(
     return source, kinds(features)[config.kind]
 
 
-def print_nearest(query: np.ndarray, features: np.ndarray, source: RecordSource, kind: str) -> None:
-    """The NEAREST videos of a folder to one video, with their scores."""
+def print_nearest(name: str, query: np.ndarray, features: np.ndarray, source: RecordSource, kind: str) -> None:
+    """The NEAREST videos of a folder to the video of that name, with their scores."""
     order = neighbours(query, features, NEAREST)[0]
     scores = unit(features[order]) @ unit(query)[0]
-    print(f'the nearest {len(order)} of {len(source):,} videos, by the cosine of features of {kind}:')
+    print(f'the nearest {len(order)} of {len(source):,} videos to {name}, by the cosine of features of {kind}:')
     for rank, (number, score) in enumerate(zip(order, scores, strict=True), 1):
         print(f'{rank:3}  {score:6.3f}  {source.rows[number]["id"]}')
 
@@ -132,4 +132,4 @@ def run(config, workdir: str) -> None:
         with tempfile.TemporaryDirectory() as place:
             prepare_file(query.resolve(), Path(place) / 'data', source)
             _, asked = embed(config, encoder, views, Path(place) / 'data', Path(place) / 'cache', workers=0)
-        print_nearest(asked, features, source, config.kind)
+        print_nearest(printable(query.name), asked, features, source, config.kind)

@@ -67,10 +67,10 @@ class Encode:
 def test_frames_are_as_large_as_an_encoder_wants_its_crops(monkeypatch):
     asked = []
     monkeypatch.setattr(api, 'read_clips', lambda path, **options: asked.append(options['short_side']) or np.ones(1))
-    for encode in (Encode(112, 0.875), Encode(224, 0.875), Encode(16, 1.0)):
+    for encode in (Encode(112, 0.875), Encode(224, 0.875), Encode(150, 0.875), Encode(16, 1.0)):
         api.encode_video('a.mp4', encode)
     api.encode_video('a.mp4', encode, short_side=64)
-    assert asked == [128, 256, 128, 64]
+    assert asked == [128, 256, 172, 128, 64]
 
 
 def test_training_and_evaluation_are_functions(finished, tiny_config, tmp_path):
@@ -101,6 +101,8 @@ def test_what_does_not_fit_is_a_sentence(finished, tiny_config, tmp_path):
             (lambda: vididi_jax.read_clips('none.mp4'), 'there is no file none.mp4'),
             (lambda: vididi_jax.read_clips(tmp_path / 'text.mp4'), 'text.mp4 cannot be read as a video'),
             (lambda: vididi_jax.read_clips('none.mp4', frames=0), 'must be at least 1'),
+            (lambda: vididi_jax.read_clips('none.mp4', stride=0), 'must be at least 1'),
+            (lambda: vididi_jax.read_clips('none.mp4', short_side=7), r'short_side \(7\) at least 8'),
             (lambda: vididi_jax.encode_video('my.mp4', str(finished[0])), 'give what load_encoder or pretrain gives'),
             (lambda: vididi_jax.encode_video('my.mp4', encode, frames=0), 'must be at least 1'),
             (lambda: encode('my.mp4'), r'my.mp4 is a name: vididi_jax.encode_video\(path, encode\) takes')):
@@ -130,4 +132,7 @@ def test_stride_and_frames_that_are_asked_for_count_more(monkeypatch):
     encode = lambda clips, order: clips  # noqa: E731
     encode.frames, encode.stride = 8, 1
     api.encode_video('a.mp4', encode, clips=3, frames=5, stride=2, short_side=24)
+    encode.stride = None  # of a file of weights
+    with pytest.raises(UserError, match='does not say on which clips it was trained: give stride'):
+        api.encode_video('a.mp4', encode, frames=5)
     assert asked == [dict(clips=3, frames=5, stride=2, short_side=24)]

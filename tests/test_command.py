@@ -13,6 +13,8 @@ import pytest
 from data_prep.__main__ import VIDEO_FILES, build_parser
 from vididi_jax import command
 from vididi_jax.config import load_config, own_config
+from vididi_jax.errors import UserError
+from vididi_jax.flags import config_file
 
 RUN = 'from vididi_jax.command import main; main()'
 STRAY = 'import importlib.util as u; print([n for n in ("configs", "data_prep", "tests") if u.find_spec(n)])'
@@ -57,12 +59,20 @@ def test_the_usage_of_each_data_set_is_a_command():
     (['prep', 'verify', 'setup.py'], 'setup.py is no folder: give the directory of a data set'),
     (['train', 'motion_vicreg', '--workdir=x', '--workdir=y'], '--workdir is given 2 times: give it once'),
     (['train', 'motion_vicreg', '--workdir=x', '--config.epochs=1', '--config.epochs=2'], '--config.epochs is given 2'),
+    (['train', 'motion_vicreg', '--workdir=x', '--config.epochs=many'],
+     "config.epochs is 'many': it must be a whole number from 1 to 1,000,000."),
 ])
 def test_wrong_commands_are_one_sentence(words, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['vididi', *words])
     with pytest.raises(SystemExit) as stopped:
         command.main()
     assert stopped.value.code == 1 and capsys.readouterr().err.startswith(f'error: {message}')
+
+
+def test_there_is_one_config():
+    assert config_file(['main.py', '--config=a.py']) == config_file(['main.py', '--config', 'a.py']) == 'a.py'
+    with pytest.raises(UserError, match="--config is given 2 times .'a.py', 'b.py'.: give one"):
+        config_file(['main.py', '--config=a.py', '--config', 'b.py'])
 
 
 def test_the_module_is_the_command(root):

@@ -2,12 +2,14 @@
 
 import importlib
 import json
+import os
 import re
 import shlex
 import shutil
 import sys
 from functools import reduce
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
@@ -20,7 +22,8 @@ from vididi_jax import config as configs
 from vididi_jax.data.manifest import ROW
 from vididi_jax.errors import UserError
 from vididi_jax.schedule import SCHEDULES, Schedule, resolve
-from vididi_jax.tasks import TASKS, check_workdir, choose_task, in_float64
+from vididi_jax.tasks import TASKS, check_workdir, choose_task, in_float64, run_task
+from vididi_jax.train import pretrain
 from vididi_jax.train.loop import is_probed
 from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.run import check_same_run, workdir_config, write_config
@@ -308,6 +311,35 @@ def test_of_several_evaluations_some_may_be_asked_for():
     config = configs.load_config('configs/eval_all.py')
     del config.parts.retrieval
     choose_task(config, TASKS)
+
+
+def test_a_workdir_is_a_folder_that_can_be_written_to(tmp_path, monkeypatch):
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setattr(os, 'access', lambda path, mode: path.name != 'full')
+    (tmp_path / 'full').mkdir()
+    for workdir, message in (
+            ('gs://bucket/run', 'a run writes to a file system: give a folder, and copy it to the URL'),
+            (str(tmp_path / 'file' / 'run'), 'file is a file: give another'),
+            (str(tmp_path / 'full' / 'run'), 'full is not writable: give another'), ('', 'pretrain needs one')):
+        with pytest.raises(UserError, match=message):
+            check_workdir(workdir, 'pretrain')
+    check_workdir(str(tmp_path / 'new' / 'run'), 'pretrain')
+    check_workdir(None, 'inspect')
+
+
+def test_a_task_computes_in_the_precision_of_its_config_and_leaves_what_was(root, tmp_path, monkeypatch):
+    seen, config = [], configs.load_config(f'{root}/configs/motion_vicreg.py:smoke')
+    monkeypatch.setattr(pretrain, 'run', lambda *_: seen.append(jax.config.jax_enable_x64))
+    for config.model.dtype in ('float64', 'float32'):
+        run_task(config, str(tmp_path), report=False)
+    assert seen == [True, False] and not jax.config.jax_enable_x64
+
+
+def test_a_file_that_is_there_comes_before_a_config_of_the_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert configs.shipped('retrieval:smoke') == configs.own_config('retrieval:smoke') != 'retrieval:smoke'
+    (tmp_path / 'retrieval').write_text('')
+    assert configs.shipped('retrieval:smoke') == 'retrieval:smoke'
 
 
 def test_a_data_set_is_no_workdir(tiny_motion):

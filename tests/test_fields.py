@@ -100,6 +100,15 @@ def test_a_misspelt_field_of_a_file_is_named(tmp_path):
         check_fields(config)
 
 
+@pytest.mark.parametrize(('name', 'wrong'), [
+    ('augment.area', (0.9, 0.1)), ('optimizer.milestones', (3, 3)), ('retrieval.ks', (5, 10)),
+    ('linear.strengths', (1.0, 1.0)), ('eval.name', 'cache')])
+def test_values_that_do_not_fit_each_other_or_a_folder_in_use_are_refused(name, wrong):
+    """Ranges the wrong way round, what is there twice, ranks without the first, and the folder of the features."""
+    with pytest.raises(UserError, match=rf'^config\.{name} is .+: it must be .+\.$'):
+        check_fields(nested(name, wrong))
+
+
 def test_parts_keep_to_the_rules_of_their_fields():
     with pytest.raises(UserError, match='^config.parts.finetune.epochs is 0'):
         check_fields({'parts': {'finetune': {'epochs': 0}}})

@@ -89,6 +89,24 @@ def test_zero_embeddings_have_finite_gradients(name):
     assert np.isfinite(np.asarray(gradient)).all()
 
 
+@pytest.mark.parametrize('name', ['info_nce', 'nt_xent', 'byol'])
+def test_the_length_of_embeddings_does_not_matter(name):
+    """Not even of those that are a thousand times shorter than one: cosines."""
+    z1, z2 = (jnp.asarray(z, jnp.float32) for z in embeddings('random'))
+    loss, reference = PAIRS[name]
+    value, _ = jax.jit(loss)(1e-3 * z1, 10 * z2)
+    np.testing.assert_allclose(value, reference(*embeddings('random')), rtol=1e-5)  # float32
+
+
+def test_each_way_of_info_nce_is_named():
+    """Views of which the second are all alike: the first find their partner by chance, the second all find the first.
+    """
+    z1 = jnp.eye(4)
+    terms = jax.jit(losses.info_nce_loss)(z1, jnp.zeros((4, 4)).at[:, 0].set(1))[1]
+    assert float(terms['view1_to_view2']) == pytest.approx(np.log(4), rel=1e-6)  # float32
+    assert float(terms['view2_to_view1']) == pytest.approx(7.5 + np.log(1 + 3 * np.exp(-10)), rel=1e-6)
+
+
 @pytest.mark.parametrize('name', PAIRS)
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
 def test_low_precision_is_promoted(name, dtype):
@@ -113,6 +131,8 @@ def test_wrong_shapes_are_refused(name):
     loss, _ = PAIRS[name]
     with pytest.raises(ValueError, match='one shape'):
         loss(jnp.zeros((4, 3)), jnp.zeros((4, 2)))
+    with pytest.raises(ValueError, match='one shape'):
+        loss(jnp.zeros((2, 4, 3)), jnp.zeros((2, 4, 3)))
     if name != 'byol':
         with pytest.raises(ValueError, match='at least 2'):
             loss(jnp.zeros((1, 3)), jnp.zeros((1, 3)))

@@ -26,6 +26,7 @@ def test_effective_rank_counts_directions():
     values = np.sqrt(np.linalg.eigvalsh((z - z.mean(0)).T @ (z - z.mean(0))))
     p = values / values.sum()
     assert measures.effective_rank(z) == pytest.approx(np.exp(-(p * np.log(p)).sum()))
+    assert measures.effective_rank(z + 1e5) == pytest.approx(measures.effective_rank(z))  # of the spread alone
 
 
 def test_alignment_and_uniformity_are_their_definitions():
@@ -56,6 +57,12 @@ def test_knn_is_scikit_learns_leave_one_out(k):
     right = [KNeighborsClassifier(k).fit(np.delete(u, i, 0), np.delete(labels, i)).predict(u[i : i + 1])[0] == labels[i]
              for i in range(60)]
     assert measures.knn_accuracy(x, labels, k) == pytest.approx(100 * np.mean(right))
+
+
+def test_of_fewer_videos_than_neighbours_each_asks_all_others_and_not_itself():
+    """Of two classes of two: one of its own class and two of the other."""
+    x = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+    assert measures.knn_accuracy(x, np.array([0, 0, 1, 1])) == 0
 
 
 def test_a_tied_vote_goes_to_the_nearer_class():

@@ -49,13 +49,13 @@ def curves(rows: list[dict], names: tuple[str, ...], phases_are: Sequence[str]) 
         for phase in phases:
             points = [(row['step'], row[name]) for row in rows if row['phase'] == phase and name in row]
             style = '.-' if name.startswith('health/') else '.'
-            axis.plot(*np.reshape(points, (-1, 2)).T, style, markersize=3, linewidth=0.7,
+            axis.plot(*np.reshape(points, (-1, 2)).T, style, markersize=3 if len(rows) > 100 else 6, linewidth=0.7,
                       label=f'{phase}: {phases_are[phase]}')
         axis.set(title=name.replace('_', ' '), xlabel='step')
         axis.grid(alpha=0.3)
     for axis in list(axes.flat)[len(names):]:
         axis.axis('off')
-    axes.flat[0].legend(fontsize=5, markerscale=3)
+    axes.flat[0].legend(fontsize=6)
     figure.tight_layout()
     return _png(figure, bbox_inches='tight')
 
@@ -124,8 +124,9 @@ def recall_bars(results: dict[str, dict], chance: float) -> bytes:
         axis.plot((-0.5 * width, 0.8 - 0.5 * width), (chance, chance), color='black', linestyle=':', linewidth=1.5)
         axis.set_xticks(np.arange(len(metrics[kind])) + 0.4 - width / 2, metrics[kind])
         axis.set_title(f'features of {kind}')
-    axes[0][0].set(ylabel='% of queries', ylim=(0, 125))
-    axes[0][0].legend(fontsize=7, loc='upper left', ncols=2)
+    axes[0][0].set(ylabel='% of queries', ylim=(0, 125), yticks=range(0, 101, 20))
+    if len(results) > 1:
+        axes[0][0].legend(fontsize=7, loc='upper left', ncols=2)
     return _png(figure, bbox_inches='tight')
 
 
@@ -157,7 +158,8 @@ def group_bars(figures: list) -> bytes:
                 axis.axvline(found.chance, color='black', linestyle=':', linewidth=1)
         axis.set_title(kind if one_metric else f'{metric}, {kind}', fontsize=9)
         axis.set_xlabel('percent', fontsize=8)
-        axis.set_xlim(0, 1.3 * max(1e-9, *(max(*found.values, found.chance or 0) for found in shown)))
+        alike = (found for found in figures if found.metric == metric)  # so that bars of several panels compare
+        axis.set_xlim(0, 1.3 * max(1e-9, *(max(*found.values, found.chance or 0) for found in alike)))
         axis.grid(axis='x', alpha=0.3)
     axes[0][0].set_yticks(range(len(groups)), [labels[name] for name in groups], fontsize=8)
     axes[0][0].invert_yaxis()

@@ -120,6 +120,8 @@ def check_workdir(workdir: str | None, task: str) -> None:
     if '://' in workdir:
         raise UserError(f'--workdir is {short(workdir)}, and a run writes to a file system: give a folder, and copy it '
                         'to the URL afterwards, or mount that.')
+    if '\0' in workdir:
+        raise UserError(f'--workdir is {short(workdir)}, which cannot be a folder.')
     try:
         path = Path(workdir).absolute()
         found = next(folder for folder in (path, *path.parents) if folder.exists())

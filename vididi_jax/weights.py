@@ -338,8 +338,9 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest='command', required=True, metavar='export|import')
     command = commands.add_parser(
         'export', help='the encoder of a workdir into a file',
-        description='Write the encoder of a workdir. In PyTorch: model = torchvision.models.'
-        'video.r3d_18(); model.fc = torch.nn.Identity() (classifier for s3d); model.load_state_dict(torch.load(FILE)).')
+        description='Write the encoder of a workdir. A .pth file of width 64 in PyTorch: model = torchvision.models.'
+        'video.r3d_18(); model.fc = torch.nn.Identity() (classifier for s3d); model.load_state_dict(torch.load(FILE)). '
+        'docs/pytorch.md has a module of any width, for .safetensors files.')
     command.add_argument('--workdir', required=True, metavar='DIR', help='the workdir of a training run')
     command.add_argument('--out', required=True, metavar='FILE', help='file to write; its ending says the format')
     command.add_argument('--format', choices=('safetensors', 'pth', 'npz', 'onnx'), help='where the ending does not; '

@@ -79,6 +79,7 @@ def test_means_deviations_and_significance_are_those_of_scipy(root, runs, tmp_pa
         # 10,000 samples of some 200 values: the intervals are some 10 points wide, and their ends differ by 0.2.
         np.testing.assert_allclose((float(row['low']), float(row['high'])), t, atol=1)
         assert float(row['p']) == pytest.approx(2 / 10_001)
+    assert {(row['metric'], row['chance']) for row in rows} == {('R@1', '12.5'), ('R@5', '')}
     assert '1 other match(es) are no workdirs' in capsys.readouterr().out
     out = tmp_path / 'out'
     first = rows[2]
@@ -99,6 +100,8 @@ def test_p_is_that_of_plain_resampling_and_of_a_t_test():
     assert found.p == pytest.approx(stats.ttest_1samp(difference, 0).pvalue, abs=0.03)
     np.testing.assert_allclose((found.low, found.high), np.percentile(means, (2.5, 97.5)), atol=0.02)
     assert paired_bootstrap(np.zeros(20), range(20), 100, 0).p == 1
+    alone = paired_bootstrap(difference, ['one'] * 150, 100, 0)  # of one group nothing can be told
+    assert alone.p == 1 and np.isnan([alone.low, alone.high]).all() and alone.difference == difference.mean()
 
 
 def test_videos_of_a_group_are_drawn_together():
@@ -262,10 +265,13 @@ def test_a_star_is_a_significant_difference(root, tmp_path):
     config = configs.load_config(f'{root}/configs/motion_vicreg.py')
     config.schedule = 'first_order'
     write(tmp_path / 'runs' / 'c', config, np.arange(40) % 4 == 1)  # as good as the first, on other videos
-    compare(root, tmp_path)
+    config.schedule = 'random'
+    write(tmp_path / 'runs' / 'd', config, np.isin(np.arange(40), (1, 2, 3, 5, 6, *range(8, 40, 4))))  # 5 won, 2 lost
+    assert 0.05 < float(compare(root, tmp_path)[6]['p']) < 0.5
     lines = (tmp_path / 'out' / 'compare.md').read_text().splitlines()
     assert [line for line in lines if line.startswith('| ')][2:] == [
-        '| base | 1 | 25.0 |', r'| vididi | 1 | 75.0 \* |', '| first_order | 1 | 25.0 |']
+        '| base | 1 | 25.0 |', r'| vididi | 1 | 75.0 \* |', '| first_order | 1 | 25.0 |',
+        '| random | 1 | 32.5 |']
     assert (tmp_path / 'out' / 'compare.tex').read_text().count('$75.0^{*}$') == 1
 
 
@@ -282,8 +288,40 @@ def test_what_was_measured_otherwise_does_not_compare(root, tmp_path, key, value
 
 def test_one_run_from_scratch_is_not_counted_as_two(root, tmp_path):
     config = configs.load_config(f'{root}/configs/motion_vicreg.py')
-    for config.seed in (0, 1):
+    for config.seed, seed in ((0, 7), (1, 8), (2, 7)):
         write(tmp_path / 'runs' / str(config.seed), config, np.ones(9), encoder='untrained',
-              config={'seed': 7, 'finetune': {'epochs': 1}})
+              config={'seed': seed, 'finetune': {'epochs': 1}})
     with pytest.raises(UserError, match='trained from scratch with one seed, 7, so it is one run'):
         compare(root, tmp_path)
+
+
+def test_groups_that_were_asked_other_videos_or_by_an_older_version_do_not_compare(root, tmp_path):
+    two_runs(root, tmp_path)
+    path = tmp_path / 'runs' / 'b' / 'eval' / 'retrieval' / 'videos.csv'
+    text = path.read_text()
+    for old, new, message in (('video7,', 'another,', 'runs/b and .*runs/a were not evaluated on the same videos'),
+                              ('id,group,', 'id,place,', 'older version, without groups: evaluate .*runs/b again')):
+        path.write_text(text.replace(old, new))
+        with pytest.raises(UserError, match=message):
+            compare(root, tmp_path)
+
+
+def test_a_run_that_is_named_twice_is_one_and_a_table_of_evaluations_is_none(root, tmp_path):
+    two_runs(root, tmp_path)
+    for path in list((tmp_path / 'runs').glob('*/eval/retrieval')):
+        (path.parent / 'all').mkdir()
+        (path.parent / 'all' / 'results.json').write_text('{"task": "eval_all"}')
+    rows = compare(root, tmp_path, runs=f'{tmp_path}/runs/a,{tmp_path}/runs/*')
+    assert [(row['evaluation'], row['runs']) for row in rows] == 4 * [('retrieval', '1')]
+
+
+def test_a_run_that_went_on_is_compared_by_the_checkpoint_that_was_asked_for(root, tmp_path):
+    """Its best or a step, which a longer run has too; or its last, where it is at its end."""
+    config = configs.load_config(f'{root}/configs/motion_vicreg.py')
+    config.epochs = 4
+    for checkpoint, epochs in (('best', 2), ('12', 2), ('latest', 4)):
+        folder = tmp_path / checkpoint / 'a'
+        write(folder, config, np.ones(9), config={'eval': {'checkpoint': checkpoint}}, checkpoint_step=6 * epochs,
+              training_config={'epochs': epochs})
+        (folder / 'metrics.jsonl').write_text('{"step": 24, "epoch": 3}\n')
+        assert len(compare(root, tmp_path, runs=str(folder))) == 2

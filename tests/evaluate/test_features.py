@@ -78,7 +78,9 @@ def test_other_weights_data_or_views_are_computed_anew(encoder, tiny_motion, tmp
     edit_rows(other, lambda i, row: row | {'group': 'one'})
     variants = [dict(encoder=moved), dict(data=other), dict(split='train'), dict(views=VIEWS._replace(stride=1)),
                 dict(views=VIEWS._replace(crops='three')), dict(views=VIEWS._replace(crops='random')),
-                dict(views=VIEWS._replace(crops='random', seed=1))]
+                dict(views=VIEWS._replace(crops='random', seed=1)),
+                dict(encoder=encoder._replace(augment=Augmentation(size=16, centre_fraction=0.5))),
+                dict(encoder=encoder._replace(module=Small(2, jnp.dtype(jnp.bfloat16))))]
     for changes in variants:
         extract_features(**dict(encoder=encoder, data=tiny_motion, cache=tmp_path / 'cache', orders=(0,)) | changes)
     assert len(extractions) == 1 + len(variants)
@@ -93,11 +95,13 @@ def test_features_that_are_not_finite_are_refused_and_not_kept(encoder, tiny_mot
     assert not list(tmp_path.rglob('*.npz'))
 
 
-def test_other_code_computes_anew(encoder, tiny_motion, tmp_path, extractions, monkeypatch):
+def test_other_code_devices_or_jax_compute_anew(encoder, tiny_motion, tmp_path, extractions, monkeypatch):
     extract_features(encoder, tiny_motion, tmp_path, (0,))
-    monkeypatch.setattr(features, 'CODE', 'other')
-    extract_features(encoder, tiny_motion, tmp_path, (0,))
-    assert len(extractions) == 2
+    for module, name, value in ((features, 'CODE', 'other'), (features, 'device', lambda: 'other'),
+                                (jax, '__version__', 'other')):
+        monkeypatch.setattr(module, name, value)
+        extract_features(encoder, tiny_motion, tmp_path, (0,))
+    assert len(extractions) == 4
 
 
 def test_the_hash_of_the_code_changes_with_what_decides_features_alone(tmp_path, root):
@@ -126,6 +130,8 @@ def test_a_damaged_file_is_noticed_and_computed_again(encoder, tiny_motion, tmp_
         again = extract_features(encoder, tiny_motion, tmp_path, (0,))
     assert 'damaged' in caplog.text and len(extractions) == 2
     np.testing.assert_array_equal(first[0], again[0])
+    np.savez(path, features=first[0][1:])
+    np.testing.assert_array_equal(first[0], extract_features(encoder, tiny_motion, tmp_path, (0,))[0])
 
 
 def crop_corners(sizes, crops, keys=None, fraction=0.5, size=8):
@@ -245,3 +251,22 @@ def test_views_are_of_the_videos_that_are_asked_for(small_run, tiny_motion):
             views=views, workers=0)[0]
 
     np.testing.assert_allclose(found([5, 2, 9]), found(range(16))[[5, 2, 9]], rtol=1e-5)  # other rows of a batch
+
+
+def first_frame(variables, pixels):
+    return {0: pixels[:, 0].reshape(len(pixels), -1)}
+
+
+def test_random_crops_are_of_the_record_and_of_each_clip(tiny_motion, tmp_path):
+    """Of videos whose clips are all the same eight frames: only their crops differ."""
+    data = edit(tiny_motion, tmp_path / 'data', lambda i, row: row | {'frames': 8})
+    source = RecordSource(data, 'test')
+
+    def found(videos, clips):
+        return average_over_views(
+            first_frame, {}, source, np.array(videos), augment=Augmentation(size=8, centre_fraction=0.5),
+            views=features.Views(clips, 8, 1, 'random', 0), workers=0)[0]
+
+    once, twice = found(range(16), 1), found(range(16), 2)
+    np.testing.assert_allclose(found([5, 2, 9], 1), once[[5, 2, 9]], atol=1e-5)  # in other rows of a batch
+    assert (np.abs(once - twice).max(1) > 0.01).sum() > 12  # two of 81 crops are one in 81 times

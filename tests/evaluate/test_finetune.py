@@ -89,6 +89,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(small_run, tmp_path, ca
 def test_the_linear_probe_by_sgd_leaves_the_encoder_as_it_was(small_run):
     config = settings('linear_smoke', epochs=1)
     assert config.finetune.to_dict() == finetune_config.get_config('linear').finetune.to_dict()
+    assert config.optimizer.weight_decay == 0  # heads alone are trained
     metrics = finetune.run(config, str(small_run))
     assert set(metrics) == {'V', 'dV', 'joined'}
     result = json.loads((small_run / 'eval' / 'finetune_linear' / 'results.json').read_text())
@@ -105,11 +106,21 @@ def test_a_run_goes_on_under_another_name_of_its_workdir_and_not_with_another_re
     monkeypatch.chdir(small_run.parent)
     assert finetune.run(settings(epochs=1), small_run.name) == first
     for changes, message in (
-            ({'optimizer.momentum': 0.5}, 'optimizer.momentum'), ({'eval.untrained': True}, 'started with encoder='),
+            ({'optimizer.momentum': 0.5}, 'optimizer.momentum'), ({'eval.short_video': 'drop'}, 'clip.short_video'),
+            ({'eval.untrained': True}, 'started with encoder='),
             ({'eval.train': 'test', 'eval.test': 'train'},
              'with (data.split|fold|protocol)=.* set another --config.eval.name')):
         with pytest.raises(UserError, match=message):
             finetune.run(settings(epochs=1, **changes), str(small_run))
+
+
+def test_another_seed_trains_on_other_batches(small_run):
+    found = []
+    for seed in (0, 1, 0):
+        evaluation = finetune.prepare(settings(seed=seed), str(small_run))
+        run = finetune.fold_run(evaluation, 0, evaluation.protocol.folds[0])
+        found.append(run.make_task(run.config, make_mesh()).batches[0]['clips'])
+    assert (found[0] != found[1]).any() and (found[0] == found[2]).all()
 
 
 def tiny_model(**changes):

@@ -70,6 +70,7 @@ def test_the_strength_is_the_best_on_held_out_groups_and_the_lowest_of_equals():
     strengths = (100.0, 1e-3)
     chosen = choose_strength(x, labels, groups.astype(str), strengths)
     held = np.isin(groups, [0, 5])  # every fifth group
+    np.testing.assert_array_equal(linear.held_out(labels, groups.astype(str)), held)
     accuracy = {strength: (found.scores(x[held], 2).argmax(1) == labels[held]).mean()
                 for strength, found in zip(strengths, fit(x[~held], labels[~held], strengths), strict=True)}
     assert accuracy[1e-3] > accuracy[100.0] and chosen == 1e-3
@@ -104,7 +105,7 @@ def test_each_kind_is_of_its_order():
 
     def side(n):
         labels = rng.integers(0, 4, n)
-        return Side(SimpleNamespace(labels=labels, groups=labels, label_names=list('abcd')), np.arange(n))
+        return Side(SimpleNamespace(labels=labels, groups=labels, label_names=list('abcde')), np.arange(n))
 
     train, test = side(60), side(50)
     own = {id(s): {order: rng.normal(size=(len(s.videos), 7)).astype(np.float32) for order in (0, 1)}
@@ -115,6 +116,9 @@ def test_each_kind_is_of_its_order():
         scaler = StandardScaler().fit(x)
         model = LogisticRegression(C=1.0, tol=1e-8, max_iter=10_000).fit(scaler.transform(x), train.labels)
         assert found.metrics[kind]['top-1'] == pytest.approx(100 * model.score(scaler.transform(y), test.labels))
+    expected = confusion_matrix(test.labels, model.predict(scaler.transform(y)), labels=range(5))  # of 'joined'
+    np.testing.assert_array_equal(found.confusion, expected)
+    assert found.chance == 20  # of five classes, of which none has a video
 
 
 def test_folds_without_a_group_to_hold_out_are_refused_before_features_are_computed(monkeypatch):

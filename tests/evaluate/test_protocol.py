@@ -120,6 +120,8 @@ def test_parts_are_balanced_over_classes_where_groups_are_of_one_class():
     part = deal(labels, np.array([f'{label}_{i % 5}' for i, label in enumerate(labels)]), 5)
     for label in range(5):
         assert sorted(part[labels == label]) == sorted(list(range(5)) * 2)
+    of_two_classes = deal(np.array([0, 2, 1]), np.array(['b', 'b', 'a']), 2)  # the first of them counts
+    assert of_two_classes.tolist() == [0, 0, 1]
 
 
 def test_wrong_protocols_are_refused(grouped, tiny_motion, tmp_path):

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -185,6 +186,27 @@ def test_scores_of_videos_stand_with_their_group_and_label(small_run, tiny_motio
         (row['id'], row['group'], row['label']) for row in source.rows]
 
 
+def test_a_result_sums_up_all_folds(small_run, tiny_motion, tmp_path):
+    """Of 6, 6 and 4 videos; of its checkpoint, and of a run that began with one that may have seen them."""
+    training = workdir_config(small_run)
+    with training.unlocked():
+        training.init_from = 'gone'
+    write_config(training, small_run)
+    config = retrieval.get_config('smoke')
+    config.eval.protocol, config.eval.train = 'grouped', 'test'
+    config.data.dir = edit(tiny_motion, tmp_path / 'data', lambda i, row: row | {'group': f'{row["split"]}{i // 6}'})
+    metrics = retrieval_task.run(config, str(small_run))
+    result = json.loads((small_run / 'eval' / 'retrieval' / 'results.json').read_text())
+    folds, counts = result['folds'], np.array(result['confusion']['counts'])
+    sizes, chances = zip(*((fold['test_videos'], fold['chance']) for fold in folds), strict=True)
+    assert sorted(sizes) == [4, 6, 6] and len(set(chances)) > 1
+    assert result['chance'] == pytest.approx(np.mean(chances))
+    assert result['confusion']['features'] == list(metrics)[-1] == 'joined' and counts.sum(1).tolist() == 8 * [2]
+    right = [fold['metrics']['joined']['R@1'] for fold in folds]
+    assert 100 * np.trace(counts) == pytest.approx(np.dot(right, sizes))
+    assert result['checkpoint_step'] == 24 and result['transductive'] is None
+
+
 def test_videos_that_were_too_short_to_train_on_were_not_seen(tiny_motion, tmp_path):
     data = edit(tiny_motion, tmp_path / 'data', lambda i, row: row | ({'frames': 12} if i in (48, 49, 50) else {}))
     config = motion_vicreg.get_config('smoke')
@@ -249,6 +271,17 @@ def test_an_untrained_encoder_has_no_checkpoint(small_run):
     config.eval.untrained, config.eval.checkpoint = True, '24'
     with pytest.raises(UserError, match="eval.checkpoint, which is '24', has no use"):
         retrieval_task.prepare(config, str(small_run))
+
+
+def test_an_untrained_encoder_is_of_the_checkpoint_that_its_run_began_with(small, tiny_config, monkeypatch):
+    """Fine-tuned from scratch it is of none."""
+    asked = []
+    monkeypatch.setattr(encoders, 'load_fitting_variables', lambda workdir, expected, checkpoint: (
+        asked.append((workdir, checkpoint)), ({}, {}))[1])
+    tiny_config.init_from, tiny_config.init_checkpoint = 'before', '12'
+    for scratch in (True, False):
+        encoders.asked_encoder(tiny_config, '', SimpleNamespace(untrained=True), scratch)
+        assert asked == ([] if scratch else [('before', '12')])
 
 
 def test_a_config_that_was_changed_by_hand_is_not_believed(finished, tmp_path):

@@ -10,8 +10,11 @@ import pytest
 
 from data_prep.__main__ import build_parser
 from data_prep.__main__ import run as prepare
+from tests.data_sets import edit_rows
+from tests.evaluate.test_protocol import edit
 from tests.evaluate.test_retrieval import MadeUp
 from vididi_jax import config as configs
+from vididi_jax.data.manifest import ROW
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import tug
 from vididi_jax.evaluate.protocol import Fold, Protocol, Side
@@ -47,7 +50,10 @@ def test_shares_equal_three_loops(ties):
     assert list(asked) == list(expected) and len(asked) < 40
     found, nearest = tug.shares(x, labels, groups, asked)
     np.testing.assert_allclose(found, list(expected.values()), rtol=1e-12)
-    assert (nearest != labels[asked]).all()
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    for query, label in zip(asked, nearest, strict=True):
+        rivals = np.flatnonzero((labels != labels[query]) & (groups == groups[query]))
+        assert label == labels[rivals[np.round(unit[rivals] @ unit[query], 9).argmax()]]
 
 
 def test_an_encoder_of_the_class_has_100_and_one_of_the_group_0():
@@ -97,3 +103,20 @@ def test_confusion_of_tug_is_the_class_or_what_pulls_most():
         outcome, = tug.pull(stub, lambda side, x=x: {0: x, 1: of_class, 2: of_group})
         assert np.trace(outcome.confusion) == right and outcome.confusion.sum() == 12
         assert [outcome.metrics[kind][tug.METRIC] for kind in ('V', 'dV', 'd2V')] == [100 * right / 12, 100, 0]
+    outcome, = tug.pull(stub, lambda side: dict.fromkeys((0, 1, 2), np.ones((12, 2))))  # half of all pairs
+    assert np.trace(outcome.confusion) == 12 and outcome.metrics['V'][tug.METRIC] == 50
+
+
+def test_queries_are_of_the_videos_that_are_used(root, tiny_motion, tmp_path):
+    """Of groups with one video of each class, and one video that is too short; none may be missing."""
+    data = edit(tiny_motion, tmp_path / 'data', lambda i, row: row | {'group': f'{row["split"]}{i // 8}'} | (
+        {'frames': 7} if i == 1 else {}))
+    config = configs.load_config(f'{root}/configs/tug.py:smoke')
+    config.eval.split, config.eval.short_video = 'train', 'drop'
+    fold, = tug.open_queries(config, data).folds
+    assert fold.test.videos.tolist() == fold.train.videos.tolist() == [0, *range(2, 48)]
+    with (tmp_path / 'data' / 'manifest.jsonl').open('a') as file:
+        file.write(json.dumps(dict.fromkeys(ROW) | {'label': 'left', 'split': 'train', 'status': 'missing'}) + '\n')
+    edit_rows(tmp_path / 'data', lambda i, row: row)
+    with pytest.raises(UserError, match='48 of its 49 listed videos .1 missing'):
+        tug.open_queries(config, data)

@@ -161,11 +161,22 @@ def test_a_coordinator_that_does_not_answer_is_an_error_and_not_an_abort(monkeyp
         join(False, address, 2, 1)
 
 
+@pytest.mark.parametrize(('words', 'message'), [
+    (('localhost:1', 2, 2), '--process_id is 2 and --num_processes 2'), (('localhost:1', 2, -1), '--process_id is -1'),
+    (('localhost', 2, 1), 'give HOST:PORT'), (('localhost:65536', 2, 1), 'give HOST:PORT'),
+    ((':1', 2, 1), 'give HOST:PORT')])
+def test_numbers_and_addresses_that_cannot_be_are_refused_at_once(words, message, monkeypatch):
+    monkeypatch.setattr(processes, 'PATIENCE', -1)
+    with pytest.raises(UserError, match=message):
+        join(False, *words)
+
+
 @pytest.mark.parametrize(('environment', 'expected'), [
     ({}, None),
     ({'SLURM_STEP_TASKS_PER_NODE': '1(x4)'}, []),  # one task a node has all its GPUs
     ({'SLURM_STEP_TASKS_PER_NODE': '4(x2)', 'CUDA_VISIBLE_DEVICES': '0,1,2,3'}, None),  # the GPU of the task's number
     ({'SLURM_STEP_TASKS_PER_NODE': '4(x2)', 'CUDA_VISIBLE_DEVICES': '0'}, []),  # SLURM bound one to each task
+    ({'SLURM_STEP_TASKS_PER_NODE': '2(x3),1', 'CUDA_VISIBLE_DEVICES': '0,1'}, None),
     ({'SLURM_TASKS_PER_NODE': '2', 'SLURM_GPUS_PER_TASK': '4', 'CUDA_VISIBLE_DEVICES': '0,1,2,3'}, []),  # or several
 ])
 def test_gpus_of_a_slurm_task(environment, expected):

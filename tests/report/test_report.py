@@ -400,4 +400,4 @@ def test_views_are_of_videos_that_training_uses(tiny_motion, tmp_path, monkeypat
     monkeypatch.setattr(views.pipeline, 'load_whole', lambda source, records, indices: (
         shown.extend(source.ids[records]), load(source, records, indices))[1])
     assert '3 of the 45 videos used of split' in views.views_section(training, RecordSource(data, 'train'), Clips())
-    assert shown == list(RecordSource(data, 'train').ids[3:6])
+    assert shown == list(RecordSource(data, 'train').ids[[3, 25, 47]])

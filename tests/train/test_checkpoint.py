@@ -1,10 +1,13 @@
 """Checkpoints: what their checksums find, what is set aside, which one is loaded, and who may write."""
 
+import fcntl
+import json
 import os
 import random
 import shutil
 import sys
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -124,6 +127,42 @@ def test_a_damaged_checkpoint_is_moved_away_and_the_one_before_taken(workdir, ca
     assert loaded(workdir) == 6
 
 
+def test_one_that_is_damaged_again_is_moved_beside_the_first(workdir):
+    (workdir / 'damaged' / '6').mkdir(parents=True)
+    (workdir / 'damaged' / '6' / 'file').write_text('')
+    damage(workdir, 6)
+    assert restored(workdir)[1]['step'] == 4
+    assert sorted(path.name for path in (workdir / 'damaged').iterdir()) == ['6', '6_']
+
+
+def test_arrays_that_are_not_those_of_the_run_are_found_in_files_that_are_whole(workdir):
+    """As a disk or a library would leave them that spoiled them before they were written."""
+    folder = workdir / 'checkpoints' / '6'
+    meta = json.loads((folder / 'meta' / 'metadata').read_text())
+    meta['checksums']['params/encoder/bias'] ^= 1
+    (folder / 'meta' / 'metadata').write_text(json.dumps(meta))
+    integrity.write_checksums(folder)
+    assert loaded(workdir) == 4 and restored(workdir)[1]['step'] == 4
+    assert [path.name for path in (workdir / 'damaged').iterdir()] == ['6']
+
+
+def test_all_that_the_file_with_the_date_says_is_checked_but_for_the_date(workdir):
+    folder = workdir / 'checkpoints' / '6'
+    path = folder / '_CHECKPOINT_METADATA'
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps(about | {'commit_timestamp_nsecs': 1}))
+    assert integrity.damage(folder) == ''
+    path.write_text(json.dumps(about | {'init_timestamp_nsecs': 1}))
+    assert integrity.damage(folder) == 'the checksum of _CHECKPOINT_METADATA is wrong'
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_one_sentence(workdir, monkeypatch):
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: SimpleNamespace(free=19_000))
+    with Checkpoints(workdir) as checkpoints, pytest.raises(UserError, match='No space left on device: 0'):
+        checkpoints.save(8, state(8), {}, 0.5)
+    assert restored(workdir)[1]['step'] == 6
+
+
 def test_a_loss_that_is_damaged_sets_its_checkpoint_aside(workdir, caplog):
     """Whichever it is: no other could be kept beside it."""
     path = workdir / 'checkpoints' / '4' / 'metrics' / 'metrics'
@@ -212,7 +251,14 @@ def test_a_folder_has_one_writer(tmp_path):
             with locked(tmp_path / 'a', 'choose another'):
                 pass
     with locked(tmp_path / 'a', 'choose another'):  # it is free again
-        pass
+        with pytest.raises(UserError, match=r'is in use by process \d+ on '):
+            with locked(tmp_path / 'a', 'choose another'):
+                pass
+    with (tmp_path / 'a' / 'lock').open('w') as file:  # of one that has not signed yet
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match='is in use by another process: wait for it'):
+            with locked(tmp_path / 'a', 'choose another'):
+                pass
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match='cannot write to .*file'):
         with locked(tmp_path / 'file', 'choose another'):

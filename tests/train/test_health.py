@@ -20,6 +20,7 @@ from vididi_jax.train.state import Networks, init_state
 def test_collapse_is_called_out(caplog):
     with caplog.at_level(logging.WARNING):
         health.warn_of_collapse({'embedding_std_mean': 0.8, 'effective_rank': 12.0})
+        health.warn_of_collapse({'embedding_std_mean': 0.06, 'effective_rank': 1.6})  # bad, and no collapse
         assert not caplog.records
         health.warn_of_collapse({'embedding_std_mean': 0.01, 'effective_rank': 12.0})
         health.warn_of_collapse({'embedding_std_mean': 0.8, 'effective_rank': 1.1})
@@ -118,6 +119,13 @@ def test_an_encoder_that_needs_frames_is_measured_of_fewer_orders(tiny_config):
     for frames, order in ((5, 0), (6, 1), (8, 2)):
         tiny_config.clip.frames = frames
         assert health.Probe(tiny_config, None, plan.source, plan.videos, make_mesh()).max_order == order
+
+
+def test_a_probe_has_one_batch_at_least_and_no_neighbours_without_labels(tiny_config, monkeypatch):
+    plan, tiny_config.health.videos = make_plan(tiny_config, make_mesh()), 2
+    monkeypatch.setattr(plan.source, 'label_names', [''])  # as of a folder of videos
+    probe = health.Probe(tiny_config, None, plan.source, plan.videos, make_mesh())
+    assert len(probe.batches) == 1 and not probe.has_labels
 
 
 def test_a_probe_warns_of_a_collapse_and_survives_what_is_not_finite(tiny_config, caplog):

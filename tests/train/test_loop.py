@@ -179,11 +179,13 @@ def test_a_run_whose_views_differ_in_length_resumes_exactly(tiny_config, tmp_pat
 
     with monkeypatch.context() as patched, pytest.raises(Stopped):
         patched.setattr(pretrain, 'make_task', lambda *config: make_task(*config)._replace(complete=complete))
+        patched.setattr(loop, 'commit', lambda: 'first')
         pretrain.run(tiny_config, str(tmp_path / 'stopped'))
     assert len(read_metrics(tmp_path / 'stopped')) < 24
     jax.tree.map(np.testing.assert_array_equal, pretrain.run(tiny_config, str(tmp_path / 'stopped')), at_once)
     rows = [without_times(read_metrics(tmp_path / name)) for name in ('at_once', 'stopped')]
     assert rows[0] == rows[1] and len(rows[0]) == 24
+    assert load_encoder_variables(tmp_path / 'stopped')[1]['commits'] == ['first', loop.commit()]
 
 
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(finished, tiny_config, tmp_path, caplog, capsys):
@@ -389,6 +391,10 @@ def test_a_run_that_waits_for_data_says_so(tiny_config, tmp_path, monkeypatch, c
         np.testing.assert_allclose([row['data_wait'] for row in rows], [wait / (1 + wait)] * 12, atol=1e-4)  # 4 digits
         assert capsys.readouterr().out.count('waiting for data, which no worker processes read') == told
     assert flown == 4 * [0, 1, 2, 2, 2, 2]  # devices have steps before them, but for where an epoch starts
+
+
+def test_one_batch_is_an_epoch():
+    assert [loop.steps_per_epoch(SimpleNamespace(batch_size=8), videos, '') for videos in (8, 15, 16)] == [1, 1, 2]
 
 
 def test_local_statistics_need_two_videos_on_each_device(tiny_config):

@@ -34,12 +34,14 @@ def config(*to):
 
 
 def scalars(folder):
-    """(step, name, value) of all events in a folder; TensorBoard keeps float32."""
+    """(step, name, value) of all events in a folder, and (step, 'start') of a start; TensorBoard keeps float32."""
     path, = folder.glob('events*')
     data, place = path.read_bytes(), 0
     while place < len(data):
         event = event_pb2.Event.FromString(records.read_record(data, place))
         place += records.record_size(len(records.read_record(data, place)))
+        if event.HasField('session_log'):
+            yield event.step, 'start'
         for value in event.summary.value:
             yield event.step, value.tag, pytest.approx(value.simple_value, rel=1e-7)
 
@@ -52,7 +54,8 @@ def test_rows_go_where_the_config_says(tmp_path, wandb):
     with MetricsWriter(tmp_path, 2, config('jsonl', 'tensorboard', 'wandb')) as writer:
         assert read_metrics(tmp_path) == ROWS[:2]
         writer.write(ROWS[2])
-    assert read_metrics(tmp_path) == ROWS and list(scalars(tmp_path / 'tensorboard')) == [(3, 'loss', 1 / 3)]
+    assert read_metrics(tmp_path) == ROWS and list(scalars(tmp_path / 'tensorboard')) == [
+        (3, 'start'), (3, 'loss', 1 / 3)]  # TensorBoard leaves out what an earlier start gave from there on
     assert wandb.rows == [(3, {'loss': 1 / 3})] and wandb.finished == 1
 
 

@@ -115,6 +115,22 @@ def test_clipping_leaves_small_gradients_alone():
     jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
+def test_the_bound_is_that_of_an_update_and_not_of_its_parts():
+    """Two gradients far above it, whose mean is below."""
+    start, large = {'bias': jnp.arange(3.0)}, {'bias': jnp.array([3.0, 4.0, 5.0])}
+    gradients = [large, jax.tree.map(lambda g: 0.1 - g, large)]
+    one, two = (run(build_optimizer(config(accumulate=2, clip_norm=norm), 2), start, gradients) for norm in (0, 1))
+    np.testing.assert_array_equal(one['bias'], two['bias'])
+
+
+def test_sgd_bounds_the_norm_of_all_gradients():
+    gradient = {'encoder': {}, 'head': {'bias': jnp.array([3.0, 0.0])}, 'other': {'bias': jnp.array([0.0, 4.0])}}
+    optimizer = sgd(0.1, momentum=0.9, weight_decay=0.0, clip_norm=0.5)
+    got = run(optimizer, jax.tree.map(jnp.zeros_like, gradient), [gradient])
+    np.testing.assert_allclose(got['head']['bias'], [-0.03, 0], rtol=1e-6)  # of length 5, in float32
+    np.testing.assert_allclose(got['other']['bias'], [0, -0.04], rtol=1e-6)
+
+
 def test_low_precision_parameters_keep_their_dtype():
     params, gradients = random_problem(2)
     half = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), (params, gradients))

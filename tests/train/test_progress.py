@@ -22,3 +22,18 @@ def test_the_bar_says_that_steps_are_compiled_and_about_how_long_once_one_was(ti
             bar.end_epoch(0)
     first, second, third, _ = shown.getvalue().split('ends')
     assert 'compiling]' in first and 'compiling, about 17 s]' in second and 'compiling' not in third
+
+
+def test_the_mean_loss_of_an_epoch_is_that_of_all_its_steps_and_a_cycle_has_the_last_ones(tiny_config, tmp_path):
+    """Of a run that goes on in the middle of an epoch, too."""
+    task = SimpleNamespace(steps_per_epoch=2, phases=('one', 'two'))
+    meta = {'step': 3, 'epoch_losses': [9.0], 'losses': [5.0]}  # as a checkpoint of step 3 has them
+    with progress.Progress(tiny_config, task, tmp_path, meta) as bar:
+        for step in range(3, 6):
+            if step in (3, 4):
+                bar.start_epoch(step)
+            bar.launched(step + 1, progress.Times(0.0, 0.0, 1.0))
+            bar.ended(step + 1, (0, 0), {'loss': float(step)}, {} if step % 2 else None)
+            if step % 2:
+                bar.end_epoch(0)
+    assert bar.epoch_losses == [4.0, 4.5] and bar.losses == []

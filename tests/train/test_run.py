@@ -3,6 +3,7 @@
 import resource
 import shutil
 import signal
+from functools import reduce
 
 import pytest
 
@@ -46,6 +47,18 @@ def test_a_config_that_lacks_a_field_is_named(tiny_config, tmp_path):
     write_config(tiny_config, tmp_path)
     with pytest.raises(UserError, match="config.json has no field 'model.width': put the config back"):
         workdir_config(tmp_path)
+
+
+def test_an_older_config_is_of_what_runs_did_then(tiny_config, tmp_path):
+    older = {'statistics': 'plain', 'init_checkpoint': 'latest', 'framework.ema_base': 0.99, 'model.remat': False,
+             'data.split': 'train', 'optimizer.predictor_rate': 1.0, 'framework.predictor': ()}
+    with tiny_config.unlocked():
+        for name in older:
+            *groups, last = name.split('.')
+            del (tiny_config[groups[0]] if groups else tiny_config)[last]
+    write_config(tiny_config, tmp_path)
+    found = workdir_config(tmp_path)
+    assert {name: reduce(getattr, name.split('.'), found) for name in older} == older
 
 
 def test_a_full_disk_leaves_the_config_that_was_there(tiny_config, tmp_path):

@@ -13,13 +13,22 @@ from jax.sharding import Mesh
 from configs import motion_byol, motion_vicreg
 from tests.compiled import plain
 from vididi_jax import losses
+from vididi_jax.errors import UserError
 from vididi_jax.losses import ema_tau
 from vididi_jax.models.heads import MLP
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train.mesh import first_device, make_mesh, platform
 from vididi_jax.train.optimizer import build_optimizer, learning_rate
-from vididi_jax.train.state import Networks, build_networks, init_state, with_encoder
-from vididi_jax.train.step import differentiate_views, frames_to_read, make_train_step, make_update, view_frames
+from vididi_jax.train.state import Networks, TrainState, build_networks, init_state, with_encoder
+from vididi_jax.train.step import (
+    check_framework,
+    differentiate_views,
+    frames_to_read,
+    make_train_step,
+    make_update,
+    view_frames,
+)
+from vididi_jax.train.update import keep_if_finite
 
 STEPS = 4
 ORDERS = np.array([0, 1], np.int32)
@@ -143,9 +152,37 @@ def test_an_encoder_that_a_run_starts_from_gets_the_runs_precision():
     """Else a float32 one would be trained in a float64 run, and its checkpoints would not be what is restored."""
     _, _, state, _ = small_step('byol')
     low = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), (state.params, state.target))
-    state, encoder = state.replace(params=low[0], target=low[1]), {'params': state.params['encoder']}
+    encoder = {'params': jax.tree.map(lambda leaf: leaf + 1, state.params['encoder'])}
+    state = state.replace(params=low[0], target=low[1])
     found = with_encoder(state, encoder)
     assert {leaf.dtype for leaf in jax.tree.leaves((found.params, found.target))} == {jnp.dtype(jnp.float16)}
+    for params in (found.params, found.target['params']):  # of BYOL's target, too
+        jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, np.float16(b)), params['encoder'], encoder['params'])
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'scope': 'per_device'}, "'per_device', and BYOL's loss has no statistics"), ({'predictor': ()}, 'must end with'),
+    ({'predictor': (16, 8)}, 'must end with the size of the projector'),
+    ({'loss_options': {'temperature': 0.1}}, 'which byol does not take: it takes none')])
+def test_what_does_not_fit_byol_is_refused(changes, message):
+    framework = motion_byol.get_config('smoke').framework
+    check_framework(framework)
+    with framework.ignore_type():
+        framework.update(changes)
+    with pytest.raises(UserError, match=message):
+        check_framework(framework)
+
+
+@pytest.mark.parametrize(('field', 'name'), [('opt_state', 'optimizer_state'), ('target', 'target')])
+def test_what_no_output_shows_yet_must_be_finite_too(field, name):
+    """As a second moment of Adam's that overflows: its updates are zero from there on, and finite."""
+    old = TrainState(*(jnp.zeros(()) for _ in range(5)))
+    new = jax.tree.map(lambda leaf: leaf + 1, old).replace(**{field: jnp.array(jnp.inf)})
+    metrics = {'loss': jnp.ones(()), 'finite_gradients': jnp.array(True)}
+    state, found = jax.jit(keep_if_finite)(new, metrics, old, np.True_)
+    assert not found['finite'] and [part for part in found if part.startswith('finite_') and not found[part]] == [
+        f'finite_{name}']
+    jax.tree.map(np.testing.assert_array_equal, state, old)
 
 
 def small_step(loss, scope='global', base_rate=4.8, videos=8, mesh=None, orders=0, **options):

@@ -95,7 +95,8 @@ def read_run(workdir: Path) -> Run:
         if result['task'] != 'eval_all':  # whose parts have results of their own
             results[path.parent.name] = result
     if not results:
-        raise UserError(f'{workdir} has no result to compare: evaluate it first, with configs/retrieval.py or another.')
+        raise UserError(f'{workdir} has no result to compare: evaluate it first (configs/retrieval.py, or '
+                        '`vididi evaluate retrieval`).')
     return Run(workdir, config, results)
 
 

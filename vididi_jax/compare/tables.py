@@ -54,8 +54,11 @@ def caption(figures: list[Figure], against: str) -> str:
     if videos:
         other = f'the group with {against}' if against else 'the first group'
         text += (f' * differs from {other}, p < {SIGNIFICANT} of a two-sided paired bootstrap over the '
-                 f'test videos ({", ".join(videos)}), each counted once, also where a mean is over folds; what is '
-                 'drawn anew are videos, not runs.')
+                 f'test videos ({", ".join(videos)}), each counted once; what is drawn anew are videos, not runs.')
+        results = [run.results[figure.evaluation] for figure in figures for run in figure.group.runs]
+        if any(len(result.get('folds', ())) > 1 for result in results):
+            text += (' Figures are means over folds, and differences and stars are of all videos alike: where folds '
+                     'are of unequal size the two need not agree.')
     return ' '.join([text, *untold(figures), *measured(figures)])
 
 

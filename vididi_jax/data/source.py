@@ -176,7 +176,8 @@ class RecordSource:
             raise UserError(f'split {split!r} of {directory} has none of its {counts[split]["listed"]:,} listed '
                             'videos, which were all missing: complete it and prepare the data again.')
         if split not in counts:
-            raise UserError(f'{directory} has no split {split!r}: it has {", ".join(present)}.')
+            raise UserError(f'{directory} has no split {split!r}: it has {", ".join(present)}. Name one of them, or '
+                            'prepare the data with that one; eval.protocol=grouped evaluates on one split alone.')
         self.counts = counts[split]
         self.label_names = parse(records.LABELS, records.parse_label_names)
         expected, lengths = _expected(self.name, present, plan), None

@@ -86,10 +86,16 @@ def open_nonempty(directory: str, split: str) -> RecordSource:
     return source
 
 
-def open_complete(directory: str, split: str, allow_missing: bool) -> RecordSource:
-    """The records of a split; raises `UserError` also if some of its videos are, unless that is allowed."""
+def open_complete(directory: str, split: str, allow_missing: bool, classes: int = 0) -> RecordSource:
+    """The records of a split; raises `UserError` also if some of its videos are, unless that is allowed.
+
+    And if its data set has fewer than so many classes.
+    """
     source = open_nonempty(directory, split)
-    counts = source.counts
+    counts, found = source.counts, len(source.label_names)
+    if found < classes:
+        raise UserError(f'{directory} has {found} class{"es" if found != 1 else ""}: evaluation needs labels, at least '
+                        f'{classes}; sub-folders, or a --list, give them to `data_prep folder`.')
     if counts['ok'] < counts['listed'] and not allow_missing:
         raise UserError(
             f'split {split!r} of {directory} has {counts["ok"]:,} of its {counts["listed"]:,} listed videos '
@@ -170,7 +176,8 @@ def usable(source: RecordSource, settings) -> Side:
 def _split(settings, directories: list[str], allow_missing: bool) -> Protocol:
     folds = []
     for directory in directories:
-        train, test = (open_complete(directory, split, allow_missing) for split in (settings.train, settings.test))
+        train, test = (open_complete(directory, split, allow_missing, classes=2)
+                       for split in (settings.train, settings.test))
         number, usual = train.official_split, (settings.train, settings.test) == ('train', 'test')
         name = f'{train.name}/split{number}' if number and usual else f'{train.name}/{settings.train}-{settings.test}'
         folds.append(Fold(name, usable(train, settings), usable(test, settings)))
@@ -189,7 +196,7 @@ def _split(settings, directories: list[str], allow_missing: bool) -> Protocol:
 
 
 def _grouped(settings, directory: str, allow_missing: bool) -> Protocol:
-    source = open_complete(directory, settings.train, allow_missing)
+    source = open_complete(directory, settings.train, allow_missing, classes=2)
     everything = usable(source, settings)
     labels, groups = everything.labels, everything.groups
     number = len(set(groups))

@@ -278,6 +278,8 @@ def finish(
           f'{videos}; {evaluation.views.text} views, '
           f'{list(counts.values())[-1]["clips_per_video"]:.1f} different clips a video')
     print_table({task: metrics}, {task: std}, len(folds))
+    chance = float(np.mean([outcome.chance for outcome in outcomes]))
+    print(f'chance {chance:.1f}' + ('; folds count alike, whatever their number of videos' if len(folds) > 1 else ''))
     print(f'written to {path}')
     return metrics
 

@@ -61,7 +61,8 @@ def take_up(workdir: str | Path, result: dict, directory: str) -> Evidence:
     if fingerprint_of(evaluation.protocol) != result.get('fingerprint'):
         raise UserError(f'the data in {config.data.dir} are not those of the result: set config.data.dir to where they '
                         'lie, or evaluate again.')
-    features, fold = features_of(evaluation, retrieval.ORDERS), evaluation.protocol.folds[0]
+    features, folds = features_of(evaluation, retrieval.ORDERS), evaluation.protocol.folds
+    fold = folds[0] if len(folds) == 1 else folds[0]._replace(name=f'{folds[0].name}, the first of {len(folds)} folds')
     return Evidence(evaluation, fold, retrieval.kinds(features(fold.test)), retrieval.kinds(features(fold.train)))
 
 

@@ -70,8 +70,8 @@ def attempt(make: Callable[[], T]) -> T | str:
 def top(training, found: list[Headline], rows: list[dict], results: dict[str, dict]) -> list[str]:
     """What this run is, and its figures."""
     framework = FRAMEWORKS.get(training.framework.loss, training.framework.loss)
-    data = next((result['protocol'].split('/')[0] for result in results.values()
-                 if result.get('data') == training.data.dir), Path(training.data.dir).name)
+    names = (result['protocol'].split('/')[0] for result in results.values() if result.get('data') == training.data.dir)
+    data = next((name for name in names if name != 'folder'), Path(training.data.dir).name)
     title = f'{framework}, schedule {schedule_of(training)}, pretrained on {data}'
     date = max((result['date'] for result in results.values()), default='')
     about = [f'{training.model.name} of width {training.model.width}', f'seed {training.seed}',
@@ -97,10 +97,12 @@ def recall_section(results: dict[str, dict], start: str = 'untrained') -> list[s
                 result['metrics'] for name, result in sorted(
                     retrieval.items(), key=lambda item: (item[1]['encoder'] != 'trained', item[0]))}
     first = newest[0]
+    folds = len(first.get('folds', ()))
+    mean = f', mean of {folds} folds, which count alike' if folds > 1 else ''
     return ['<h2>Recall</h2>', picture(
         pictures.recall_bars(encoders, first['chance']), f'Share of the {tested(first):,} test '
-        f'videos of {first["protocol"]} with a video of their class among the k nearest, by features; the dotted line '
-        'is chance, which is drawn for k = 1 alone.')]
+        f'videos of {first["protocol"]} with a video of their class among the k nearest, by features{mean}; the dotted '
+        'line is chance, which is drawn for k = 1 alone.')]
 
 
 def data_sections(
@@ -115,6 +117,9 @@ def data_sections(
         parts += [evidence] if isinstance(evidence, str) else [
             attempt(make) for make in (lambda: gallery_section(evidence, clips), lambda: map_section(evidence, clips),
                                        lambda: looks_section(evidence, beside))]
+    else:
+        parts.append(paragraph('Neighbours, a map of the features and where the encoder looks are here once it was '
+                               'evaluated by retrieval.'))
     views = attempt(lambda: views_section(
         training, trained_source(training, workdir, directory if moved else ''), clips))
     return [*parts, views]

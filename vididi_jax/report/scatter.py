@@ -40,11 +40,12 @@ def colour(number: int, count: int) -> str:
 
 
 def map_section(evidence: Evidence, clips: Clips) -> str:
-    """The section `map`; '' of fewer than LEAST videos."""
+    """The section `map`, or, of fewer than LEAST videos, a sentence."""
     test = evidence.fold.test
     chosen = evenly_by_class(test.labels, POINTS)
     if len(chosen) < LEAST:
-        return ''
+        return paragraph(f'A map of the features takes {LEAST} test videos, and there are {len(chosen)} of '
+                         f'{evidence.fold.name}.')
     places = embed(evidence.test[KIND][chosen]) * (WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN) + MARGIN
     present = np.unique(test.labels[chosen])
     colours = {label: colour(number, len(present)) for number, label in enumerate(present)}

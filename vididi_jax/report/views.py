@@ -29,7 +29,7 @@ def views_section(training, source: RecordSource, clips: Clips) -> str:
     """Some videos of `source`, which a run was trained on, augmented with the run's seed."""
     spec = Augmentation(**training.augment)
     used, schedule, clip = used_videos(training, source), resolve(training.schedule), training.clip
-    shown = used[:VIDEOS]
+    shown = used[np.linspace(0, len(used) - 1, min(VIDEOS, len(used))).round().astype(int)]
     batch = pipeline.load_whole(source, shown, np.stack([clip_indices.sample_clip_pair(
         np.random.default_rng((training.seed, record)), int(source.num_frames[record]), stride=clip.stride,
         length=frames_to_read(clip.frames, schedule.max_order, clip.length), placement=clip.placement)
