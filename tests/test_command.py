@@ -51,8 +51,6 @@ def test_the_usage_of_each_data_set_is_a_command():
     (['train', 'retrieval', '--workdir=x'], "retrieval is a config of the task 'retrieval', which vididi train"),
     (['evaluate', '--workdir=x'], 'vididi evaluate needs a config first: one of retrieval, '),
     (['prep', 'motion', '--out=~/data'], "--out is '~/data', and only shells expand ~"),
-    (['prep', 'motion', '--out=x', '--seed=1', '--seed=2'], '--seed is given 2 times: give it once.'),
-    (['export', '--workdir=x', '--out=a.npz', '--out=b.npz'], '--out is given 2 times: give it once.'),
     (['prep', 'motion', '--out='], '--out is empty: name a folder'),
     (['prep', 'folder', '--videos=', '--out=x'], '--videos is empty: give the folder'),
     (['prep', 'motion', '--out=x', '--workers=0'], '--workers must be at least 1.'),

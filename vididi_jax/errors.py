@@ -4,8 +4,7 @@ import argparse
 import signal
 import sys
 import threading
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
@@ -37,19 +36,10 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f'{message} ({self.prog} --help says more).')
 
     def parse_args(self, *arguments, **options) -> argparse.Namespace:
-        words = sys.argv[1:] if not arguments or arguments[0] is None else arguments[0]
-        refuse_repeated(word.partition('=')[0] for word in words if word.startswith('--') and word != '--')
         found = super().parse_args(*arguments, **options)
         for name, value in vars(found).items():
             check_home(f'--{name}', value)
         return found
-
-
-def refuse_repeated(flags: Iterable[str]) -> None:
-    """Raises `UserError` if a flag is given twice, of which one value would be lost."""
-    repeated = [(flag, times) for flag, times in Counter(flags).items() if times > 1]
-    if repeated:
-        raise UserError(f'{repeated[0][0]} is given {repeated[0][1]} times: give it once.')
 
 
 def check_home(name: str, value) -> None:

@@ -2,13 +2,14 @@
 
 import difflib
 import re
+from collections import Counter
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
 from vididi_jax.config import field_names, load_config, shipped_names
-from vididi_jax.errors import UserError, one_sentence, refuse_repeated
+from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.fields import rule_of, short, values_of
 
 flags.disclaim_key_flags()  # `--config` is a flag of whoever calls `define_config_flag`, so that their --help shows it
@@ -47,7 +48,9 @@ def check_once(argv: list[str], config: ml_collections.ConfigDict | None) -> Non
     """Raises `UserError` if `--workdir`, or a field, is given twice; of a tuple, each flag may give an entry."""
     entries = {f'--config.{name}' for name, value in values_of(config or {}) if isinstance(value, tuple)}
     names = [f'--{word.lstrip("-").partition("=")[0]}' for word in argv[1:] if re.match('--?(workdir|config[.])', word)]
-    refuse_repeated(name for name in names if name not in entries)
+    repeated = [(name, times) for name, times in Counter(names).items() if times > 1 and name not in entries]
+    if repeated:
+        raise UserError(f'{repeated[0][0]} is given {repeated[0][1]} times: give it once.')
 
 
 def config_file(argv: list[str]) -> str | None:
