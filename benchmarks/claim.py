@@ -2,9 +2,9 @@
 
 Trains every framework with the schedules `base` and `vididi`, seed by seed, with one budget for all schedules of a
 framework, on the motion data set, one process a core. Unless there is one seed only, also VICReg with other schedules
-of the paper, and one framework on Weizmann's videos where they are, seed 0. Evaluates each run (retrieval, motion over
-background, linear probe), compares the schedules, and writes tables and a plot. What was done before is not done again:
-a second start goes on.
+of the paper, and one framework on Weizmann's videos where they are, with the first seed. Evaluates each run (retrieval,
+motion over background, linear probe), compares the schedules, and writes tables and a plot. What was done before is not
+done again: a second start goes on. --first_seed and --data_seed ask of seeds and videos by which nothing was chosen.
 """
 
 import argparse
@@ -262,8 +262,10 @@ def minutes_in_all(out: Path, minutes: float) -> float:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', type=Path, default=Path('runs/claim'), help='data, runs, logs and tables (runs/claim)')
-    parser.add_argument('--seeds', type=int, default=3, help='of each group of runs, from 0 (3); 1 for a '
-                        'quick look, at the frameworks alone')
+    parser.add_argument('--seeds', type=int, default=3, help='number of seeds of each group of runs (3); 1 for a quick '
+                        'look, at the frameworks alone')
+    parser.add_argument('--first_seed', type=int, default=0, help='the first of them (0)')
+    parser.add_argument('--data_seed', type=int, default=0, help='of the motion data set and its triples (0)')
     parser.add_argument('--processes', type=int, default=usable_cpus(), help='runs at a time (one a core)')
     parser.add_argument('--weizmann', type=Path, help="folder of Weizmann's videos (VIDIDI_DATA/weizmann)")
     parser.add_argument('--write', action='store_true', help='put the section into RESULTS.md and README.md, '
@@ -275,6 +277,8 @@ def main() -> None:
     arguments = parse_arguments()
     if min(arguments.seeds, arguments.processes) < 1:
         raise UserError('--seeds and --processes must be at least 1.')
+    if min(arguments.first_seed, arguments.data_seed) < 0:
+        raise UserError('--first_seed and --data_seed must be at least 0.')
     out, start, quick = arguments.out.resolve(), time.monotonic(), arguments.seeds == 1
     if quick and (arguments.weizmann or arguments.write):
         raise UserError('--seeds=1 is a quick look, of no Weizmann and for no file: leave out --weizmann and --write.')
@@ -282,58 +286,63 @@ def main() -> None:
         raise UserError(f'--weizmann is {arguments.weizmann}, and that is no folder.')
     weizmann = arguments.weizmann or Path(os.environ.get('VIDIDI_DATA', ROOT / '../shared/data')) / 'weizmann'
     weizmann = weizmann.resolve()  # data_prep is called from elsewhere
-    data = {'motion': ('motion',), 'triples': ('motion', '--triples')}
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    drawn = f'--seed={arguments.data_seed}'
+    data = {'motion': ('motion', drawn), 'triples': ('motion', '--triples', drawn)}
     if not quick and weizmann.is_dir():
         data['weizmann_data'] = 'folder', f'--videos={weizmann}', '--group=^([a-z]+)_', '--short_side=64'
     elif not quick:
         print(f'no Weizmann: {weizmann} is no folder')
     for name, words in data.items():
         call(out / 'logs' / f'{name}.txt', set(), '-m', 'data_prep', *words, f'--out={out / name}')
-    main_jobs = [motion_job(out, framework, schedule, seed) for seed in range(arguments.seeds)
+    main_jobs = [motion_job(out, framework, schedule, seed) for seed in seeds
                  for framework in CONFIGS for schedule in ('base', 'vididi')]
-    ablation = [] if quick else [motion_job(out, 'vicreg', schedule, 0) for schedule in ABLATION]
-    real = [weizmann_job(out, schedule, 0) for schedule in ('base', 'vididi') if 'weizmann_data' in data]
+    ablation = [] if quick else [motion_job(out, 'vicreg', schedule, seeds[0]) for schedule in ABLATION]
+    real = [weizmann_job(out, schedule, seeds[0]) for schedule in ('base', 'vididi') if 'weizmann_data' in data]
     with chdir(ROOT):  # where the configs are that commands name
         check_asked([*main_jobs, *ablation, *real])
     try:  # the long ones first, so that none is left with them at the end
         run_all([*main_jobs[:1], *ablation, *main_jobs[1:], *real], out, arguments.processes)
     finally:
         minutes = minutes_in_all(out, (time.monotonic() - start) / 60)
-    vicreg = [job for job in main_jobs if job.workdir.name.startswith('vicreg') and job.workdir.name.endswith('_0')]
+    vicreg = [job for job in main_jobs[:2 * len(CONFIGS)] if job.workdir.name.startswith('vicreg')]  # of the first seed
     write(out, compared(main_jobs, EVALUATIONS), compared([*vicreg, *ablation], EVALUATIONS) if ablation else [],
           compared(real, ('retrieval',)) if real else [], main_jobs, [*ablation, *real], minutes, arguments)
 
 
 def write(out, figures, ablation, real, main_jobs, others, minutes: float, arguments) -> None:
     """claim.json, claim.png and claim.md in `out`, and where `--write` says."""
-    about = {'command': f'python benchmarks/claim.py --seeds={arguments.seeds}', 'processor': processor(),
+    flags = {name: getattr(arguments, name) for name in ('seeds', 'first_seed', 'data_seed')}
+    first, last = arguments.first_seed, arguments.first_seed + arguments.seeds - 1
+    command = ' '.join(['python benchmarks/claim.py', *(f'--{name}={n}' for name, n in flags.items() if n)])
+    about = {'command': command, 'processor': processor(),
              'processes': arguments.processes, 'minutes': round(minutes), 'commits': commits_of([*main_jobs, *others]),
              'training_commits': training_commits([*main_jobs, *others]),
-             'date': datetime.now(UTC).date().isoformat(), 'seeds': arguments.seeds}
+             'date': datetime.now(UTC).date().isoformat(), **flags}
     (out / 'claim.json').write_text(json.dumps({
         **about, 'frameworks': as_json(figures), 'ablation': as_json(ablation), 'weizmann': as_json(real),
         'untrained': dict(untrained_rows(main_jobs)),
         'saliency': {job.workdir.name: last_health(job) for job in (*main_jobs, *others) if 'tug' in job.evaluate},
     }, indent=2) + '\n')
-    first = tables.first_metrics(figures)
+    shown = tables.first_metrics(figures)
     (out / 'claim.png').write_bytes(pictures.group_bars([
-        *(figure for figure in first['retrieval'] if figure.features != 'd2V'),
-        *(figure for figure in first['tug'] if figure.features == 'V')]))
+        *(figure for figure in shown['retrieval'] if figure.features != 'd2V'),
+        *(figure for figure in shown['tug'] if figure.features == 'V')]))
     untrained = '; '.join(f'{name}: ' + ', '.join(f'{kind} {value:.1f}' for kind, value in row.items())
                           for name, row in untrained_rows(main_jobs))
     evaluated, trained = (', '.join(about[name]) for name in ('commits', 'training_commits'))
     by = f'commit {evaluated}' if trained in ('', evaluated) else f'trained by {trained}, evaluated by {evaluated}'
     head = (f'`{about["command"]}`: {about["processor"]}, {about["processes"]} runs at a time, one core each, '
-            f'{about["minutes"]} minutes, {by}, {about["date"]}. Seeds 0 to '
-            f'{arguments.seeds - 1}; the same budget for all schedules of a framework.')
+            f'{about["minutes"]} minutes, {by}, {about["date"]}. Seeds {first} to {last}, videos of seed '
+            f'{arguments.data_seed}; the same budget for all schedules of a framework.')
     parts = [head, tables.markdown(figures, AGAINST), f'Untrained, mean over the seeds: {untrained}.',
              'Share of the saliency on moving pixels of training clips, percent, at the end, seed by seed:\n\n'
              + saliency_table(main_jobs)]
     short = '\n\n'.join([head, tables.markdown([f for f in figures if f.evaluation != 'linear'], AGAINST)])
     if ablation:
-        parts += ['Other schedules, VICReg, seed 0:', tables.markdown(ablation, AGAINST)]
+        parts += [f'Other schedules, VICReg, seed {first}:', tables.markdown(ablation, AGAINST)]
     if real:
-        parts += [f'Weizmann, each person in turn against all others, VICReg, {WEIZMANN_EPOCHS} epochs, seed 0:',
+        parts += [f'Weizmann, each person in turn against all others, VICReg, {WEIZMANN_EPOCHS} epochs, seed {first}:',
                   tables.markdown(real, AGAINST)]
     text = plain_titles('\n\n'.join(part.strip() for part in parts))
     (out / 'claim.md').write_text(text + '\n')
