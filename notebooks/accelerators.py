@@ -14,7 +14,7 @@
 # # GPU and TPU: what JAX sees, how a batch is split, what a step needs
 #
 # Runs on any machine: without an accelerator it shows the same on eight virtual devices. Takes a minute and under 2 GB of memory;
-# more of both where so much is free that a step of the paper's recipe is timed as well.
+# more of both where enough memory is free for a step of the paper's recipe to be timed as well.
 # On Colab choose *Runtime*, *Change runtime type* first.
 
 # %%
@@ -79,9 +79,9 @@ assert np.isclose(float(loss(split)), float(loss(jnp.asarray(z))), rtol=1e-5)
 # %% [markdown]
 # ## What a step computes, before it runs
 #
-# `--config.task=inspect` prints config, parameters, shapes and arithmetic, compiles an update, prints its memory, and, where that is free, times
-# a few. Below they are of the CPU, as this notebook holds the accelerator: for its own give the same commands in a terminal before a notebook takes it.
-# The recipe of the paper, and a narrow one for a CPU:
+# `--config.task=inspect` prints config, parameters, shapes and arithmetic, compiles an update, prints the memory that it needs, and, where that much
+# is free, times a few updates. Below, memory and time are those of the CPU, as this notebook holds the accelerator: for those of the accelerator,
+# give the same commands in a terminal while no notebook holds it. The recipe of the paper, and a narrow one for a CPU:
 
 # %%
 run('vididi prep motion --train=64 --test=8 --out=data/few')
@@ -98,8 +98,8 @@ run('vididi train motion_vicreg --config.task=inspect --config.data.dir=data/few
 # | TPU pod, SLURM | the same command in every process, with `--multihost` |
 # | a CPU | `config.model.width = 8`, small frames |
 #
-# What was measured on an H100, and what the compilers say of others, is in `docs/performance.md` and `benchmarks/RESULTS.md`. Videos a second of
-# the machine that this notebook runs on:
+# What was measured on an H100, and what the compilers say of others, is in `docs/performance.md` and `benchmarks/RESULTS.md`. How many
+# clips a second the machine of this notebook encodes:
 
 # %%
 import time

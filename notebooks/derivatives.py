@@ -100,8 +100,8 @@ print(f'{100 * still:.0f} % of the pixels do not change from one frame to the ne
 # %% [markdown]
 # ## A frame from the derivatives of one moment
 #
-# The derivatives say where things go. `taylor_expand` adds them up: with all orders it gives back later frames exactly, with few of them an
-# extrapolation, and the error says how far velocity and acceleration alone carry.
+# The derivatives say where things go. `taylor_expand` adds them up: with all orders it gives later frames back exactly; with few orders it only
+# extrapolates, and the error says how far velocity and acceleration alone carry.
 
 # %%
 every = [order[0] for order in derivative_stack(clip, len(clip) - 1)]

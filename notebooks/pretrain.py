@@ -14,8 +14,9 @@
 # # Pretrain an encoder, and ask what it has learned
 #
 # Eight kinds of motion, no labels in training, and the two questions of the README. A short version of `make demo`: some minutes on two
-# cores and under 2 GB of memory. 128 steps, where the runs of the README and the demo have eight to ten times as many, are too few for V, which ends about
-# where it began; look at dV. For those figures leave out `--train`, `--test`, and what changes `config` but for `config.data.dir`: some ten minutes.
+# cores and under 2 GB of memory. Its 128 steps are too few for V, whose figures end about where they began, so look at those of dV; the runs of the
+# README and the demo have eight to ten times as many steps. To get figures like theirs, leave out `--train` and `--test`, and all lines that change
+# `config` except that of `config.data.dir`: some ten minutes.
 
 # %%
 REPOSITORY = ''  # such as https://github.com/OWNER/vididi_jax; not needed where the project is installed
@@ -41,7 +42,7 @@ def run(command):
 # %% [markdown]
 # ## Videos
 #
-# `vididi prep` writes data sets; here of synthetic videos, `vididi prep folder --videos=DIR` of yours.
+# `vididi prep` writes data sets: here of synthetic videos, with `vididi prep folder --videos=DIR` of your own.
 
 # %%
 run('vididi prep motion --train=512 --test=256 --out=data/motion')
@@ -59,8 +60,8 @@ run('vididi schedule vididi --epochs=4 --steps=4')
 # %% [markdown]
 # ## Training
 #
-# A config is a value: change any field. `pretrain` goes on where it was interrupted, and gives the encoder. Derivatives are shorter than the
-# clip; with `constant` a longer clip is read instead, and one program is compiled where there would be three.
+# A config is a value: change any field. `pretrain` goes on where it was interrupted, and returns the encoder. Derivatives are shorter than the
+# clip; with `config.clip.length = 'constant'` a longer clip is read, so that all have one length, and one program is compiled instead of three.
 
 # %%
 import vididi_jax
@@ -98,7 +99,8 @@ for (task, name), found in results.items():
 # %% [markdown]
 # ## The report
 #
-# The last evaluation wrote it. One page, without anything beside it: test videos with their nearest neighbours, moving; a map of the features; where the encoder looks; curves.
+# The last evaluation wrote it. It is a single file: test videos with their nearest neighbours, moving; a
+# map of the features; where the encoder looks; curves.
 
 # %%
 import sys

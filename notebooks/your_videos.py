@@ -81,9 +81,9 @@ run(f'''vididi prep folder "--videos={FOLDER}" --short_side=32 --out=data/folder
 # %% [markdown]
 # ## Train on them
 #
-# A narrow encoder, small frames and few epochs, so that it suits a laptop. With a GPU and videos of your own leave out the lines from
-# `config.data.workers` to `config.health.every_cycles` but for `config.epochs`, of which epochs x videos / 32 should be 10,000 or more, and prepare
-# without `--short_side`.
+# A narrow encoder, small frames and few epochs, so that it suits a laptop. With a GPU and videos of your own, prepare without
+# `--short_side`, and leave out the lines from `config.data.workers` to `config.health.every_cycles`, except that of `config.epochs`: set it such that
+# epochs x videos / 32 is 10,000 or more.
 
 # %%
 config = vididi_jax.get_config('folder_vicreg')
@@ -118,8 +118,8 @@ one.shape
 # %% [markdown]
 # ## Neighbours and clusters
 #
-# By cosine of the features of dV, those of the motion. So short a training on so few videos teaches little: the neighbours share the axis of their
-# motion at best, and the flips of the augmentation make left and right one.
+# These are found by the cosine of the features of dV, which are those of the motion. Such a short training on so few videos teaches little: the
+# neighbours share the axis of their motion at best, and the flips of the augmentation make left and right the same.
 
 # %%
 from sklearn.cluster import KMeans
