@@ -88,7 +88,7 @@ def get_config(framework: str = 'vicreg') -> ConfigDict:
 def finish(config: ConfigDict, variant: str, variants: tuple[str, ...] = ('paper', 'smoke')) -> ConfigDict:
     """`config`, or one of its `variants`.
 
-    'paper': as the authors' code did it, where we recommend something else: colour is drawn anew for every frame, no
+    'paper': as the authors' code did it, where we chose something else: colour is drawn anew for every frame, no
     warm-up, videos shorter than a pair of clips are dropped, plain running statistics, statistics and negatives of each
     device's part of the batch.
     'smoke': one cycle of a tiny encoder, to see in seconds that everything fits.
