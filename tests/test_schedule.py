@@ -97,6 +97,14 @@ def test_draws_do_not_depend_on_the_precision():
         assert run_orders('random', 1, 2, 20) == expected
 
 
+def test_draws_do_not_depend_on_the_generator_that_jax_is_told_to_use():
+    """Of 'rbg' a batch of keys, as the table has them, would draw otherwise than one after the other."""
+    drawn = run_orders('random', 3, 2, 16)
+    with jax.default_prng_impl('rbg'):
+        assert run_orders('random', 3, 2, 16) == drawn
+        assert view_orders('random', 1, jax.random.fold_in(schedule_key(3), 20)) == drawn[1][4]
+
+
 def test_the_schedules_key_is_its_own():
     """Other keys of a run come from the same seed and step: the coin must not repeat their bits."""
     seed = jax.random.key(0)

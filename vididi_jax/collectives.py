@@ -24,8 +24,8 @@ def devices() -> int:
 def gather(part: jax.Array, axis: int = 0) -> jax.Array:
     """The parts of all devices, one after the other along `axis`, the same on each.
 
-    One exchange, of the result's size; the gradient takes none, since each device has the whole cotangent. It is a sum,
-    by which several processes were tried; `lax.all_gather(..., to='invarying')` would move half of the bytes.
+    One exchange; the gradient takes none, since each device has the whole cotangent. It is a sum, as all exchanges of a
+    step are, so that the compiler may join them; `lax.all_gather(..., to='invarying')` would move half of the bytes.
 
     Args:
       part: (..., B, ...), B of `axis`; varies over the devices.

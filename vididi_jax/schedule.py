@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from vididi_jax.errors import Parser, UserError, one_sentence
+from vididi_jax.keys import root_key
 
 Orders = tuple[int, int]
 
@@ -122,7 +123,7 @@ def schedule_key(seed: int) -> jax.Array:
         host = jax.local_devices(backend='cpu')[0]
     except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
         host = jax.local_devices()[0]
-    return jax.device_put(jax.random.fold_in(jax.random.key(seed), TAG), host)
+    return jax.device_put(jax.random.fold_in(root_key(seed), TAG), host)
 
 
 def view_orders(schedule: Schedule | str, epoch: int, key: jax.Array) -> Orders:

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from scipy.special import log_softmax
@@ -47,6 +48,13 @@ def test_the_probe_is_scikit_learns_logistic_regression(videos):
             got = np.exp(found.scores(scaler.inverse_transform(new), 4))
             np.testing.assert_allclose(got, expected.predict_proba(new), atol=tolerance)
             np.testing.assert_array_equal(got.argmax(1), expected.predict(new))
+
+
+def test_an_iteration_is_compiled_once(caplog):
+    x, labels = problem(videos=61)  # a shape of its own
+    with jax.log_compiles(), caplog.at_level('WARNING', logger='jax'):
+        fit(x, labels, [1.0, 10.0])
+    assert sum('jit(_iterate)' in message and message.startswith('Finished XLA') for message in caplog.messages) == 1
 
 
 def test_features_that_are_constant_in_train_and_classes_without_videos_have_no_say():

@@ -126,7 +126,13 @@ def objective(parameters: Parameters, problem: Problem) -> jax.Array:
 
 
 objective.defvjp(_value_and_gradient, lambda gradient, by: (jax.tree.map(lambda g: by * g, gradient), None))
-_start = jax.jit(SOLVER.init)
+
+
+@jax.jit
+def _start(parameters: Parameters):
+    """The solver's state; optax begins with weakly typed numbers, with which `_iterate` would be compiled twice."""
+    return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), SOLVER.init(parameters))
+
 
 
 @jax.jit  # compiled once for all strengths, and for all folds with as many blocks and classes

@@ -12,6 +12,7 @@ from vididi_jax.data import pipeline
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.gather import batch_size_for, gathered
+from vididi_jax.keys import root_key
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.crops import CROPS, evaluation_crops
 from vididi_jax.train import mesh as meshes
@@ -45,7 +46,7 @@ def read_views(config, orders: tuple[int, ...]) -> Views:
 def _outputs(function, variables, batch: dict, *, augment: Augmentation, views: Views, dtype) -> dict:
     """{order: (B, clips x crops, D)} of a batch of videos."""
     clips, records = batch['clips'], batch['record']
-    seed = jax.random.key(views.seed)
+    seed = root_key(views.seed)
     fold = jax.vmap(jax.random.fold_in, (None, 0))
     keys = jax.vmap(fold, (0, None))(fold(seed, records), jnp.arange(views.clips)).reshape(-1)
     sizes = jnp.repeat(batch['size'], views.clips, axis=0)

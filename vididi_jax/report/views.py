@@ -8,6 +8,7 @@ from vididi_jax.data import clips as clip_indices
 from vididi_jax.data import pipeline
 from vididi_jax.data.source import RecordSource
 from vididi_jax.derivatives import time_derivative
+from vididi_jax.keys import root_key
 from vididi_jax.pixels.augment import Augmentation, augment
 from vididi_jax.report.animation import Clips
 from vididi_jax.report.html import clip_image, paragraph
@@ -36,7 +37,7 @@ def views_section(training, source: RecordSource, clips: Clips) -> str:
         for record in shown.tolist()]))
     orders = [order for order, share in enumerate(schedule.shares) if share]
     rows = []
-    views = [augment(jax.random.fold_in(jax.random.key(training.seed), view),
+    views = [augment(jax.random.fold_in(root_key(training.seed), view),
                      jnp.asarray(batch['clips'][:, view]), jnp.asarray(batch['size']), spec) for view in (0, 1)]
     for video in range(len(shown)):
         row = ''

@@ -7,6 +7,7 @@ import flax.serialization
 import jax
 import numpy as np
 
+from vididi_jax.keys import IMPLEMENTATION
 from vididi_jax.train.state import TrainState
 
 
@@ -46,5 +47,5 @@ def load_bundle(folder: str | Path, target: TrainState) -> tuple[TrainState, dic
     state = flax.serialization.from_bytes(target, (folder / 'state.msgpack').read_bytes())
     with np.load(folder / 'batch_0.npz') as file:
         batch = dict(file)
-    key = jax.random.wrap_key_data(np.array(step['key'], np.uint32))
+    key = jax.random.wrap_key_data(np.array(step['key'], np.uint32), impl=IMPLEMENTATION)
     return state, batch, key, tuple(step['orders'])

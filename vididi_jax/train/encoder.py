@@ -16,6 +16,7 @@ from vididi_jax.compilation import run_init
 from vididi_jax.config import flatten, to_dict
 from vididi_jax.data.records import SHORT_SIDE
 from vididi_jax.errors import UserError
+from vididi_jax.keys import root_key
 from vididi_jax.models.build import build_encoder
 from vididi_jax.models.conv3d import ON_CPUS
 from vididi_jax.pixels.augment import Augmentation
@@ -111,7 +112,7 @@ def _fresh(config) -> tuple[nn.Module, Augmentation, Callable[[], Any]]:
     clip_shape = (1, config.clip.frames, augment.size, augment.size, 3)
 
     def init():
-        key = jax.random.fold_in(jax.random.key(config.seed), INIT)
+        key = jax.random.fold_in(root_key(config.seed), INIT)
         return module.init(jax.random.split(key, 3)[0], jnp.zeros(clip_shape, module.dtype))
 
     return module, augment, init

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from vididi_jax import schedule as schedules
 from vididi_jax.config import flatten, to_dict
 from vididi_jax.data.readers import free_memory
+from vididi_jax.keys import root_key
 from vididi_jax.models import create_encoder
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.train import mesh as meshes
@@ -120,7 +121,7 @@ def time_of(update: jax.stages.Compiled, config, mesh: Mesh, total_steps: int) -
     views = meshes.to_devices(mesh, {name: rng.normal(size=shape).astype(dtype) for name in ('first', 'second')})
     seconds = []
     try:
-        state = meshes.replicate(mesh, init(jax.random.key(config.seed)))
+        state = meshes.replicate(mesh, init(root_key(config.seed)))
         previous_finite = meshes.replicate(mesh, np.True_)
         while len(seconds) < 1 + TIMED and sum(seconds) < ENOUGH:
             start = time.perf_counter()
@@ -162,7 +163,7 @@ def run(config, workdir: str | None) -> None:
     networks = build_networks(config, meshes.first_device(mesh))
     rate, optimizer = rate_and_optimizer(config, plan.total_steps)
     size, frames = Augmentation(**config.augment).size, longest_view(config)
-    state = jax.eval_shape(make_init(config, networks, optimizer), jax.random.key(config.seed))
+    state = jax.eval_shape(make_init(config, networks, optimizer), root_key(config.seed))
 
     print('config')
     for name, value in sorted(flatten(to_dict(config)).items()):

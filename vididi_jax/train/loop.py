@@ -19,6 +19,7 @@ import numpy as np
 from vididi_jax.config import flatten, to_dict
 from vididi_jax.data import pipeline
 from vididi_jax.errors import Stopped, UserError
+from vididi_jax.keys import root_key
 from vididi_jax.lock import locked
 from vididi_jax.models.build import compute_dtype
 from vididi_jax.provenance import commit
@@ -163,7 +164,7 @@ def hold(held: ExitStack, workdir: str | Path) -> None:
 
 def restore_or_init(config, task: Task, checkpoints: Checkpoints, mesh) -> tuple[TrainState, dict]:
     """The state to go on from and its `meta`: the latest checkpoint, or step 0."""
-    key = jax.random.fold_in(jax.random.key(config.seed), INIT)
+    key = jax.random.fold_in(root_key(config.seed), INIT)
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=meshes.replicated(mesh)),
         jax.eval_shape(task.init, key))
@@ -204,7 +205,7 @@ def train(
 
     Returns the state and its step.
     """
-    augment_key, step_key = jax.random.fold_in(jax.random.key(config.seed), AUGMENT), jax.jit(jax.random.fold_in)
+    augment_key, step_key = jax.random.fold_in(root_key(config.seed), AUGMENT), jax.jit(jax.random.fold_in)
     probe = task.make_probe() if task.probe_every else None
     first, cycle, total = meta['step'], len(task.phases), config.epochs * task.steps_per_epoch
     previous_finite = meshes.replicate(mesh, np.True_)

@@ -196,6 +196,8 @@ def make_train_step(
 ) -> Callable:
     """Build `train_step(state, batch, key, orders, previous_finite=True) -> (state, metrics)`.
 
+    It calls three compiled programs, with options of their own, and so is not for use inside another `jax.jit`.
+
     Args:
       config: of the run; reads `augment`, `clip`, `model.dtype` and what `make_update` reads.
       networks, optimizer, learning_rate, total_steps, mesh: see `make_update`.

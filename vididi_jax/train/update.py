@@ -63,6 +63,8 @@ def compile_update(
     see `vididi_jax.collectives`. Gradients are summed over the devices once, in the dtype of the parameters. Left to
     the compiler, gradients were summed in bfloat16 on TPUs, and of each use of a parameter by itself.
 
+    What it makes is compiled with options of its own, and so is not for use inside another `jax.jit` or `lax.scan`.
+
     Args:
       loss_fn: `(params, state, batch, shared) -> (loss, (metrics, kept))`, all of which are of the whole batch.
       optimizer, rate: the rate is only reported.
