@@ -1,4 +1,4 @@
-"""Action detection on AVA with a training run's encoder: trained on annotated boxes, tested on a detector's.
+"""Detection on AVA: trained on annotated boxes, tested on a detector's.
 
 Command:  python main.py --config=configs/ava_detection.py --workdir=DIR --config.data.dir=data/ava
 Variants: :frozen, :smoke

@@ -1,4 +1,4 @@
-"""Search a folder of videos by what moves in them: neighbours of any of them, and clusters, as a page.
+"""Search a folder of videos by what moves: neighbours, clusters, as a page.
 
 Command:  python main.py --config=configs/browse.py --workdir=OUT --config.checkpoint=W --config.videos=DIR
 Variants: :smoke

@@ -1,4 +1,4 @@
-"""A table over runs: mean and deviation over seeds of what differs in their configs, with its significance.
+"""A table over runs: what their configs differ in, over seeds, with tests.
 
 Command:  python main.py --config=configs/compare.py --workdir=OUT --config.runs=A,B,'MORE/*'
 Variants: :smoke

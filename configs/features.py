@@ -1,4 +1,4 @@
-"""The features of all videos of a split, by the encoder of a training run, as one file.
+"""Features of all videos of a split, by a training run's encoder, as a file.
 
 Command:  python main.py --config=configs/features.py --workdir=DIR --config.data.dir=DATA
 Variants: :motion, :smoke

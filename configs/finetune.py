@@ -1,4 +1,4 @@
-"""Fine-tuning of a training run's encoder on the labels of the train videos, tested on the test videos.
+"""Fine-tuning on the labels of the train videos, tested on the test videos.
 
 Command:  python main.py --config=configs/finetune.py --workdir=DIR
 Variants: :linear, :motion, :linear_motion, :smoke, :linear_smoke

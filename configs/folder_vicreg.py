@@ -1,4 +1,4 @@
-"""ViDiDi-VICReg, R3D-18, any folder of videos: labels are neither needed nor used.
+"""ViDiDi-VICReg, R3D-18, any folder of videos: labels are not needed or used.
 
 Command:  python main.py --config=configs/folder_vicreg.py --workdir=DIR --config.data.dir=DATA
 Variants: :paper, :smoke

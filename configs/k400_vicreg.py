@@ -1,4 +1,4 @@
-"""ViDiDi-VICReg, R3D-18, Kinetics-400: the paper's pretraining recipe.
+"""ViDiDi-VICReg, R3D-18, Kinetics-400: our version of the paper's recipe.
 
 Command:  python main.py --config=configs/k400_vicreg.py --workdir=DIR --config.data.dir=DATA
 Variants: :paper, :smoke

@@ -1,4 +1,4 @@
-"""Linear probe: logistic regression on the features of a training run's encoder, which stays as it is.
+"""Linear probe: logistic regression on features of a training run's encoder.
 
 Command:  python main.py --config=configs/linear.py --workdir=DIR
 Variants: :motion, :grouped, :smoke

@@ -1,4 +1,4 @@
-"""Motion detection, a small run of the whole path: which of eight motions each of one to three sprites makes.
+"""Detection on synthetic videos: the motion of each of one to three sprites.
 
 Command:  python main.py --config=configs/motion_detection.py --workdir=DIR
 Variants: :frozen, :smoke

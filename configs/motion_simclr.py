@@ -1,4 +1,4 @@
-"""ViDiDi-SimCLR, a narrow R3D-18, the motion data set, whose classes only motion tells apart.
+"""ViDiDi-SimCLR, narrow R3D-18, synthetic videos only motion tells apart.
 
 Command:  python main.py --config=configs/motion_simclr.py --workdir=DIR
 Variants: :smoke

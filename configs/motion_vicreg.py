@@ -1,4 +1,4 @@
-"""ViDiDi-VICReg, a narrow R3D-18, the motion data set, whose classes only motion tells apart: `make demo`.
+"""ViDiDi-VICReg, narrow R3D-18, synthetic videos only motion tells apart.
 
 Command:  python main.py --config=configs/motion_vicreg.py --workdir=DIR
 Variants: :smoke

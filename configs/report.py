@@ -1,4 +1,4 @@
-"""The report of a training run: pictures, curves, neighbours, a map, saliency and every result, as one page.
+"""A training run's report: curves, neighbours, a map, saliency, every result.
 
 Command:  python main.py --config=configs/report.py --workdir=DIR
 Variants: :smoke

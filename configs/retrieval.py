@@ -1,4 +1,4 @@
-"""Retrieval with the encoder of a training run: test videos look for their class among the train videos.
+"""Retrieval: test videos look for their class among the train videos.
 
 Command:  python main.py --config=configs/retrieval.py --workdir=DIR
 Variants: :motion, :grouped, :smoke

@@ -1,4 +1,4 @@
-"""Motion over background: is a video nearer to one of its class elsewhere, or to one of another class at its place?
+"""Motion over background: is the same motion elsewhere nearer, or the place?
 
 Command:  python main.py --config=configs/tug.py --workdir=DIR --config.data.dir=DATA
 Variants: :motion, :smoke

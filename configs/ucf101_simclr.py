@@ -1,4 +1,4 @@
-"""ViDiDi-SimCLR, R3D-18, UCF101 train split 1: the paper's pretraining recipe.
+"""ViDiDi-SimCLR, R3D-18, UCF101 split 1: our version of the paper's recipe.
 
 Command:  python main.py --config=configs/ucf101_simclr.py --workdir=DIR --config.data.dir=DATA
 Variants: :paper, :smoke

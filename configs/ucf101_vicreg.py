@@ -1,4 +1,4 @@
-"""ViDiDi-VICReg, R3D-18, UCF101 train split 1: our version of the paper's pretraining recipe.
+"""ViDiDi-VICReg, R3D-18, UCF101 split 1: our version of the paper's recipe.
 
 Command:  python main.py --config=configs/ucf101_vicreg.py --workdir=DIR --config.data.dir=DATA
 Variants: :paper, :smoke

@@ -1,4 +1,6 @@
-"""ViDiDi-VICReg on the 60 videos of UT-Interaction set 1 (6 interactions of two persons, 10 sequences).
+"""ViDiDi-VICReg on UT-Interaction set 1: 60 videos, 6 interactions of two.
+
+10 sequences; each is left out in turn when it is evaluated.
 
 Command:  python main.py --config=configs/ut_interaction_vicreg.py --workdir=DIR
 Variants: :smoke

@@ -1,4 +1,6 @@
-"""ViDiDi-VICReg on the 90 videos of Weizmann (10 actions, 9 persons, static camera): a real data set for a laptop.
+"""ViDiDi-VICReg on the 90 videos of Weizmann: real data for a laptop.
+
+10 actions by 9 persons before a static camera; each person is left out in turn when it is evaluated.
 
 Command:  python main.py --config=configs/weizmann_vicreg.py --workdir=DIR
 Variants: :smoke
