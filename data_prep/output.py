@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,6 +17,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.lock import locked
 
 TEMPORARY = '.tmp'  # ending of what is not whole yet
+OWN_TEMPORARY = re.compile(rf'.+[.][0-9a-f]{{8}}{re.escape(TEMPORARY)}')
 
 
 @contextmanager
@@ -45,12 +47,12 @@ def _leave(folder: Path) -> None:
 
 
 def discard(out: Path) -> None:
-    """Delete all that OUT/incomplete holds, but for the lock.
+    """Delete all that OUT/incomplete holds, but for the lock; the plan, by which `is_complete` knows it, comes last.
 
     Another process that finds the data set complete may delete it at the same time.
     """
     with writing(out), suppress(FileNotFoundError):
-        for path in (out / records.INCOMPLETE).iterdir():
+        for path in sorted((out / records.INCOMPLETE).iterdir(), key=lambda path: path.name == records.PLAN):
             if path.name != lock.NAME:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -101,13 +103,21 @@ def clear(out: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def _is_foreign(out: Path) -> bool:
+    """Whether `out`, which has no plan, holds what is no file of a run that was stopped before it had written one."""
+    folder = out / records.INCOMPLETE
+    return (any(path != folder for path in (out.iterdir() if out.is_dir() else ()))
+            or any(path.name != lock.NAME and not OWN_TEMPORARY.fullmatch(path.name)
+                   for path in (folder.iterdir() if folder.is_dir() else ())))
+
+
 def is_complete(out: Path, described: dict) -> bool:
     """Whether `out` holds the data set of a plan; raises `UserError` if it holds anything but that, or a part of it."""
     if out.exists() and not out.is_dir():
         raise UserError(f'{out} is a file: choose another --out.')
     complete = (out / checksums.NAME).exists()
     plan_path = out / records.PLAN if complete else out / records.INCOMPLETE / records.PLAN
-    if not plan_path.exists() and out.is_dir() and any(path.name != records.INCOMPLETE for path in out.iterdir()):
+    if not plan_path.exists() and _is_foreign(out):
         if (out / records.INFO).exists():
             raise UserError(f'{out} holds a data set that is damaged, or of an older version: delete it, or choose '
                             'another --out.')

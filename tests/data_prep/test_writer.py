@@ -117,6 +117,20 @@ def test_another_folders_contents_are_never_touched(videos, tmp_path):
     with pytest.raises(UserError, match='is a file'):
         prepare('folder', f'--videos={videos}', f'--out={tmp_path / "thesis.tex"}', '--workers=1')
     assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
+    downloads = tmp_path / 'downloads' / 'incomplete'
+    downloads.mkdir(parents=True)
+    for name in ('film.mkv', 'film.tmp'):
+        (downloads / name).write_text('x')
+        with pytest.raises(UserError, match='not empty and was not written by this command: choose another --out'):
+            prepare('folder', f'--videos={videos}', f'--out={downloads.parent}', '--workers=1')
+        (downloads / name).unlink()  # which raises if it has gone
+
+
+def test_what_a_command_leaves_that_was_killed_before_its_plan_is_its_own(tmp_path):
+    with locked(tmp_path / 'out' / 'incomplete', ''):
+        (tmp_path / 'out' / 'incomplete' / f'plan.json.{8 * "a"}.tmp').touch()
+    write_dataset(*small_motion(), tmp_path / 'out', workers=1)
+    assert not (tmp_path / 'out' / 'incomplete').exists()
 
 
 def test_where_nothing_decodes_nothing_stays(tmp_path):
