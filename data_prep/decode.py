@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,8 @@ LENIENT = {'metadata_errors': 'ignore'} if int(av.__version__.partition('.')[0])
 ENOUGH = 0.9  # of the frames or seconds that the header promises; headers of sound files are off by up to 3 frames
 ROUNDED = 1  # pixel by which stored frames of one aspect may differ
 SQUEEZED = 'the shape of its frames changes: all have that of the first, squeezed'
-FAILURES = av.FFmpegError, OSError, ValueError  # what a file that cannot be decoded raises
+# What a file that cannot be decoded raises; arithmetic fails on the numbers that some state.
+FAILURES = av.FFmpegError, OSError, ValueError, ArithmeticError
 
 
 class Decoded(NamedTuple):
@@ -117,9 +118,11 @@ def decode_video(path: str | Path, short_side: int, encoding: str) -> Decoded:
             odd = '; '.join(filter(None, (_promise(container, stream, len(frames), end), turned and SQUEEZED)))
             fps = frame_rate(stream, stamps)
     except FAILURES as error:
-        lack = missing_bytes(path, name) if isinstance(error, Hole) else 0
         where = f'after {len(frames)} frames'
-        return cut_off(where, lack) if lack else failure(error, where)
+        with suppress(*FAILURES):  # it has failed already
+            if isinstance(error, Hole) and (lack := missing_bytes(path, name)):
+                return cut_off(where, lack)
+        return failure(error, where)
     return Decoded(frames, height, width, fps, '; '.join(filter(None, (remark, odd))))
 
 

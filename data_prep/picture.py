@@ -63,13 +63,21 @@ def upright_size(frame: av.VideoFrame, short_side: int) -> tuple[int, int]:
 
 
 def encode_upright(frame: av.VideoFrame, height: int, width: int, encoding: str) -> bytes:
-    """A decoded frame upright, resized and encoded; downscaling averages areas, upscaling is bicubic."""
+    """A decoded frame upright, resized and encoded; downscaling averages areas, upscaling is bicubic.
+
+    Raises:
+      ValueError: it cannot be.
+    """
     turned, down, across = orientation(frame)
     if frame.colorspace == RESERVED:  # which says nothing, and the scaler refuses it
         frame.colorspace = UNSPECIFIED
     resize = _resize_interlaced if frame.interlaced_frame else _resize
-    small = resize(frame, *((width, height) if turned else (height, width)))
-    return encode_frame((small.swapaxes(0, 1) if turned else small)[::down, ::across], encoding)
+    try:
+        small = resize(frame, *((width, height) if turned else (height, width)))
+        return encode_frame((small.swapaxes(0, 1) if turned else small)[::down, ::across], encoding)
+    except cv2.error as error:  # which is no ValueError
+        raise ValueError(f'a frame of {frame.width} x {frame.height} pixels cannot be resized or encoded '
+                         f'({error.err})') from error
 
 
 def _resize(frame: av.VideoFrame, height: int, width: int) -> np.ndarray:

@@ -25,6 +25,10 @@ def missing_bytes(path: str | Path, container: str) -> int:
     Args:
       path: of the file.
       container: FFmpeg's name of its format.
+
+    Raises:
+      ValueError: what the file says of itself can be of no file.
+      OSError: it cannot be read.
     """
     for name, end in ENDS.items():
         if name in container.split(','):
@@ -89,7 +93,10 @@ def _riff_end(file: BinaryIO, size: int) -> int:
 def _flv_end(file: BinaryIO, size: int) -> int:
     """FLV: its metadata may have the number `filesize`, a big-endian float64 after the byte 0."""
     _, found, number = file.read(4096).partition(b'filesize\0')
-    return int(struct.unpack('>d', number[:8])[0]) if found and len(number) >= 8 else 0
+    stated = struct.unpack('>d', number[:8])[0] if found and len(number) >= 8 else 0.0
+    if not abs(stated) < 2**63:
+        raise ValueError(f'its header says that the file has {stated:g} bytes')
+    return int(stated)
 
 
 def _ts_end(file: BinaryIO, size: int) -> int:
@@ -137,6 +144,8 @@ def _y4m_end(file: BinaryIO, size: int) -> int:
     form = re.match(r'(mono|4\d\d)(alpha)?(?:jpeg|mpeg2|paldv)?p?(\d*)', fields.get('C', '420'))
     if not form or form[1] not in ('mono', *Y4M_CHROMA):
         return 0
+    if not all(fields.get(name, '').isdecimal() for name in 'WH'):  # FFmpeg finds them also where no word begins
+        raise ValueError('its header does not say how wide and how high its frames are')
     width, height = int(fields['W']), int(fields['H'])
     columns, rows = Y4M_CHROMA.get(form[1], (1, 1))
     colours = 0 if form[1] == 'mono' else 2 * -(-width // columns) * -(-height // rows)

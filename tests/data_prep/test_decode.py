@@ -1,5 +1,7 @@
 """Decoding: sizes, pixels, and files that are damaged."""
 
+import struct
+
 import av
 import cv2
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from av.stream import Disposition
 
 from data_prep import decode
-from data_prep.cut import cut_clip
+from data_prep.cut import cut_clip, cut_span
 from data_prep.decode import decode_video
 from data_prep.picture import target_size
 from data_prep.whole import missing_bytes
@@ -215,3 +217,30 @@ def test_what_is_no_video_is_broken_with_a_reason(tmp_path, content):
     path.write_bytes(content)
     decoded = decode_video(path, 48, 'jpeg')
     assert not decoded.frames and decoded.reason.startswith('decoding failed')
+
+
+@pytest.mark.parametrize('size', [float('inf'), float('-inf'), float('nan'), 1e300])
+def test_a_size_that_no_file_has_breaks_the_one_that_states_it(tmp_path, size):
+    path = write_video(tmp_path / 'a.flv', levels(5), codec='flv')
+    head, found, rest = path.read_bytes().partition(b'filesize\0')
+    path.write_bytes(head + found + struct.pack('>d', size) + rest[8:])
+    for decoded in (decode_video(path, 32, 'raw'), cut_span(path, 0, 9, 32, 'raw')):
+        assert not decoded.frames and f'its header says that the file has {size:g} bytes' in decoded.reason
+
+
+def test_a_y4m_whose_header_has_no_words_is_broken(tmp_path):
+    path = write_video(tmp_path / 'a.y4m', levels(3), codec='wrapped_avframe')
+    path.write_bytes(path.read_bytes().replace(b'YUV4MPEG2 W', b'YUV4MPEG2\0W'))
+    reason = 'decoding failed after 3 frames: its header does not say how wide and how high its frames are'
+    assert decode_video(path, 32, 'raw')[:5] == ([], 0, 0, 0.0, reason)
+
+
+def test_interlaced_frames_of_two_rows_are_broken(tmp_path):
+    """No row of them lies between two."""
+    path = write_video(tmp_path / 'a.mkv', levels(3, 2), codec='mpeg2video', flags='+ilme+ildct')
+    assert 'a frame of 48 x 2 pixels cannot be resized' in decode_video(path, 16, 'jpeg').reason
+
+
+def test_a_moment_that_no_clock_of_a_file_reaches_is_after_its_end(tmp_path):
+    path = write_video(tmp_path / 'a.mp4', levels(3))
+    assert 'is after the end of its video' in cut_span(path, 1e30, 1e30 + 1e20, 32, 'raw').reason
