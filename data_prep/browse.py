@@ -45,7 +45,8 @@ def prepare_folder(
       short_side: of its frames.
       check: called with the number of videos before they are decoded.
     """
-    if (Path(videos) / checksums.NAME).is_file():
+    # Of both: SHA256SUMS is also what users call the checksums of their videos.
+    if all((Path(videos) / name).is_file() for name in (checksums.NAME, records.PLAN)):
         source = RecordSource(videos, 'train')  # which holds its files against their checksums
         check(len(source))
         lines = (source.directory / records.MANIFEST).read_text().splitlines()

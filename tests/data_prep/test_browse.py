@@ -57,6 +57,13 @@ def test_files_that_have_changed_are_read_again(tmp_path):
     assert first == again != other and [rows[0]['frames'], changed[0]['frames']] == [6, 9]
 
 
+def test_checksums_of_videos_make_no_data_set_of_their_folder(tmp_path):
+    write_video(tmp_path / 'videos' / 'a.avi', ramp(6))
+    (tmp_path / 'videos' / 'SHA256SUMS').write_text(f'{64 * "0"}  a.avi\n')
+    _, (row,) = browse.prepare_folder(str(tmp_path / 'videos'), tmp_path / 'out', 16, lambda count: None)
+    assert (row['id'], row['frames']) == ('a.avi', 6)
+
+
 def test_a_folder_is_embedded_searched_and_kept(root, finished, videos, tmp_path, capsys):
     def run(**changes):
         config = configs.load_config(f'{root}/configs/browse.py:smoke')
