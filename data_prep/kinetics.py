@@ -27,6 +27,7 @@ from .tree import add_allow_missing, check_folder, check_missing, read_tree
 SPLITS = {'train': ('train',), 'val': ('val', 'validate'), 'test': ('test',)}  # and what the lists call them
 COLUMNS = 'label', 'youtube_id', 'time_start', 'time_end'
 LONGEST = 2  # times what is listed: a file of more is no clip
+DIGITS = 9  # of a time, at most, as in AVA's lists
 PAPER = {'number_of_classes': 200, 'train_videos': 40_000}
 
 
@@ -90,6 +91,9 @@ def read_list(path: Path, split: str) -> list[Video]:
         if label == NO_LABEL or not label.isprintable():
             raise UserError(f'{path}, line {number}: the label {label!r} can be none: it holds a line end or another '
                             f'control character, or is {NO_LABEL!r}, which stands for videos without a label.')
+        if (length := max(map(len, times))) > DIGITS:
+            raise UserError(f'{path}, line {number}: a time of {length:,} characters is no whole number of seconds of '
+                            f'at most {DIGITS} digits: repair the list.')
         if not all(time.isdecimal() for time in times) or int(times[0]) >= int(times[1]):
             raise UserError(f'{path}, line {number}: {times[0]} to {times[1]} are no whole seconds in ascending order.')
         if (row.get('split') or split).strip() not in SPLITS[split]:

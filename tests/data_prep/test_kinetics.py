@@ -130,6 +130,7 @@ def test_the_papers_subset_is_200_classes_and_40000_videos(tmp_path):
     (('', 'a', 0, 10), 'line 3: there is no label'), (('x', 'a', 10, 10), 'no whole seconds in ascending'),
     (('x\ny', 'a', 0, 10), 'line 4: the label .* control character'), (('.', 'a', 0, 10), 'without a label'),
     (('x', 'a', -1, 10), 'no whole seconds'), (('x', 'a', 1.5, 10), 'no whole seconds'),
+    (('x', 'a', 0, 5000 * '9'), 'line 3: a time of 5,000 characters is no whole .* of at most 9 digits'),
     (('class 0', '00_-video00', 0, 10), 'listed twice')])
 def test_a_row_that_is_none_is_named(tmp_path, row, match):
     with pytest.raises(UserError, match=match):
