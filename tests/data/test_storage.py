@@ -257,6 +257,10 @@ def test_a_cache_that_cannot_be_written_to_is_named(tiny_motion, tmp_path, monke
     monkeypatch.setattr(storage, '_fetch', lambda *_: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
     with pytest.raises(UserError, match='the cache .*/other/.* cannot be written to .No space left.*VIDIDI_CACHE'):
         RecordSource(url, 'train')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('VIDIDI_CACHE', '~/cache')
+    with pytest.raises(UserError, match="VIDIDI_CACHE is '~/cache', and only shells expand ~"):
+        RecordSource(url, 'train')
 
 
 def test_a_url_of_several_data_sets_says_so(tiny_motion):
@@ -271,6 +275,13 @@ def test_a_url_of_several_data_sets_says_so(tiny_motion):
 def test_a_url_that_cannot_be_opened_is_one_sentence(url, message):
     with pytest.raises(UserError, match=message):
         RecordSource(url, 'train')
+
+
+def test_a_file_system_that_asks_its_server_at_once_and_has_no_answer_is_one_sentence(monkeypatch):
+    """As GitHub's; clients have errors that the system has no words for."""
+    monkeypatch.setattr(fsspec.core, 'url_to_fs', lambda url: (_ for _ in ()).throw(OSError('no route')))
+    with pytest.raises(UserError, match='github://a:b@/x cannot be read .OSError: no route.: run the same command aga'):
+        RecordSource('github://a:b@/x', 'train')
 
 
 @pytest.mark.parametrize('words', [['motion', '--out=s3://bucket/a'], ['verify', 's3://bucket/a']])

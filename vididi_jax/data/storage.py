@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vididi_jax.data import checksums, records
-from vididi_jax.errors import UserError
+from vididi_jax.errors import UserError, check_home
 
 TRIES = 8
 PAUSE = 0.25  # seconds before the second try, twice as long before the next, up to
@@ -110,9 +110,11 @@ def local_copy(url: str) -> Path:
 
 def cache_folder() -> Path:
     """Where copies are kept: `VIDIDI_CACHE`, else `vididi_jax` in `XDG_CACHE_HOME`, else ~/.cache/vididi_jax."""
-    if own := os.environ.get('VIDIDI_CACHE'):
-        return Path(own)
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'vididi_jax')
+    for name, below in (('VIDIDI_CACHE', ''), ('XDG_CACHE_HOME', 'vididi_jax')):
+        if own := os.environ.get(name):
+            check_home(name, own)  # fsspec would expand it, and nothing else
+            return Path(own, below)
+    return Path.home() / '.cache' / 'vididi_jax'
 
 
 def _copy(system, path: str, url: str, sums: dict[str, str | None], text: bytes, folder: Path) -> None:
@@ -267,11 +269,17 @@ def _ask(system: fsspec.AbstractFileSystem, blocks: list[_Block]) -> list[bytes 
 
 
 def open_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a URL, and the path there; raises `UserError` if there is none, or its package is missing."""
+    """The file system of a URL, and the path there.
+
+    Raises:
+      UserError: there is none, its package is missing, or it asks its server at once and has no answer.
+    """
     try:
         return fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise UserError(f'{url} cannot be opened: {error}.') from error
+    except Exception as error:  # whatever a client makes of it
+        raise _unreadable(url, error) from error
 
 
 def _persist(function: Callable[[], Any], url: str) -> Any:
