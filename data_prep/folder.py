@@ -6,6 +6,7 @@ nowhere are.
 """
 
 import argparse
+import os
 import re
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -61,7 +62,8 @@ def plan_folder(videos: str, *, listing: str | None = None, group: str = '', spl
       group, split_by_dir, short_side, encoding: as on the command line.
 
     Raises:
-      UserError: options that contradict each other, no folder, no videos, or a list that does not fit.
+      UserError: options that contradict each other, no folder, no videos, two of one name in text, or a list that does
+        not fit.
     """
     if listing and (group or split_by_dir):
         raise UserError('--list says the group and the split of each video: leave out --group and --split_by_dir.')
@@ -89,6 +91,7 @@ def plan_folder(videos: str, *, listing: str | None = None, group: str = '', spl
     else:
         video = partial(_video, group=group, split_by_dir=split_by_dir)
         present, missing = (tuple(map(video, paths)) for paths in (tree.videos, tree.missing))
+        _check_distinct(*present, *missing)
     labels = tuple(sorted({video.label for video in (*present, *missing)}))
     options = {'short_side': short_side}
     return (Plan('folder', str(root.resolve()), labels, present, missing, encoding, options),
@@ -123,6 +126,15 @@ def read_list(path: Path) -> list[Video]:
             raise UserError(f'{where}: the label {label!r} holds a line end or another control character.')
         videos[file] = Video(file, file, label, group, _split(split or 'train', where))
     return list(videos.values())
+
+
+def _check_distinct(*videos: Video) -> None:
+    """Raises `UserError` if two files have one id: a byte that is not UTF-8, and the text that stands for it."""
+    paths = {}
+    for video in videos:
+        if (other := paths.setdefault(video.id, video.path)) != video.path:
+            raise UserError(f'the files {os.fsencode(other)} and {os.fsencode(video.path)}, here as bytes, would both '
+                            f'be called {video.id}: rename one of them.')
 
 
 def _split(name: str, where: str) -> str:

@@ -48,6 +48,13 @@ def test_a_video_outside_of_a_split_is_refused(plan, tmp_path):
         plan('--split_by_dir')
 
 
+def test_two_files_of_one_name_in_text_are_refused(plan, tmp_path):
+    for name in (b'caf\xe9.mp4', b'caf\\xe9.mp4'):
+        (tmp_path / 'videos' / os.fsdecode(name)).touch()
+    with pytest.raises(UserError, match=r"b'caf\\\\xe9.mp4' and b'caf\\xe9.mp4', .* be called caf\\xe9.mp4: rename"):
+        plan()
+
+
 def test_a_list_says_label_group_and_split(plan, tmp_path, capsys):
     path = tmp_path / 'list.csv'
     path.write_text(f'path,label,group,split\n{FILES[3]},"jump, high",ann,test\n{FILES[0]},run,bob,\n'
