@@ -21,6 +21,7 @@ MOST_BYTES = 2**31 - 2**24  # of all frames: a tf.train.Example holds less than 
 LENIENT = {'metadata_errors': 'ignore'} if int(av.__version__.partition('.')[0]) < 19 else {}
 ENOUGH = 0.9  # of the frames or seconds that the header promises; headers of sound files are off by up to 3 frames
 ROUNDED = 1  # pixel by which stored frames of one aspect may differ
+LIST = 'concat'  # the format of a text that names other files, which FFmpeg plays in its place, whatever its own name
 SQUEEZED = 'the shape of its frames changes: all have that of the first, squeezed'
 # What a file that cannot be decoded raises; arithmetic fails on the numbers that some state.
 FAILURES = av.FFmpegError, OSError, ValueError, ArithmeticError
@@ -44,7 +45,7 @@ class Decoded(NamedTuple):
 
 
 class NoVideo(ValueError):
-    """A file has no video stream."""
+    """A file has no video stream of its own."""
 
 
 def broken(reason: str) -> Decoded:
@@ -65,6 +66,8 @@ def open_video(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream, 
     Of several streams the default one is read, or else the first; the cover picture of a sound file is none.
     """
     with av.open(os.path.abspath(path), **LENIENT) as container:  # a relative name with a colon would be an address
+        if container.format.name == LIST:
+            raise NoVideo('the file is a list of other files, and no video')
         videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
         if not videos:
             raise NoVideo('the file has no video stream')

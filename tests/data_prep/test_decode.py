@@ -14,6 +14,8 @@ from data_prep.decode import decode_video
 from data_prep.picture import target_size
 from data_prep.whole import missing_bytes
 from tests.data_prep.videos import damage, levels, pixels, ramp, write_video
+from vididi_jax.api import read_clips
+from vididi_jax.errors import UserError
 
 
 @pytest.mark.parametrize(('size', 'expected'), [
@@ -202,6 +204,17 @@ def test_a_cover_picture_is_no_video(tmp_path):
         file.mux(sound.encode())
     for decoded in (decode_video(path, 32, 'raw'), cut_clip(path, 0.2, 10, 2, 32, 'raw')):
         assert not decoded.frames and decoded.reason == 'the file has no video stream'
+
+
+def test_a_list_of_videos_is_none(tmp_path):
+    """It would be stored as another video, made of its neighbours."""
+    write_video(tmp_path / 'a.mp4', levels(5))
+    path = tmp_path / 'list.mp4'
+    path.write_text("ffconcat version 1.0\nfile 'a.mp4'\nfile 'a.mp4'\n")
+    for decoded in (decode_video(path, 32, 'raw'), cut_span(path, 0, 1, 32, 'raw')):
+        assert not decoded.frames and decoded.reason == 'the file is a list of other files, and no video'
+    with pytest.raises(UserError, match='list.mp4 cannot be read as a video: the file is a list of other files'):
+        read_clips(path)
 
 
 def test_a_video_larger_than_a_record_is_broken(tmp_path, monkeypatch):
