@@ -17,7 +17,7 @@ from vididi_jax.errors import UserError
 from .decode import Decoded, decode_video
 from .plan import Plan, Video, printable
 from .table import read_table
-from .tree import EXTENSIONS, add_allow_missing, check_folder, check_missing, is_file, read_tree
+from .tree import EXTENSIONS, add_allow_missing, check_below, check_folder, check_missing, is_file, read_tree
 
 COLUMNS = 'path', 'label', 'group', 'split'
 SPLIT = re.compile(r'[A-Za-z0-9_]+')
@@ -115,10 +115,8 @@ def read_list(path: Path) -> list[Video]:
             raise UserError(f'{where}: it has more columns than the first line: put what holds a comma into quotes.')
         if labelled and not label:
             raise UserError(f'{where}: it has no label, and others have one: fill it in ({NO_LABEL} is none).')
-        place, label = PurePosixPath(file), '' if label == NO_LABEL else label
-        if place.is_absolute() or '..' in place.parts or '\0' in file:
-            raise UserError(f'{where}: {printable(file)!r} is no path below --videos.')
-        file = file and place.as_posix()
+        check_below(file, where)
+        file, label = file and PurePosixPath(file).as_posix(), '' if label == NO_LABEL else label
         if not file or file in videos:
             what = f'{file!r} is listed twice' if file else 'there is no path'
             raise UserError(f'{where}: {what}.')

@@ -9,6 +9,7 @@ from vididi_jax.errors import UserError
 
 from . import official
 from .plan import Plan, Video
+from .tree import check_below
 
 SPLITS = {'1': 'train', '2': 'test'}  # '0': not used in this split
 NAME = r'(?P<title>.+)_{label}_[a-z]_[a-z]{{2}}_np\d+_[a-z]{{2}}_[a-z]{{3}}_\d+\.avi'
@@ -26,6 +27,7 @@ def read_list(path: Path, label: str) -> list[Video]:
         if use not in ('0', *SPLITS) or not match:
             raise UserError(f'{path}, line {number}: {line!r} is not an HMDB51 video of class {label} followed by 0, 1 '
                             'or 2.')
+        check_below(file, f'{path}, line {number}')
         if use in SPLITS:
             group = f'{label}_{match["title"]}'
             videos.append(Video(Path(file).stem, f'{label}/{file}', label, group, SPLITS[use]))

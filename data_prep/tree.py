@@ -6,7 +6,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from vididi_jax.errors import UserError
@@ -59,6 +59,13 @@ def check_missing(missing: Sequence[str], expected: int, root: str | Path, allow
     if missing and not allowed:
         raise UserError(f'{len(missing):,} of {expected:,} videos are missing below {printable(str(root))} (the first: '
                         f'{printable(missing[0])}): complete them, or add --allow_missing.')
+
+
+def check_below(file: str, where: str) -> None:
+    """Raises `UserError` if a listed path, found in line `where` of a list, may lead out of the folder of videos."""
+    place = PurePosixPath(file)
+    if place.is_absolute() or '..' in place.parts or '\0' in file:
+        raise UserError(f'{where}: {printable(file)!r} is no path below --videos.')
 
 
 def is_file(path: Path) -> bool:

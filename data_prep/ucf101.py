@@ -9,6 +9,7 @@ from vididi_jax.errors import UserError
 
 from . import official
 from .plan import Plan, Video
+from .tree import check_below
 
 NAME = re.compile(r'v_(?P<name>.+)_(?P<group>g\d+)_c\d+$')
 
@@ -34,6 +35,7 @@ def read_list(path: Path, split: str, classes: tuple[str, ...]) -> list[Video]:
         match = NAME.match(Path(file).stem)
         if label not in classes or not match or (index and index != str(classes.index(label) + 1)):
             raise UserError(f'{path}, line {number}: {line!r} is not a UCF101 video of a class in classInd.txt.')
+        check_below(file, f'{path}, line {number}')
         videos.append(Video(Path(file).stem, file, label, f'{label}_{match["group"]}', split))
     return official.check_once(videos, path)
 

@@ -68,7 +68,8 @@ def test_real_files_decode_with_their_odd_names_and_metadata(vididi_data, tmp_pa
     assert (clips['KOREAN'][0] != clips['KOREAN'][9]).any() and batch['clips'].shape[:3] == (2, 10, 16)
 
 
-@pytest.mark.parametrize('line', ['a_wave_u_cm_np1_fr_med_0.avi 3', 'a_walk_u_cm_np1_fr_med_0.avi 1', 'a.avi 1'])
+@pytest.mark.parametrize('line', ['a_wave_u_cm_np1_fr_med_0.avi 3', 'a_walk_u_cm_np1_fr_med_0.avi 1', 'a.avi 1',
+                                  '../../a_wave_u_cm_np1_fr_med_0.avi 1'])
 def test_lists_are_checked_line_by_line(tmp_path, line):
     (tmp_path / 'wave_test_split1.txt').write_text(line + ' \n')
     with pytest.raises(UserError, match='line 1'):

@@ -53,6 +53,7 @@ def test_ucf101_counts_missing_videos_and_refuses(tiny_ucf101, capsys):
     ('classInd.txt', '0 Apply\n1 Bowl\n', 'line 1'),
     ('trainlist01.txt', 'Apply/v_Apply_g01_c01.avi 2\n', 'line 1'),
     ('trainlist01.txt', 'Apply/v_Apply_g01_c01.avi 1\nApply/movie.avi 1\n', 'line 2'),
+    ('trainlist01.txt', 'Apply/../../v_Apply_g01_c01.avi 1\n', "line 1: 'Apply/.*' is no path below --videos"),
     ('testlist01.txt', 'Juggle/v_Juggle_g01_c01.avi\n', 'line 1'),
     ('testlist01.txt', 'Apply/v_Apply_g03_c01_copy.avi\n', 'line 1'),
     ('testlist01.txt', 2 * 'Apply/v_Apply_g03_c01.avi\n', 'lists v_Apply_g03_c01 2 times'),
