@@ -17,7 +17,7 @@ from vididi_jax.errors import UserError
 
 from .cut import cut_clip
 from .decode import Decoded, broken
-from .plan import Plan, Video, printable
+from .plan import Plan, Video, shown
 from .tree import EXTENSIONS, add_allow_missing, check_folder, check_missing, is_file, is_hidden
 
 SPLITS = ('train', 'test')
@@ -139,7 +139,7 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     videos = [Video(formats.keyframe_id(video, timestamp), found.get(video, video), '', video, split)
               for video, timestamp, split in listed]
     missing = sorted(set(side) - set(found))
-    print(f'{len(side) - len(missing):,} of {len(side):,} listed videos found below {printable(str(root))}, '
+    print(f'{len(side) - len(missing):,} of {len(side):,} listed videos found below {shown(str(root))}, '
           f'{len(missing):,} missing')
     if len(missing) == len(side):
         raise UserError(f'{root} has none of the {len(side):,} listed videos (the first: {missing[0]}): it must hold '

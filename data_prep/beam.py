@@ -22,7 +22,7 @@ from vididi_jax.data import records
 from vididi_jax.errors import UserError
 
 from .decode import Decoded
-from .plan import Plan, Video, printable
+from .plan import Plan, Video, shown
 from .shards import count_parts, read_parts, write_shard
 
 SHARED = '--videos and --out must lie on a file system that this machine and all workers see at the same paths'
@@ -95,7 +95,7 @@ def write_task(shard: tuple, plan: Plan, decode: Callable[[Video], Decoded], out
     # A worker elsewhere would take every video that it does not see for a broken one.
     for path in (out / records.INCOMPLETE, *(Path(plan.root, video.path) for video in videos if plan.root)):
         if not os.path.exists(path):
-            raise UserError(f'the worker {socket.gethostname()} does not see {printable(str(path))}: {SHARED}.')
+            raise UserError(f'the worker {socket.gethostname()} does not see {shown(str(path))}: {SHARED}.')
     with tqdm(disable=True) as bar:
         write_shard(plan, shard, map(decode, videos), out, bar)
 

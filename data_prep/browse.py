@@ -27,7 +27,7 @@ from vididi_jax.train.run import workdir_config
 
 from . import folder
 from .decode import decode_video
-from .plan import Plan, Video, printable
+from .plan import Plan, Video, printable, shown
 from .summary import summary
 from .writer import write_dataset
 
@@ -84,7 +84,7 @@ def print_nearest(name: str, query: np.ndarray, features: np.ndarray, source: Re
     scores = unit(features[order]) @ unit(query)[0]
     print(f'the nearest {len(order)} of {len(source):,} videos to {name}, by the cosine of features of {kind}:')
     for rank, (number, score) in enumerate(zip(order, scores, strict=True), 1):
-        print(f'{rank:3}  {score:6.3f}  {source.rows[number]["id"]}')
+        print(f'{rank:3}  {score:6.3f}  {shown(source.rows[number]["id"])}')
 
 
 @on_process_zero
@@ -99,20 +99,20 @@ def run(config, workdir: str) -> None:
     if config.query and not query.is_file():
         raise UserError(f'config.query is {config.query}, and there is no such file.')
     if not Path(config.videos).is_dir():
-        raise UserError(f'config.videos is {printable(config.videos)}, and that is no folder: give the one that '
+        raise UserError(f'config.videos is {shown(config.videos)}, and that is no folder: give the one that '
                         'holds the videos.')
     views, training = read_views(config, ORDERS), workdir_config(config.checkpoint)
     encoder = trained_encoder(training, config.checkpoint, config.eval.checkpoint)
 
     def check(count: int) -> None:
         if count > MOST and not config.query:
-            raise UserError(f'{printable(config.videos)} has {count:,} videos, and a page holds at most {MOST:,}: '
+            raise UserError(f'{shown(config.videos)} has {count:,} videos, and a page holds at most {MOST:,}: '
                             'browse a part of them, ask for the nearest to one with --config.query=FILE, or take the '
                             'features of all with configs/features.py.')
 
     side = stored_side(encoder.augment)
     if config.query and not (found := decode_video(query, side, records.ENCODING)).frames:
-        raise UserError(f'config.query is {printable(config.query)}, which cannot be read as a video: {found.reason}.')
+        raise UserError(f'config.query is {shown(config.query)}, which cannot be read as a video: {found.reason}.')
     directory, listed = prepare_folder(config.videos, out, side, check)
     rows = [row for row in listed if row['split'] == 'train']
     source, features = embed(config, encoder, views, directory, out / 'cache', config.data.workers)
@@ -133,4 +133,4 @@ def run(config, workdir: str) -> None:
         with tempfile.TemporaryDirectory() as place:
             prepare_file(query.resolve(), Path(place) / 'data', source)
             _, asked = embed(config, encoder, views, Path(place) / 'data', Path(place) / 'cache', workers=0)
-        print_nearest(printable(query.name), asked, features, source, config.kind)
+        print_nearest(shown(query.name), asked, features, source, config.kind)

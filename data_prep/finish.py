@@ -15,7 +15,7 @@ from vididi_jax.errors import UserError
 
 from .description import describe
 from .output import Output, discard, write, writing
-from .plan import Plan
+from .plan import Plan, shown
 from .shards import frames_part_name, row_of
 
 
@@ -35,7 +35,7 @@ def finish(plan: Plan, shards: list[tuple], parts: list[dict], out: Path, descri
             for name in names:
                 (out / name).unlink()
         discard(out)  # so that the next try reads the files again
-        reason = f'; the first one: {rows[0]["path"]}: {rows[0]["reason"]}' if rows else ''
+        reason = f'; the first one: {shown(rows[0]["path"])}: {rows[0]["reason"]}' if rows else ''
         raise UserError(f'none of the {len(rows)} videos can be decoded{reason}.')
     manifest = rows + [row_of(video, 'missing', reason='listed, and not in the folder of videos')
                        for video in plan.missing]

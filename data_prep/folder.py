@@ -15,7 +15,7 @@ from vididi_jax.data.records import NO_LABEL
 from vididi_jax.errors import UserError
 
 from .decode import Decoded, decode_video
-from .plan import Plan, Video, printable
+from .plan import Plan, Video, printable, shown
 from .table import read_table
 from .tree import EXTENSIONS, add_allow_missing, check_below, check_folder, check_missing, is_file, read_tree
 
@@ -73,19 +73,19 @@ def plan_folder(videos: str, *, listing: str | None = None, group: str = '', spl
         raise UserError(f'{root} holds no video files ({len(tree.missing):,} links to videos lead nowhere, and of its '
                         f'{tree.others:,} other files none is a video: not hidden, with an ending among '
                         f'{" ".join(sorted(EXTENSIONS))}): give another --videos.')
-    print(f'{len(tree.videos):,} video files below {printable(str(root))}; {tree.others:,} other files are not read')
+    print(f'{len(tree.videos):,} video files below {shown(str(root))}; {tree.others:,} other files are not read')
     for paths, what in ((tree.missing, 'links to videos lead nowhere, which are missing'),
                         (tree.astray, 'other links lead nowhere'),
                         (tree.repeated, 'links lead to folders that are read under another name')):
         if paths:
-            print(f'{len(paths):,} {what} (the first: {printable(str(paths[0]))})')
+            print(f'{len(paths):,} {what} (the first: {shown(str(paths[0]))})')
     if listing:
         listed = read_list(Path(listing))
         there = {video.path: is_file(root / video.path) for video in listed}  # also what has another ending
         present, missing = (tuple(video for video in listed if there[video.path] == found) for found in (True, False))
         if not present:
             raise UserError(f'{root} has none of the {len(listed):,} videos that {listing} lists (the first: '
-                            f'{printable(listed[0].path)}): paths are those below --videos.')
+                            f'{shown(listed[0].path)}): paths are those below --videos.')
         unlisted = len({path.as_posix() for path in tree.videos} - set(there))
         print(f'{len(listed):,} listed, {len(missing):,} of them missing; {unlisted:,} video files are not listed')
     else:
@@ -132,7 +132,7 @@ def _check_distinct(*videos: Video) -> None:
     for video in videos:
         if (other := paths.setdefault(video.id, video.path)) != video.path:
             raise UserError(f'the files {os.fsencode(other)} and {os.fsencode(video.path)}, here as bytes, would both '
-                            f'be called {video.id}: rename one of them.')
+                            f'be called {shown(video.id)}: rename one of them.')
 
 
 def _split(name: str, where: str) -> str:
@@ -146,7 +146,7 @@ def _video(path: Path, *, group: str, split_by_dir: bool) -> Video:
     name, split, below = printable(path.as_posix()), 'train', path
     if split_by_dir:
         if len(path.parts) < 2:
-            raise UserError(f'{name} lies in no folder of a split, as train/{name} would: move it there.')
+            raise UserError(f'{shown(name)} lies in no folder of a split, as train/{shown(name)} would: move it there.')
         split, below = _split(path.parts[0], name), Path(*path.parts[1:])
     return Video(name, path.as_posix(), _label(below), _group(path, group), split)
 
@@ -171,5 +171,5 @@ def _group(path: Path, pattern: str) -> str:
     match = expression.search(printable(path.name))
     found = next((text for text in match.groups() if text is not None), None) if match else None
     if found is None:
-        raise UserError(f'--group={pattern} does not match {printable(str(path))}: every video needs one.')
+        raise UserError(f'--group={pattern} does not match {shown(str(path))}: every video needs one.')
     return found

@@ -20,7 +20,7 @@ from vididi_jax.errors import UserError
 from .cut import cut_span, shorter
 from .decode import ENOUGH, Decoded, broken, decode_video
 from .official import read_lines
-from .plan import Plan, Video, printable
+from .plan import Plan, Video, shown
 from .table import read_table
 from .tree import add_allow_missing, check_folder, check_missing, read_tree
 
@@ -170,7 +170,7 @@ def find_file(video: Video, files: dict[str, list[Path]], whole: bool) -> Path |
             inside = [path for path in found if folders & {part.lower() for part in path.parent.parts}]
             found = inside or found
         if len(found) > 1:
-            raise UserError(f'{video.id} may be {printable(str(found[0]))} or {printable(str(found[1]))}: move one of '
+            raise UserError(f'{video.id} may be {shown(str(found[0]))} or {shown(str(found[1]))}: move one of '
                             'them away.')
         if found:
             return found[0]
@@ -201,7 +201,7 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     clips = {}
     for video in found:
         if not arguments.whole and clips.setdefault(video.path, video.id) != video.id:
-            raise UserError(f'{printable(video.path)} would be {clips[video.path]} and {video.id}: whole videos, of '
+            raise UserError(f'{shown(video.path)} would be {clips[video.path]} and {video.id}: whole videos, of '
                             'which clips are listed, want --whole.')
     for split in lists:
         there, absent = (sum(video.split == split for video in videos) for videos in (found, missing))
@@ -211,7 +211,7 @@ def plan(arguments: argparse.Namespace) -> tuple[Plan, partial]:
     if replaced := sum(is_replacement(Path(video.path)) for video in found):
         print(f'{replaced:,} of them are in folders replacement..., and are read instead of files of the same name')
     unused = sum(map(len, files.values())) - len({video.path for video in found})
-    print(f'{unused:,} other video files below {printable(str(root))} are not read')
+    print(f'{unused:,} other video files below {shown(str(root))} are not read')
     example = missing[0].id if missing else ''
     if not found:
         raise UserError(f'{root} has none of the {len(drawn):,} videos: it must hold files such as '

@@ -10,7 +10,7 @@ from vididi_jax.data.records import STORE_SPLIT
 from vididi_jax.errors import UserError
 
 from .folder import decode
-from .plan import Plan, Video, printable
+from .plan import Plan, Video, shown
 from .tree import add_allow_missing, check_folder, check_missing, is_file, read_tree
 
 
@@ -59,11 +59,11 @@ def _advice(root: Path, listed: list[Video]) -> str:
             continue
         wanted = paths[path.stem]
         if path.suffix != wanted.suffix:
-            return (f'it has {printable(str(path))}, and the official lists name {wanted.name}: give the original '
+            return (f'it has {shown(str(path))}, and the official lists name {wanted.name}: give the original '
                     f'{wanted.suffix} files, or prepare these with `python -m data_prep folder`, without the split')
         if path.parts[-len(wanted.parts):] == wanted.parts:
             return f'give --videos={root.joinpath(*path.parts[:-len(wanted.parts)])}, which has them'
-        return f'it has {printable(str(path))}, and should have {wanted}: put each video into the folder of its class'
+        return f'it has {shown(str(path))}, and should have {wanted}: put each video into the folder of its class'
     return f'--videos must hold one sub-folder a class, as {listed[0].path}'
 
 

@@ -21,6 +21,15 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode('utf-8', 'backslashreplace')
 
 
+def shown(name: str) -> str:
+    """A file name, or a line with some, as it is printed: nothing in it ends the line or speaks to the terminal.
+
+    >>> shown('new\\nline.avi')
+    'new\\\\nline.avi'
+    """
+    return ''.join(char if char.isprintable() else ascii(char)[1:-1] for char in printable(name))
+
+
 @dataclass(frozen=True)
 class Video:
     """A listed video. `path` is relative to the folder of videos; `label` is a class name; `id` is its name in text."""

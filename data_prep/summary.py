@@ -1,7 +1,7 @@
 """What a command has written, in lines."""
 
 from .cut import is_shorter
-from .plan import printable
+from .plan import shown
 
 
 def summary(rows: list[dict], out: str) -> None:
@@ -16,5 +16,5 @@ def summary(rows: list[dict], out: str) -> None:
               + (f'; {short:,} shorter than listed' if short else ''))
     for row in rows:
         if row['reason'] and row['status'] != 'missing':
-            print(f'{row["status"]}: {row["id"]}: {row["reason"]}')
-    print(f'written to {printable(str(out))}')
+            print(shown(f'{row["status"]}: {row["id"]}: {row["reason"]}'))
+    print(f'written to {shown(str(out))}')

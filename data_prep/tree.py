@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from vididi_jax.errors import UserError
 
-from .plan import printable
+from .plan import printable, shown
 
 EXTENSIONS = frozenset(
     '.3g2 .3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogv .ts .vob '
@@ -57,8 +57,8 @@ def add_allow_missing(parser: argparse.ArgumentParser) -> None:
 def check_missing(missing: Sequence[str], expected: int, root: str | Path, allowed: bool) -> None:
     """Raises `UserError` if some of the `expected` videos are missing, by their names, and that is not allowed."""
     if missing and not allowed:
-        raise UserError(f'{len(missing):,} of {expected:,} videos are missing below {printable(str(root))} (the first: '
-                        f'{printable(missing[0])}): complete them, or add --allow_missing.')
+        raise UserError(f'{len(missing):,} of {expected:,} videos are missing below {shown(str(root))} (the first: '
+                        f'{shown(missing[0])}): complete them, or add --allow_missing.')
 
 
 def check_below(file: str, where: str) -> None:
@@ -127,5 +127,5 @@ def _mode(path: Path) -> int:
 
 
 def _refuse(error: OSError) -> None:
-    raise UserError(f'{printable(str(error.filename))} cannot be read ({error.strerror}): change its permissions or '
+    raise UserError(f'{shown(str(error.filename))} cannot be read ({error.strerror}): change its permissions or '
                     'those of the folders above it, or move it elsewhere.') from error

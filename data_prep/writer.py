@@ -24,7 +24,7 @@ from . import beam
 from .decode import Decoded
 from .finish import finish
 from .output import clear, is_complete, unfinished, write, writing
-from .plan import Plan, Video, printable
+from .plan import Plan, Video, shown
 from .shards import read_parts, write_shard
 from .views import write_views
 
@@ -59,7 +59,7 @@ def write_dataset(plan: Plan, decode: Callable[[Video], Decoded], out: str | Pat
     described = plan.described()
     with writing(out):
         if is_complete(out, described):
-            print(f'{printable(str(out))} is complete already: nothing to do')
+            print(f'{shown(str(out))} is complete already: nothing to do')
             return [json.loads(line) for line in (out / records.MANIFEST).read_bytes().splitlines()]
     with unfinished(out):
         clear(out)

@@ -9,6 +9,7 @@ import pytest
 from data_prep import folder
 from data_prep.__main__ import build_parser
 from data_prep.summary import summary
+from data_prep.tree import check_missing
 from vididi_jax.errors import UserError
 
 FILES = 'train/run/a.mp4', 'train/run/b.mp4', 'val/run/c.mp4', 'val/jump high/d.mkv', 'val/e.avi'
@@ -136,6 +137,14 @@ def test_a_folder_whose_name_is_no_text_is_named_at_the_end(monkeypatch):
     summary([], os.fsdecode(b'caf\xe9'))
     sys.stdout.flush()
     assert sys.stdout.buffer.getvalue() == b'written to caf\\xe9\n'
+
+
+def test_a_name_cannot_pass_for_a_line(capsys):
+    row = {'split': 'train', 'status': 'broken', 'frames': None, 'id': 'a\nok: b\x1b[2K.mp4', 'reason': 'why'}
+    summary([row], 'out')
+    assert capsys.readouterr().out.splitlines()[1:] == ['broken: a\\nok: b\\x1b[2K.mp4: why', 'written to out']
+    with pytest.raises(UserError, match=r'the first: a\\nok: b\\x1b\[2K'):
+        check_missing([row['id']], 1, 'videos', allowed=False)
 
 
 def test_a_list_and_folders_cannot_both_say_it(plan, tmp_path):
