@@ -39,7 +39,7 @@ from absl import app, flags
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from benchmarks.hlo import bytes_by_layer, collectives
+from benchmarks.hlo import bytes_by_layer, collectives, cycles_by_layer
 from benchmarks.pretrain_step import clips_shape
 from vididi_jax.errors import UserError, one_sentence
 from vididi_jax.flags import define_config_flag, parse_flags
@@ -55,7 +55,7 @@ flags.mark_flag_as_required('config')
 ORDERS = flags.DEFINE_list('orders', ['0', '0'], 'Derivative orders of the two views.')
 PROGRAMS = flags.DEFINE_list('programs', ['augment', 'differentiate', 'update'], 'Which to compile.')
 RECORD = flags.DEFINE_string('record', None, 'JSON file for the figures that benchmarks/ahead_all.py compares.')
-BY_LAYER = flags.DEFINE_bool('by_layer', False, 'Print which part of the encoder reads and writes how much; of TPUs.')
+BY_LAYER = flags.DEFINE_bool('by_layer', False, 'Print bytes and cycles of each part of the encoder; of TPUs.')
 KEEP = flags.DEFINE_string('keep', None, 'Folder for the optimised HLO of each program.')
 
 TPUS = {'v4': {'chip_config_name': 'megacore'}, 'v5p': {'chip_config_name': 'megacore'}, 'v5e': {}, 'v6e': {}}
@@ -142,8 +142,12 @@ def report(name: str, lowered, sharding, options: dict) -> dict[str, float]:
     if wrong:
         print(f'  {len(wrong)} outputs lie elsewhere than the next program wants them: {"; ".join(wrong[:5])}')
     if BY_LAYER.value:
-        for layer, (forward, backward) in bytes_by_layer(program).items():
-            print(f'  {layer:16} {forward / 1e9:8.2f} GB forward, {backward / 1e9:8.2f} GB backward')
+        cycles = cycles_by_layer(program)
+        print(f'  forward and backward, GB, and millions of cycles as the compiler estimates them, in all '
+              f'{sum(map(sum, cycles.values())) / 1e6:,.1f}:')
+        for layer, sizes in bytes_by_layer(program).items():
+            numbers = (*(size / 1e9 for size in sizes), *(number / 1e6 for number in cycles.get(layer, (0, 0))))
+            print(f'  {layer:16}', *(f'{number:8.2f}' for number in numbers))
     sys.stdout.flush()
     sizes = [size for found in exchanges.values() for size, *_ in found]
     moved = {'moved, GB': round(costs['bytes accessed'] / 1e9, 2)} if costs.get('bytes accessed') else {}

@@ -1,4 +1,4 @@
-"""What stands in an optimised program, as XLA writes it: exchanges between devices, and bytes by layer."""
+"""What stands in an optimised program, as XLA writes it: exchanges between devices, bytes and cycles by layer."""
 
 import collections
 import re
@@ -6,6 +6,7 @@ from math import prod
 
 COLLECTIVE = re.compile(r' = (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\(')
 ARRAY = re.compile(r'\b(pred|bf16|[a-z]\d+)\[([\d,]*)\]')
+CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 INSTRUCTION = re.compile(r'\s+(?:ROOT )?%(\S+) = (.*?) ([a-z][\w-]*)\((.*)')
 LAYER = re.compile(r'stem|conv\d(?=/)|stage\d_block\d|mixed\w+|Dense_\d|BatchNorm_\d')
 # They read and write nothing; or, of copies and the like in two halves, are left out with the other half.
@@ -48,8 +49,24 @@ def bytes_by_layer(program: str) -> dict[str, tuple[float, float]]:
             if kind in FREE:
                 continue
             arrays = [shapes[name], *(shapes.get(operand, '') for operand in re.findall(r'%([\w.-]+)', rest))]
-            origin = re.search(r'op_name="([^"]*)"', line)
-            origin = origin[1] if origin else ''
-            layer = LAYER.search(origin)
-            found[layer[0] if layer else 'other']['transpose(' in origin] += size_of(ARRAY.findall(' '.join(arrays)))
+            layer, backward = _part_of(line)
+            found[layer][backward] += size_of(ARRAY.findall(' '.join(arrays)))
     return {layer: tuple(sizes) for layer, sizes in sorted(found.items())}
+
+
+def cycles_by_layer(program: str) -> dict[str, tuple[int, int]]:
+    """{layer: cycles that instructions take (forward, backward)} as a TPU's compiler estimates them; {} of others."""
+    found = collections.defaultdict(lambda: [0, 0])
+    for line in program[program.index('\nENTRY'):].splitlines():
+        if estimate := CYCLES.search(line):
+            layer, backward = _part_of(line)
+            found[layer][backward] += int(estimate[1])
+    return {layer: tuple(cycles) for layer, cycles in sorted(found.items())}
+
+
+def _part_of(line: str) -> tuple[str, bool]:
+    """The layer that an instruction belongs to, or 'other', and whether it is of the backward pass."""
+    origin = re.search(r'op_name="([^"]*)"', line)
+    origin = origin[1] if origin else ''
+    layer = LAYER.search(origin)
+    return layer[0] if layer else 'other', 'transpose(' in origin

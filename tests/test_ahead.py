@@ -23,13 +23,15 @@ print(dict(hlo.collectives("""
   %h = f32[64,64]{1,0} all-gather-done(%g)
   %p = (pred[2]{0}, pred[2]{0}, u32[], u32[]) collective-permute-start(%x)
 """)))
-print(hlo.bytes_by_layer("""
+program = """
 ENTRY %main (x.1: bf16[4,8]) -> f32[8] {
   %x.1 = bf16[4,8]{1,0} parameter(0)
   %y.2 = f32[8]{0} fusion(%x.1), kind=kLoop, metadata={op_name="jit(update)/jvp(Net)/stem/conv"}
-  %z.3 = bf16[4,8]{1,0} fusion(%y.2), kind=kLoop, metadata={op_name="jit(update)/transpose(jvp(Net))/stem/conv"}
-  ROOT %w.4 = f32[8]{0} fusion(%z.3, %y.2), kind=kLoop
-"""))
+  %z.3 = bf16[4,8]{1,0} fusion(%y.2), kind=kLoop, metadata={op_name="jit(update)/transpose(jvp(Net))/stem/conv"}, \
+backend_config={"estimated_cycles":"70"}
+  ROOT %w.4 = f32[8]{0} fusion(%z.3, %y.2), kind=kLoop, backend_config={"estimated_cycles":"5"}
+"""
+print(hlo.bytes_by_layer(program), hlo.cycles_by_layer(program), sep='\\n')
 '''
 
 
@@ -39,7 +41,7 @@ def test_every_program_of_a_step_is_lowered_and_collectives_are_counted(root):
     done = subprocess.run([sys.executable, '-c', SCRIPT], cwd=root, capture_output=True, text=True,
                           env={**os.environ, 'XLA_FLAGS': eight})
     assert done.returncode == 0, done.stderr[-3000:]
-    vicreg, byol, right, wrong, found, layers = done.stdout.splitlines()
+    vicreg, byol, right, wrong, found, layers, cycles = done.stdout.splitlines()
     assert vicreg == byol == 'augment differentiate update (8, 6) (8, 6)'
     assert right == '[]'
     assert [output.partition(':')[0] for output in ast.literal_eval(wrong)] == ['[0]', '[1]']  # both views
@@ -48,6 +50,7 @@ def test_every_program_of_a_step_is_lowered_and_collectives_are_counted(root):
         ('all-gather', 'f32'): [(64 * 64 * 4, 'f32[64,64]', '')],
         ('collective-permute', 'pred'): [(2, 'pred[2]', '')]}
     assert ast.literal_eval(layers) == {'other': (128, 0), 'stem': (96, 96)}
+    assert ast.literal_eval(cycles) == {'other': (5, 0), 'stem': (0, 70)}
 
 
 def test_a_target_that_nobody_knows_is_refused_with_one_sentence(root):
