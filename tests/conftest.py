@@ -2,10 +2,12 @@
 
 import fcntl
 import os
+import resource
 import shutil
 import subprocess
 import sys
 from argparse import Namespace
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -85,6 +87,21 @@ def vididi_data() -> Path:
 def root() -> Path:
     """The root of the project."""
     return ROOT
+
+
+@pytest.fixture
+def full_disk():
+    """`with full_disk(size)`: no file can grow beyond that many bytes."""
+    @contextmanager
+    def full(size=0):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return full
 
 
 @pytest.fixture(scope='session')

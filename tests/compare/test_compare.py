@@ -325,3 +325,12 @@ def test_a_run_that_went_on_is_compared_by_the_checkpoint_that_was_asked_for(roo
               training_config={'epochs': epochs})
         (folder / 'metrics.jsonl').write_text('{"step": 24, "epoch": 3}\n')
         assert len(compare(root, tmp_path, runs=str(folder))) == 2
+
+
+def test_a_full_disk_leaves_the_tables_that_were_there(root, tmp_path, full_disk):
+    two_runs(root, tmp_path)
+    compare(root, tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / 'out').iterdir()}
+    with full_disk(), pytest.raises(OSError, match='File too large'):
+        compare(root, tmp_path, against='schedule=base')
+    assert {path.name: path.read_bytes() for path in (tmp_path / 'out').iterdir()} == before and len(before) == 4

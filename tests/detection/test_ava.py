@@ -32,6 +32,13 @@ def test_the_official_samples_are_read(vididi_data):
     assert list(ava.read_label_map(sample / 'action_list.txt')) == [12, 17, 79, 80]
 
 
+def test_a_full_disk_leaves_the_boxes_that_were_there(tmp_path, full_disk):
+    path = written(tmp_path, ROW)
+    with full_disk(), pytest.raises(OSError, match='File too large'):
+        ava.write_boxes(path, ava.read_boxes(path))
+    assert path.read_text() == ROW and list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize('text', [
     'item {\n  name: "say \\"a\\""\n  id: 2\n}\nitem {\n  name: "b: c"\n  id: 1\n}\n',
     'label {\n  name: "b: c"\n  label_id: 1\n  label_type: PERSON_MOVEMENT\n}\nlabel { name: \'say "a"\' label_id: 2 }',

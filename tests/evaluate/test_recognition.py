@@ -25,7 +25,7 @@ from vididi_jax.evaluate import features
 from vididi_jax.evaluate import linear as linear_task
 from vididi_jax.evaluate import retrieval as retrieval_task
 from vididi_jax.evaluate.protocol import open_protocol
-from vididi_jax.evaluate.recognition import Evaluation, counts_of, features_of, seen_in_training
+from vididi_jax.evaluate.recognition import Evaluation, Outcome, counts_of, features_of, finish, seen_in_training
 from vididi_jax.train import encoder as encoders
 from vididi_jax.train.checkpoint import Checkpoints
 from vididi_jax.train.run import workdir_config, write_config
@@ -184,6 +184,17 @@ def test_scores_of_videos_stand_with_their_group_and_label(small_run, tiny_motio
     source = RecordSource(config.data.dir, 'test')
     assert [(row['id'], row['group'], row['label']) for row in rows] == [
         (row['id'], row['group'], row['label']) for row in source.rows]
+
+
+def test_a_full_disk_leaves_the_result_that_was_there(tiny_motion, tiny_config, tmp_path, full_disk):
+    asked = evaluation(str(tiny_motion), tiny_config)._replace(
+        workdir=tmp_path, encoder=SimpleNamespace(step=0, commits=()), views=SimpleNamespace(text='3 x 1'))
+    found = [Outcome({'V': {'R@1': 50.0}}, 12.5, np.eye(8, dtype=int), {'V': np.zeros(16)})]
+    finish(asked, 'retrieval', found)
+    before = {path.name: path.read_bytes() for path in asked.folder.iterdir()}
+    with full_disk(), pytest.raises(OSError, match='File too large'):
+        finish(asked, 'retrieval', found)
+    assert {path.name: path.read_bytes() for path in asked.folder.iterdir()} == before and len(before) == 3
 
 
 def test_a_result_sums_up_all_folds(small_run, tiny_motion, tmp_path):

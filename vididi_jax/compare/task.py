@@ -8,6 +8,7 @@ from vididi_jax.compare import tables
 from vididi_jax.compare.runs import Group, check_trained, common_evaluations, find_workdirs, group_runs, read_run
 from vididi_jax.compare.statistics import CONFIDENCE, Figure, compare
 from vididi_jax.fields import check_fields
+from vididi_jax.files import write_whole
 from vididi_jax.provenance import commit
 from vididi_jax.report import html
 from vididi_jax.train.processes import on_process_zero
@@ -30,9 +31,9 @@ def evaluation_rows(groups: list[Group], evaluations: list[str]) -> Iterator[tup
 def write_all(out: Path, groups: list[Group], evaluations: list[str], figures: list[Figure], config) -> None:
     """compare.csv, compare.md, compare.tex and index.html in `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / 'compare.csv').write_text(tables.as_csv(figures))
-    (out / 'compare.md').write_text(tables.markdown(figures, config.against))
-    (out / 'compare.tex').write_text(tables.latex(figures, config.against))
+    write_whole(out / 'compare.csv', tables.as_csv(figures))
+    write_whole(out / 'compare.md', tables.markdown(figures, config.against))
+    write_whole(out / 'compare.tex', tables.latex(figures, config.against))
     runs = sum(len(group.runs) for group in groups)
     parts = [f'<h1>{runs} runs compared</h1>']
     for name, found in tables.first_metrics(figures).items():

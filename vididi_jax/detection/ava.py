@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vididi_jax.errors import UserError
+from vididi_jax.files import write_whole
 
 LABEL_MAP, EVALUATED_LABEL_MAP = 'label_map.pbtxt', 'label_map_evaluated.pbtxt'
 ANNOTATIONS, DETECTOR, EXCLUDED = 'annotations', 'boxes', 'excluded'  # files KIND_SPLIT.csv
@@ -220,7 +221,7 @@ def format_boxes(boxes: Boxes) -> str:
 
 def write_boxes(path: str | Path, boxes: Boxes) -> None:
     """Write a box file: the official form of a submission, if every row has an action and a score."""
-    Path(path).write_text(format_boxes(boxes))
+    write_whole(Path(path), format_boxes(boxes))
 
 
 def format_label_map(names: dict[int, str]) -> str:

@@ -27,6 +27,7 @@ from vididi_jax.evaluate.gather import batch_size_for, gathered
 from vididi_jax.evaluate.protocol import Fold, check_apart, open_complete, whole
 from vididi_jax.evaluate.results import check_name, write_results
 from vididi_jax.fields import check_fields
+from vididi_jax.files import write_whole
 from vididi_jax.pictures import keyframe_picture
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.boxes import whole_frames
@@ -251,7 +252,7 @@ def judge(detection: Detection, found: dict[str, np.ndarray], names: dict[int, s
         judged[kind] = evaluate_csv(
             detection.file(ava.ANNOTATIONS), path, detection.counting, detection.file(ava.EXCLUDED))
     picture = keyframes_shown(detection, list(found.values())[-1], list(names.values()))
-    (detection.folder / 'keyframes.png').write_bytes(picture)
+    write_whole(detection.folder / 'keyframes.png', picture)
     return finish(detection, judged, steps)
 
 

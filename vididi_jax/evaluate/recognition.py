@@ -258,7 +258,7 @@ def finish(
     encoder = 'untrained' if config.eval.untrained else 'trained'
     confusion_of = confusion_of or list(metrics)[-1]
     evaluation.folder.mkdir(parents=True, exist_ok=True)
-    (evaluation.folder / 'confusion.png').write_bytes(confusion_picture(matrix, classes, f'{task}, {confusion_of}'))
+    write_whole(evaluation.folder / 'confusion.png', confusion_picture(matrix, classes, f'{task}, {confusion_of}'))
     write_scores(evaluation.folder / 'videos.csv', protocol, outcomes)
     path = write_results(  # the last, so that a result is whole
         evaluation.workdir, config.eval.name, task=task, metrics=metrics, config=config, std=std, folds=folds,
