@@ -11,7 +11,7 @@ setup(
     name='vididi_jax',
     version='0.1.0',
     description='Self-supervised video representation learning with temporal derivatives, in JAX',
-    long_description=(HERE / 'README.md').read_text(),
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     author='The vididi_jax developers',
@@ -26,7 +26,7 @@ setup(
     package_dir={f'vididi_jax.{name}': name for name in ('configs', 'data_prep')},  # see their __init__.py there
     package_data={'vididi_jax': ['py.typed'], 'vididi_jax.report': ['page.css', 'page.js'],
                   'vididi_jax.browse': ['page.js']},
-    install_requires=(HERE / 'requirements.txt').read_text().split(),
+    install_requires=(HERE / 'requirements.txt').read_text(encoding='utf-8').split(),
     entry_points={'console_scripts': ['vididi = vididi_jax.command:main']},
     extras_require={
         'test': TEST,

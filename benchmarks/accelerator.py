@@ -279,7 +279,7 @@ def run_part(part: str, tiny: bool, path: Path) -> None:
     start = time.perf_counter()
     found = FUNCTIONS[part](tiny)
     about = {'device': jax.devices()[0].device_kind, 'jax': jax.__version__, 'seconds': time.perf_counter() - start}
-    path.write_text(json.dumps({**about, **found}, indent=2))
+    path.write_text(json.dumps({**about, **found}, indent=2), encoding='utf-8')
 
 
 def start(part: str, out: Path, tiny: bool, name: str, **environment: str) -> dict | str:
@@ -287,15 +287,15 @@ def start(part: str, out: Path, tiny: bool, name: str, **environment: str) -> di
     path = out / f'{name}.json'
     path.unlink(missing_ok=True)  # of a run before
     command = [sys.executable, __file__, f'--out={path}', f'--only={part}', *(['--tiny'] if tiny else [])]
-    with (out / f'{name}.log').open('w') as log:
+    with (out / f'{name}.log').open('w', encoding='utf-8') as log:
         try:
             code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, timeout=LIMIT,
                                   env={**os.environ, **environment}).returncode
         except subprocess.TimeoutExpired:
             return f'took more than {LIMIT} s'
     if code:
-        return f'exit code {code}: ' + (out / f'{name}.log').read_text()[-300:].replace('\n', ' ')
-    return json.loads(path.read_text())
+        return f'exit code {code}: ' + (out / f'{name}.log').read_text(encoding='utf-8')[-300:].replace('\n', ' ')
+    return json.loads(path.read_bytes())
 
 
 def main() -> int:

@@ -86,7 +86,8 @@ def target_mesh(target: str) -> Mesh:
     else:
         check_installed(target, 'jax_cuda12_plugin', f'jax-cuda12-plugin=={version} jax-cuda12-pjrt=={version} and the '
                         'others that benchmarks/ahead.py --help names')
-        options = dict(platform='cuda', topology_name='', topology=f'1x1x{shape}', target_config=file.read_text())
+        options = dict(platform='cuda', topology_name='', topology=f'1x1x{shape}',
+                       target_config=file.read_text(encoding='utf-8'))
     try:
         return Mesh(np.asarray(topologies.get_topology_desc(**options).devices), ('data',))
     except jax.errors.JaxRuntimeError as error:
@@ -129,7 +130,7 @@ def report(name: str, lowered, sharding, options: dict) -> dict[str, float]:
     program = compiled.as_text()
     if KEEP.value:
         Path(KEEP.value).mkdir(parents=True, exist_ok=True)
-        (Path(KEEP.value) / f'{name}.hlo').write_text(program)
+        (Path(KEEP.value) / f'{name}.hlo').write_text(program, encoding='utf-8')
     exchanges = collectives(program)
     for (kind, dtypes), found in sorted(exchanges.items()):
         size, shape, origin = max(found)
@@ -171,7 +172,7 @@ def main(_) -> None:
     options = {'xla_gpu_autotune_level': '0'} if meshes.platform(mesh) == 'gpu' else {}
     figures = {name: report(name, *lowered[name], options) for name in PROGRAMS.value}
     if RECORD.value:
-        Path(RECORD.value).write_text(json.dumps(figures))
+        Path(RECORD.value).write_text(json.dumps(figures), encoding='utf-8')
 
 
 if __name__ == '__main__':

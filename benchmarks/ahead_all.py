@@ -44,7 +44,7 @@ def compile_case(target: str, encoder: str, width: int, videos: int, programs: s
             f'--config.batch_size={videos}', f'--record={record}'], stdout=subprocess.DEVNULL)
         if done.returncode:  # it has said why
             raise UserError(f'{encoder} of width {width} was not compiled for {target}, see above.')
-        return json.loads(record.read_text())
+        return json.loads(record.read_bytes())
 
 
 def main() -> int:
@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument('--only', default='', help='text that the name of a case must have, such as "h100:8 r3d_18"')
     parser.add_argument('--store', action='store_true', help='write what is found into benchmarks/ahead.json')
     arguments = parser.parse_args()
-    stored = json.loads(STORED.read_text()) if STORED.exists() else {}
+    stored = json.loads(STORED.read_bytes()) if STORED.exists() else {}
     cases = {f'{target} {encoder} width {width}, {videos} videos: {programs}': case
              for case in CASES for target, encoder, width, videos, programs in [case]}
     chosen = [case for case in cases if arguments.only in case]
@@ -70,7 +70,7 @@ def main() -> int:
             new += name not in stored
             stored[name] = figures
         if arguments.store:
-            STORED.write_text(json.dumps(stored, indent=1) + '\n')
+            STORED.write_text(json.dumps(stored, indent=1) + '\n', encoding='utf-8')
     print(*(worse or ['nothing is worse than what is stored']), f'{new} programs had nothing stored', sep='\n')
     return 1 if worse and not arguments.store else 0
 

@@ -101,7 +101,7 @@ def call(log: Path, cores: set[int], *words: str) -> None:
     """Run a command of this project on some cores; what it prints is added to a log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     pin = (lambda: os.sched_setaffinity(0, cores)) if cores else None
-    with log.open('a') as file:
+    with log.open('a', encoding='utf-8') as file:
         with STARTING:
             if ENDED.is_set():
                 raise UserError(f'{" ".join(words)} was not started, as another command failed.')
@@ -114,7 +114,7 @@ def call(log: Path, cores: set[int], *words: str) -> None:
             process.wait()
         RUNNING.remove(process)
     if process.returncode:
-        last = log.read_text().strip().splitlines()[-1:]
+        last = log.read_text(encoding='utf-8').strip().splitlines()[-1:]
         raise UserError(
             f'{" ".join(words)} ended with {process.returncode} ({"".join(last):.300}): {log} has all of it.')
 
@@ -233,7 +233,7 @@ def as_json(figures: list[Figure]) -> list[dict]:
 
 def processor() -> str:
     try:
-        text = Path('/proc/cpuinfo').read_text()
+        text = Path('/proc/cpuinfo').read_text(encoding='utf-8')
     except OSError:
         return platform.processor() or platform.machine()
     name = re.search(r'model name\s*: (.*)', text)
@@ -244,18 +244,18 @@ def processor() -> str:
 def replace_section(path: Path, name: str, text: str) -> None:
     """Put `text` between the comments `<!-- NAME -->` and `<!-- /NAME -->` of a Markdown file."""
     marks = f'<!-- {name} -->', f'<!-- /{name} -->'
-    old = path.read_text()
+    old = path.read_text(encoding='utf-8')
     if not all(mark in old for mark in marks):
         raise UserError(f'{path} has no place for the section {name}: put {marks[0]} and {marks[1]} where it goes.')
     before, rest = old.split(marks[0], 1)
-    path.write_text(f'{before}{marks[0]}\n{text}\n{marks[1]}{rest.split(marks[1], 1)[1]}')
+    path.write_text(f'{before}{marks[0]}\n{text}\n{marks[1]}{rest.split(marks[1], 1)[1]}', encoding='utf-8')
 
 
 def minutes_in_all(out: Path, minutes: float) -> float:
     """These minutes and those of the starts before, which are kept beside the runs."""
     path = out / 'minutes.txt'
-    minutes += float(path.read_text()) if path.exists() else 0
-    path.write_text(f'{minutes:.2f}\n')
+    minutes += float(path.read_text(encoding='utf-8')) if path.exists() else 0
+    path.write_text(f'{minutes:.2f}\n', encoding='utf-8')
     return minutes
 
 
@@ -323,7 +323,7 @@ def write(out, figures, ablation, real, main_jobs, others, minutes: float, argum
         **about, 'frameworks': as_json(figures), 'ablation': as_json(ablation), 'weizmann': as_json(real),
         'untrained': dict(untrained_rows(main_jobs)),
         'saliency': {job.workdir.name: last_health(job) for job in (*main_jobs, *others) if 'tug' in job.evaluate},
-    }, indent=2) + '\n')
+    }, indent=2) + '\n', encoding='utf-8')
     shown = tables.first_metrics(figures)
     (out / 'claim.png').write_bytes(pictures.group_bars([
         *(figure for figure in shown['retrieval'] if figure.features != 'd2V'),
@@ -345,7 +345,7 @@ def write(out, figures, ablation, real, main_jobs, others, minutes: float, argum
         parts += [f'Weizmann, each person in turn against all others, VICReg, {WEIZMANN_EPOCHS} epochs, seed {first}:',
                   tables.markdown(real, AGAINST)]
     text = plain_titles('\n\n'.join(part.strip() for part in parts))
-    (out / 'claim.md').write_text(text + '\n')
+    (out / 'claim.md').write_text(text + '\n', encoding='utf-8')
     print(text)
     if arguments.write:
         replace_section(ROOT / 'benchmarks' / 'RESULTS.md', 'claim', text)

@@ -50,7 +50,7 @@ def run_main() -> None:
             if not launched:
                 launched.append(int(state.step))  # later ones are counted: to ask would be to wait for the step before
             launched[0] += 1
-            with Path(workdir, 'batches.jsonl').open('a') as file:
+            with Path(workdir, 'batches.jsonl').open('a', encoding='utf-8') as file:
                 file.write(json.dumps([launched[0], seen[-1]]) + '\n')
             return task.step(state, *arguments)
 
@@ -65,14 +65,14 @@ def start(workdir: Path, data: Path) -> subprocess.Popen:
     command = [sys.executable, __file__, 'run', '--config=configs/motion_vicreg.py:smoke', f'--workdir={workdir}',
                f'--config.data.dir={data}', '--config.data.workers=1', '--config.model.width=2', '--config.epochs=8',
                '--config.log.every_steps=1', '--config.checkpoint.every_steps=2', '--config.health.every_cycles=0']
-    with (workdir / 'output.txt').open('a') as output:
+    with (workdir / 'output.txt').open('a', encoding='utf-8') as output:
         STARTED.append(subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True))
     return STARTED[-1]
 
 
 def rows(workdir: Path, name: str = 'metrics.jsonl') -> list:
     path = workdir / name
-    return [json.loads(line) for line in path.read_text().split('\n')[:-1]] if path.exists() else []
+    return [json.loads(line) for line in path.read_text(encoding='utf-8').split('\n')[:-1]] if path.exists() else []
 
 
 def is_saving(workdir: Path) -> bool:
@@ -85,7 +85,7 @@ def alive(session: int) -> list[int]:
     for entry in Path('/proc').iterdir():
         if entry.name.isdigit():
             try:
-                state, _, _, its = (entry / 'stat').read_text().rpartition(')')[2].split()[:4]
+                state, _, _, its = (entry / 'stat').read_text(encoding='utf-8').rpartition(')')[2].split()[:4]
             except OSError:
                 continue
             if int(its) == session and state != 'Z':
@@ -120,7 +120,7 @@ def disturb(process: subprocess.Popen, workdir: Path, number: signal.Signals, in
 def outcome(workdir: Path) -> dict:
     """All that must be equal: checksums of the final arrays, metrics, and the videos of each batch."""
     last = max(int(path.name) for path in (workdir / 'checkpoints').iterdir() if path.name.isdigit())
-    meta = json.loads((workdir / 'checkpoints' / str(last) / 'meta' / 'metadata').read_text())
+    meta = json.loads((workdir / 'checkpoints' / str(last) / 'meta' / 'metadata').read_bytes())
     batches = {}
     for step, videos in rows(workdir, 'batches.jsonl'):
         batches.setdefault(step, []).append(videos)

@@ -49,7 +49,7 @@ def prepare_folder(
     if all((Path(videos) / name).is_file() for name in (checksums.NAME, records.PLAN)):
         source = RecordSource(videos, 'train')  # which holds its files against their checksums
         check(len(source))
-        lines = (source.directory / records.MANIFEST).read_text().splitlines()
+        lines = (source.directory / records.MANIFEST).read_bytes().splitlines()
         return Path(videos), list(map(loads, lines))
     plan, decode = folder.plan_folder(videos, short_side=short_side, encoding=records.ENCODING)
     check(len(plan.videos))

@@ -23,7 +23,7 @@ def write_views(plan: Plan, out: Path) -> None:
     """
     store = RecordSource(out / records.STORE, records.STORE_SPLIT)
     numbers = {row['id']: number for number, row in enumerate(store.rows)}
-    every = {row['id']: row for row in map(json.loads, (store.directory / records.MANIFEST).read_text().splitlines())}
+    every = {row['id']: row for row in map(json.loads, (store.directory / records.MANIFEST).read_bytes().splitlines())}
     for name, videos in plan.views.items():
         described = _described(plan, name, videos, store)
         with writing(out):

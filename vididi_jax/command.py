@@ -47,7 +47,7 @@ run, of minutes:
 
 def summary(name: str) -> str:
     """The first line of a shipped config's docstring."""
-    return ast.get_docstring(ast.parse((CONFIGS / f'{name}.py').read_text())).splitlines()[0]
+    return ast.get_docstring(ast.parse((CONFIGS / f'{name}.py').read_text(encoding='utf-8'))).splitlines()[0]
 
 
 def usage(command: str) -> str:

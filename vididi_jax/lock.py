@@ -32,7 +32,7 @@ def locked(folder: str | Path, advice: str) -> Iterator[None]:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / NAME).open('a+')
+        file = (folder / NAME).open('a+', encoding='utf-8')
     except OSError as error:
         raise UserError(f'cannot write to {folder} ({error.strerror}): {advice}.') from error
     with file:

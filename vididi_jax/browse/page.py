@@ -11,7 +11,7 @@ from vididi_jax.data.source import RecordSource
 from vididi_jax.report.animation import FRAMES, animation, evenly, speed
 from vididi_jax.report.html import clip_image, paragraph, table, write_page
 
-SCRIPT = (Path(__file__).parent / 'page.js').read_text()
+SCRIPT = (Path(__file__).parent / 'page.js').read_text(encoding='utf-8')
 PICTURES = 6_000  # frames in a page, so that it stays some ten megabytes; of more videos each has one
 MOST = 20_000  # videos of a page, which browsers still show
 STYLE = """

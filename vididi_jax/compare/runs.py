@@ -226,7 +226,7 @@ def read_videos(run: Run, evaluation: str) -> list[dict[str, str]]:
     path = run.workdir / 'eval' / evaluation / 'videos.csv'
     if not path.exists():
         return []
-    with path.open(newline='') as file:
+    with path.open(newline='', encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
     if rows and 'group' not in rows[0]:
         raise UserError(f'{path} was written by an older version, without groups: evaluate {run.workdir} again.')

@@ -67,7 +67,7 @@ def _groups(controller: str) -> Iterator[str]:
 
 
 def _text(path: str) -> str:
-    return Path(path).read_text() if Path(path).is_file() else ''
+    return Path(path).read_text(encoding='utf-8') if Path(path).is_file() else ''
 
 
 def _words(path: str, default: str) -> list[str]:

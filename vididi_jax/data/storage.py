@@ -95,7 +95,7 @@ def local_copy(url: str) -> Path:
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / '.lock').open('w') as lock:
+        with (folder / '.lock').open('wb') as lock:
             with suppress(OSError):  # of network file systems that know no locks
                 fcntl.flock(lock, fcntl.LOCK_EX)  # of the processes that start together one copies
                 for left in folder.glob(f'{INCOMPLETE}*'):  # by one that was killed

@@ -70,7 +70,7 @@ def run(config, workdir: str) -> dict:
 @on_process_zero
 def collect(config, workdir: str, folders: dict[str, Path]) -> dict:
     """Write and print the table of the results in `folders`; returns {part: its figures}."""
-    results = {part: json.loads((folder / 'results.json').read_text()) for part, folder in folders.items()}
+    results = {part: json.loads((folder / 'results.json').read_bytes()) for part, folder in folders.items()}
     first = next(iter(results.values()))
     same = ('protocol', 'split', 'data', 'fingerprint', 'clips_x_crops', 'short_video', 'counts',
             'test_videos_without_their_class_in_train', 'transductive', 'test_videos_seen_in_pretraining', 'encoder',

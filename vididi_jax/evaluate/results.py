@@ -80,7 +80,7 @@ def check_name(workdir: str | Path, config, **asked: str) -> None:
 def read_result(path: Path) -> dict:
     """A results.json; raises `UserError` if it is damaged."""
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text(encoding='utf-8'))
         result['task']
         return result
     except (ValueError, KeyError, TypeError) as error:

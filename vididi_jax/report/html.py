@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vididi_jax.files import write_whole
 
-STYLE, SCRIPT = ((Path(__file__).parent / name).read_text() for name in ('page.css', 'page.js'))
+STYLE, SCRIPT = ((Path(__file__).parent / name).read_text(encoding='utf-8') for name in ('page.css', 'page.js'))
 
 
 def data_url(data: bytes, kind: str) -> str:

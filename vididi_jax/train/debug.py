@@ -36,14 +36,14 @@ def save_bundle(
         (folder / 'state.msgpack').write_bytes(flax.serialization.to_bytes(jax.device_get(state)))
         (folder / 'step.json').write_text(json.dumps({
             'step': step, 'orders': list(orders), 'key': np.asarray(jax.random.key_data(key)).tolist(),
-            'metrics': {name: float(value) for name, value in metrics.items()}}, indent=2) + '\n')
+            'metrics': {name: float(value) for name, value in metrics.items()}}, indent=2) + '\n', encoding='utf-8')
     return folder
 
 
 def load_bundle(folder: str | Path, target: TrainState) -> tuple[TrainState, dict, jax.Array, tuple[int, int]]:
     """`(state, batch, key, orders)` as `train_step` takes them, of process 0; `target` is a state of that structure."""
     folder = Path(folder)
-    step = json.loads((folder / 'step.json').read_text())
+    step = json.loads((folder / 'step.json').read_bytes())
     state = flax.serialization.from_bytes(target, (folder / 'state.msgpack').read_bytes())
     with np.load(folder / 'batch_0.npz') as file:
         batch = dict(file)

@@ -30,7 +30,8 @@ def _files(folder: Path) -> list[str]:
 
 def write_checksums(folder: Path) -> None:
     """Write `folder/checksums.json`: the crc32c of each of its files, by its path in the folder."""
-    (folder / NAME).write_text(json.dumps({name: crc_of(folder / name) for name in _files(folder)}, indent=1) + '\n')
+    sums = {name: crc_of(folder / name) for name in _files(folder)}
+    (folder / NAME).write_text(json.dumps(sums, indent=1) + '\n', encoding='utf-8')
 
 
 def damage(folder: Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vididi_jax.config import to_dict
 from vididi_jax.errors import UserError
+from vididi_jax.files import write_whole
 
 TIMES = {'data_wait', 'host_ms'}  # what a run that resumes need not repeat
 
@@ -17,10 +18,8 @@ class Jsonl:
     def __init__(self, workdir: Path, first_step: int, config: dict):
         self.path = workdir / 'metrics.jsonl'
         rows = [row for row in read_metrics(workdir) if row['step'] <= first_step]
-        temporary = self.path.with_suffix('.tmp')
-        temporary.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-        os.replace(temporary, self.path)
-        self._file = self.path.open('a')
+        write_whole(self.path, ''.join(json.dumps(row) + '\n' for row in rows))
+        self._file = self.path.open('a', encoding='utf-8')
 
     def write(self, row: dict) -> None:
         self._file.write(json.dumps(row) + '\n')
@@ -59,11 +58,11 @@ class Wandb:
 
         name = workdir / 'wandb_run.txt'
         if first_step == 0 or not name.exists():
-            name.write_text(uuid.uuid4().hex)
+            name.write_text(uuid.uuid4().hex, encoding='utf-8')
         try:
             self._run = wandb.init(
-                project=os.environ.get('WANDB_PROJECT', 'vididi_jax'), id=name.read_text(), name=workdir.name,
-                resume='allow', dir=str(workdir), config=config)
+                project=os.environ.get('WANDB_PROJECT', 'vididi_jax'), id=name.read_text(encoding='utf-8'),
+                name=workdir.name, resume='allow', dir=str(workdir), config=config)
         except wandb.Error as error:  # nobody is logged in, most often
             told = ' '.join(str(error).split())[:200]
             raise UserError(f"Weights & Biases does not start ({told}): log in with `wandb login`, set "
@@ -129,8 +128,8 @@ def read_metrics(workdir: str | Path) -> list[dict]:
     path = Path(workdir) / 'metrics.jsonl'
     if not path.exists():
         return []
-    rows = []
-    for number, line in enumerate(path.read_text().split('\n')[:-1], 1):  # what follows the last is empty or incomplete
+    rows, lines = [], path.read_bytes().split(b'\n')[:-1]  # what follows the last is empty or incomplete
+    for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
         except ValueError as error:
