@@ -140,6 +140,17 @@ def test_a_result_that_is_cut_is_one_sentence(tmp_path):
         page.read_results(tmp_path)
 
 
+@pytest.mark.parametrize(('change', 'wrong'), [
+    ({'metrics': []}, r'damaged .its metrics: \[\]'), ({'counts': {'test': 5}}, "damaged .its counts: {'test': 5}"),
+    ({}, 'not whole .it has no protocol')])
+def test_a_result_that_cannot_be_shown_is_one_sentence(tmp_path, change, wrong):
+    (tmp_path / 'eval' / 'tug').mkdir(parents=True)
+    (tmp_path / 'eval' / 'tug' / 'results.json').write_text(json.dumps({
+        'task': 'tug', 'metrics': {'V': {'won': 50.0}}, 'config': {'seed': 0}, 'commit': 'a', 'date': 'b', **change}))
+    with pytest.raises(UserError, match=f'results.json is {wrong}.: evaluate {tmp_path} again'):
+        page.read_results(tmp_path)
+
+
 @pytest.mark.parametrize(('name', 'module'), [('motion_vicreg', pretrain), ('retrieval', retrieval)])
 def test_training_and_evaluation_write_the_page_anew(root, finished, monkeypatch, capsys, name, module):
     monkeypatch.setattr(module, 'run', lambda config, workdir: 'result')

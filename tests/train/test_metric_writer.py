@@ -96,3 +96,11 @@ def test_a_row_that_is_damaged_is_named(tmp_path):
         read_metrics(tmp_path)
     (tmp_path / 'metrics.jsonl').write_text('{"step": 1}\n{"step": 3')  # as a kill leaves it
     assert read_metrics(tmp_path) == [{'step': 1}]
+
+
+@pytest.mark.parametrize('line', [b'[]', b'5', b'{"a": 1}', b'{"step": "x"}', b'{"step": 2, "epoch": []}',
+                                  '{"step": 2, "é": 0}'.encode('latin-1')])
+def test_a_line_that_is_no_row_is_named(tmp_path, line):
+    (tmp_path / 'metrics.jsonl').write_bytes(b'{"step": 1}\n' + line + b'\n')
+    with pytest.raises(UserError, match='metrics.jsonl, line 2 is damaged .*: mend or delete that line'):
+        read_metrics(tmp_path)

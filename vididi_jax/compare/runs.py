@@ -11,13 +11,15 @@ import numpy as np
 
 from vididi_jax.config import flatten, text_of, to_dict
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate.results import read_result
+from vididi_jax.evaluate.results import check_whole, read_result
 from vididi_jax.train.metric_writer import read_metrics
 from vididi_jax.train.run import MAY_DIFFER, changed_by_hand, workdir_config
 
 FIRST = ('framework.loss', 'schedule', 'model.name')  # what a table of runs is about, if these differ
 # What one evaluation of all runs has in common.
 SAME = ('task', 'protocol', 'clips_x_crops', 'encoder', 'counts', 'fingerprint')
+# What its tables are made of.
+NEEDED = 'metrics', 'protocol', 'counts', 'clips_x_crops', 'encoder', 'commit'
 # Fields of an evaluation's config that may differ: they decide nothing of what is measured, or are drawn.
 FREE = ('allow_missing', 'checkpoint', 'data', 'eval.name', 'log', 'seed')
 
@@ -75,6 +77,11 @@ def find_workdirs(runs: str) -> tuple[list[Path], int]:
         raise UserError('config.runs is empty: give workdirs of training runs, as --config.runs=A,B or '
                         "--config.runs='runs/*'.")
     return list({path.resolve(): path for path in found}.values()), other
+
+
+def path_of(run: Run, evaluation: str, file: str = 'results.json') -> Path:
+    """A file of an evaluation."""
+    return run.workdir / 'eval' / evaluation / file
 
 
 def read_run(workdir: Path) -> Run:
@@ -165,6 +172,7 @@ def common_evaluations(runs: list[Run], asked: str) -> tuple[list[str], list[str
             if name not in run.results:
                 raise UserError(f'{run.workdir} has no evaluation {name!r} (it has {", ".join(run.results)}): make it, '
                                 'or leave it out of config.evaluations.')
+            check_whole(path_of(run, name), run.results[name], *NEEDED)
             for key in SAME:
                 here, there = runs[0].results[name].get(key), run.results[name].get(key)
                 if here != there:
@@ -195,16 +203,18 @@ def check_trained(groups: list[Group], evaluations: list[str]) -> None:
         latest = [run for run in group.runs if run.results[name]['encoder'] == 'trained'
                   and flatten(run.results[name].get('config', {})).get('eval.checkpoint') == 'latest']
         for run in latest:
+            check_whole(path_of(run, name), run.results[name], 'training_config', 'checkpoint_step')
             result, first = run.results[name], latest[0].results[name]
             then, now = result['training_config']['epochs'], run.config['epochs']
             if then != now:
                 raise UserError(f'evaluation {name!r} of {run.workdir} is of a run of {then} epochs, which goes to '
                                 f'{now} by now: evaluate it again, or leave it out of config.evaluations.')
             for row in read_metrics(run.workdir)[-1:]:
-                if row['step'] > result['checkpoint_step'] or row['epoch'] + 1 < now:
+                epoch = row.get('epoch', now - 1)
+                if row['step'] > result['checkpoint_step'] or epoch + 1 < now:
                     raise UserError(
                         f'evaluation {name!r} of {run.workdir} is of step {result["checkpoint_step"]:,}, and the run, '
-                        f'which goes to {now} epochs, is at step {row["step"]:,}, in epoch {row["epoch"] + 1}: train '
+                        f'which goes to {now} epochs, is at step {row["step"]:,}, in epoch {epoch + 1}: train '
                         'it to the end, and evaluate it again, or leave it out of config.evaluations.')
             if result['checkpoint_step'] != first['checkpoint_step']:
                 raise UserError(
@@ -222,15 +232,45 @@ def check_drawn(group: Group, name: str) -> None:
 
 
 def read_videos(run: Run, evaluation: str) -> list[dict[str, str]]:
-    """The rows of videos.csv; none where an evaluation has no such file. Raises `UserError` for one without groups."""
-    path = run.workdir / 'eval' / evaluation / 'videos.csv'
+    """The rows of videos.csv; none where an evaluation has no such file.
+
+    Raises `UserError` for one that is damaged, or without groups.
+    """
+    path = path_of(run, evaluation, 'videos.csv')
     if not path.exists():
         return []
-    with path.open(newline='', encoding='utf-8') as file:
-        rows = list(csv.DictReader(file))
-    if rows and 'group' not in rows[0]:
+    try:
+        with path.open(newline='', encoding='utf-8') as file:
+            rows = list(csv.DictReader(file, strict=True))
+        wrong = damage(rows, list(run.results[evaluation]['metrics']))
+    except (csv.Error, UnicodeDecodeError) as error:
+        rows, wrong = [], str(error)
+    if rows and 'id' in rows[0] and 'group' not in rows[0]:
         raise UserError(f'{path} was written by an older version, without groups: evaluate {run.workdir} again.')
+    if wrong:
+        raise UserError(f'{path} is damaged ({wrong}): evaluate {run.workdir} again.')
     return rows
+
+
+def damage(rows: list[dict], kinds: list[str]) -> str:
+    """What is wrong with the rows of a videos.csv, of these kinds of features; '' if nothing is."""
+    absent = [name for name in ('fold', 'id', 'group', *kinds) if not rows or name not in rows[0]]
+    if absent:
+        return f'it has no {absent[0]}'
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():  # more columns, or fewer
+            return f'video {number} has other columns than the first line says'
+        if wrong := [row[kind] for kind in kinds if not is_share(row[kind])]:
+            return f'video {number} has the score {wrong[0]!r:.80}'
+    return ''
+
+
+def is_share(text: str) -> bool:
+    """Whether a text is a number from 0 to 1."""
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
 
 
 def read_sources(run: Run, evaluation: str) -> dict[tuple[str, str], str]:

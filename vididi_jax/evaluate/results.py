@@ -77,11 +77,42 @@ def check_name(workdir: str | Path, config, **asked: str) -> None:
                             f'--config.eval.name, or delete {folder}.')
 
 
+# What a field is, where a result has it: tables and pages are made of these.
+FORMS = {'task': str, 'protocol': str, 'encoder': str, 'commit': str, 'device': str, 'date': str, 'clips_x_crops': str,
+         'config': dict, 'training_config': dict, 'confusion': dict, 'folds': list | dict, 'chance': int | float,
+         'seed': int, 'checkpoint_step': int, 'training_commits': list,
+         'test_videos_seen_in_pretraining': int | None}
+
+
+def _are_numbers(value, depth: int) -> bool:
+    """Whether it is a table of tables, and so on, of numbers: {name: ... {name: number}}."""
+    if depth:
+        return isinstance(value, dict) and all(_are_numbers(part, depth - 1) for part in value.values())
+    return isinstance(value, int | float)
+
+
+def _is_right(name: str, value, task: str) -> bool:
+    """Whether a field of a result is what it should be."""
+    if name in ('metrics', 'std'):  # {kind of feature: {metric: number}}, of each part where there are several
+        return _are_numbers(value, 3 if task == 'eval_all' else 2)
+    if name == 'counts':
+        return _are_numbers(value, 2) and all(side.keys() >= {'videos', 'listed'} for side in value.values())
+    return isinstance(value, FORMS.get(name, object))
+
+
 def read_result(path: Path) -> dict:
     """A results.json; raises `UserError` if it is damaged."""
     try:
-        result = json.loads(path.read_text(encoding='utf-8'))
-        result['task']
+        result = json.loads(path.read_bytes())
+        task = result['task']
+        if wrong := [name for name, value in result.items() if not _is_right(name, value, task)]:
+            raise ValueError(f'its {wrong[0]}: {result[wrong[0]]!r:.80}')
         return result
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f'{path} is damaged ({error}): evaluate {path.parents[2]} again.') from error
+
+
+def check_whole(path: Path, result: dict, *names: str) -> None:
+    """Raises `UserError` if the result of a results.json lacks one of these fields, or has nothing in it."""
+    if absent := [name for name in names if result.get(name) in (None, {}, [])]:
+        raise UserError(f'{path} is not whole (it has no {absent[0]}): evaluate {path.parents[2]} again.')

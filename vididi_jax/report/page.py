@@ -12,14 +12,14 @@ from vididi_jax import pictures
 from vididi_jax import schedule as schedules
 from vididi_jax.config import flatten, to_dict
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate.results import read_result
+from vididi_jax.evaluate.results import check_whole, read_result
 from vididi_jax.fields import check_fields
 from vididi_jax.report.animation import Clips
 from vididi_jax.report.evidence import latest_retrieval, take_up
 from vididi_jax.report.gallery import gallery_section
 from vididi_jax.report.html import paragraph, picture, table, write_page
 from vididi_jax.report.looks import looks_section, other_run
-from vididi_jax.report.results import result_sections
+from vididi_jax.report.results import NEEDED, result_sections
 from vididi_jax.report.scatter import map_section
 from vididi_jax.report.summary import (
     Headline,
@@ -44,7 +44,7 @@ T = TypeVar('T')
 CURVES = ('loss', 'invariance', 'variance', 'covariance', 'view1_to_view2', 'view2_to_view1', 'gradient_norm',
           'learning_rate', 'health/effective_rank', 'health/order_agreement', 'health/knn_accuracy',
           'health/saliency_on_motion', 'health/moving_pixels')  # the share of an even saliency
-WHOLE = 'metrics', 'config', 'commit', 'date'  # what every result has
+WHOLE = 'config', 'commit', 'date', 'metrics'  # what every result has
 FRAMEWORKS = {'vicreg': 'VICReg', 'info_nce': 'SimCLR', 'nt_xent': 'SimCLR', 'byol': 'BYOL'}
 
 
@@ -53,8 +53,7 @@ def read_results(workdir: Path) -> dict[str, dict]:
     results = {}
     for path in sorted(workdir.glob('eval/*/results.json')):
         results[path.parent.name] = result = read_result(path)
-        if absent := [name for name in WHOLE if name not in result]:
-            raise UserError(f'{path} is not whole (it has no {absent[0]}): evaluate {workdir} again.')
+        check_whole(path, result, *WHOLE, *NEEDED.get(result['task'], ()))
     return results
 
 

@@ -119,6 +119,11 @@ def all_section(name: str, result: dict, folder: Path) -> str:
 SECTIONS = (('retrieval', 'Retrieval', result_section), ('tug', 'Motion over background', result_section),
             ('linear', 'Linear probe', result_section), ('finetune', 'Fine-tuning', result_section),
             ('detection', 'Action detection', detection_section), ('eval_all', 'All evaluations', all_section))
+# Fields of a result that its section is made of, besides those that every result has.
+FACTS = 'protocol', 'encoder', 'counts', 'checkpoint_step', 'seed', 'device'
+NEEDED = {**dict.fromkeys(('retrieval', 'tug', 'linear', 'finetune'), (
+    *FACTS, 'std', 'folds', 'chance', 'confusion', 'test_videos_without_their_class_in_train')),
+    'detection': (*FACTS, 'per_class', 'boxes'), 'eval_all': ('std', 'folds')}
 
 
 def result_sections(results: dict[str, dict], workdir: Path) -> list[str]:

@@ -131,7 +131,10 @@ def read_metrics(workdir: str | Path) -> list[dict]:
     rows, lines = [], path.read_bytes().split(b'\n')[:-1]  # what follows the last is empty or incomplete
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
+            if not isinstance(row, dict) or {type(row.get('step')), type(row.get('epoch', 0))} != {int}:
+                raise ValueError(f'{str(row):.80} is no row of a step')
+            rows.append(row)
         except ValueError as error:
             raise UserError(f'{path}, line {number} is damaged ({error}): mend or delete that line.') from error
     return rows
