@@ -360,3 +360,19 @@ def test_damaged_scores_are_one_sentence(root, tmp_path, text, wrong):
     (tmp_path / 'runs' / 'b' / 'eval' / 'retrieval' / 'videos.csv').write_bytes(text.encode('latin-1'))
     with pytest.raises(UserError, match=f'videos.csv is damaged .*{wrong}.*: evaluate .*runs/b again'):
         compare(root, tmp_path)
+
+
+def test_names_stay_in_their_place_in_every_table(root, tmp_path):
+    """On the page as text, in LaTeX in a comment or escaped, in Markdown in one cell; in CSV as they are."""
+    config, name = configs.load_config(f'{root}/configs/motion_vicreg.py'), '<img src=x>\n\\input{x}'
+    for number, place in enumerate(('a|b_c\n\n\\input{y}', 'd')):
+        config.data.dir = place
+        write(tmp_path / 'runs' / str(number), config, np.arange(9) % 2, name)
+    assert [row['data.dir'] for row in compare(root, tmp_path)][::2] == ['a|b_c\n\n\\input{y}', 'd']
+    page, markdown, latex = ((tmp_path / 'out' / file).read_text()
+                             for file in ('index.html', 'compare.md', 'compare.tex'))
+    assert '<img src=x>' not in page and '<h2>&lt;img src=x&gt;' in page
+    assert [line for line in markdown.splitlines() if line.startswith('| a')] == [r'| a\|b_c \input{y} | 1 | 44.4 |']
+    lines = latex.splitlines()
+    assert r'a$|$b\_c \textbackslash{}input\{y\} & 1 & $44.4$ \\' in lines
+    assert all(line.startswith('% ') for line in lines if r'\input' in line)

@@ -18,6 +18,11 @@ def first_metrics(figures: list[Figure]) -> dict[str, list[Figure]]:
     return {evaluation: list(found.values()) for evaluation, found in tables.items()}
 
 
+def one_line(text: str) -> str:
+    """A text without the line ends of names in it, after which a comment or a row of a table would have ended."""
+    return ' '.join(text.split())
+
+
 def number(figure: Figure, plus_minus: str) -> str:
     spread = '' if figure.std is None else f'{plus_minus}{figure.std:.1f}'
     return f'{figure.mean:.1f}{spread}'
@@ -35,7 +40,7 @@ def wide(figures: list[Figure], cell) -> tuple[tuple[str, ...], list[tuple[str, 
     for figure in figures:
         rows.setdefault(figure.group.name, {})[figure.features] = figure
     return (*fields, 'runs', *kinds), [
-        (*found[kinds[0]].group.values.values(), str(len(found[kinds[0]].values)),
+        (*map(one_line, found[kinds[0]].group.values.values()), str(len(found[kinds[0]].values)),
          *(cell(found[kind]) if kind in found else '' for kind in kinds)) for found in rows.values()]
 
 
@@ -43,7 +48,7 @@ def title(figures: list[Figure]) -> str:
     """What a table of one evaluation shows."""
     first = figures[0]
     chance = '' if first.chance is None else f', chance {first.chance:.1f}'
-    return f'{first.evaluation}: {first.metric}{chance}'
+    return one_line(f'{first.evaluation}: {first.metric}{chance}')
 
 
 def caption(figures: list[Figure], against: str) -> str:
@@ -59,7 +64,7 @@ def caption(figures: list[Figure], against: str) -> str:
         if any(len(result.get('folds', ())) > 1 for result in results):
             text += (' Figures are means over folds, and differences and stars are of all videos alike: where folds '
                      'are of unequal size the two need not agree.')
-    return ' '.join([text, *untold(figures), *measured(figures)])
+    return one_line(' '.join([text, *untold(figures), *measured(figures)]))
 
 
 def number_of(figure: Figure) -> str:
@@ -117,8 +122,12 @@ def markdown(figures: list[Figure], against: str) -> str:
     for found in first_metrics(figures).values():
         header, rows = wide(found, text_cell)
         lines = [header, ('---',) * len(header), *rows]
-        parts.append(f'### {title(found)}\n\n' + '\n'.join(f'| {" | ".join(line)} |' for line in lines))
+        parts.append(f'### {title(found)}\n\n' + '\n'.join(map(markdown_line, lines)))
     return '\n\n'.join([*parts, caption(figures, against)]).replace(' *', r' \*') + '\n'
+
+
+def markdown_line(cells: tuple[str, ...]) -> str:
+    return '| ' + ' | '.join(cell.replace('|', r'\|') for cell in cells) + ' |'
 
 
 def escape(word: str) -> str:

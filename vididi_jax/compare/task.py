@@ -1,6 +1,7 @@
 """The task 'compare': a table over runs, printed, and written as CSV, Markdown, LaTeX and a page."""
 
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 
 from vididi_jax import pictures
@@ -38,8 +39,9 @@ def write_all(out: Path, groups: list[Group], evaluations: list[str], figures: l
     parts = [f'<h1>{runs} runs compared</h1>']
     for name, found in tables.first_metrics(figures).items():
         header, rows = tables.wide(found, tables.text_cell)
-        parts += [f'<h2>{name}</h2>', html.picture(pictures.group_bars(found), f'{tables.title(found)}. Bars are '
-                  'means, points are runs, the dotted line is chance.'), html.table(rows, header)]
+        parts += [f'<h2>{escape(name)}</h2>', html.picture(
+            pictures.group_bars(found), f'{tables.title(found)}. Bars are means, points are runs, the dotted line is '
+            'chance.'), html.table(rows, header)]
     parts.append(html.paragraph(tables.caption(figures, config.against)))
     if differences := difference_rows(figures):
         parts += ['<h2>Differences</h2>', html.table(differences, (
