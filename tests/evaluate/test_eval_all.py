@@ -8,6 +8,7 @@ from configs import eval_all as eval_all_config
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import eval_all
 from vididi_jax.evaluate.recognition import print_table
+from vididi_jax.lock import locked
 
 
 @pytest.mark.parametrize(('field', 'value', 'message'), [
@@ -39,6 +40,12 @@ def test_a_result_of_one_evaluation_is_not_overwritten_by_that_of_all(finished, 
     path.write_text('{"task": "retrieval"}')
     with pytest.raises(UserError, match='is a result of retrieval, which one of eval_all would overwrite'):
         eval_all.run(config, str(workdir))
+
+
+def test_one_command_at_a_time_collects_a_result(tmp_path, monkeypatch):
+    monkeypatch.setattr(eval_all, 'prepare', lambda config, workdir: {})
+    with locked(tmp_path / 'eval' / 'all', ''), pytest.raises(UserError, match='eval/all is in use by process'):
+        eval_all.run(eval_all_config.get_config('smoke'), str(tmp_path))
 
 
 def test_all_figures_are_one_table(capsys):

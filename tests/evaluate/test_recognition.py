@@ -20,12 +20,15 @@ from tests.evaluate.test_protocol import config as protocol_config
 from tests.evaluate.test_protocol import edit
 from vididi_jax import provenance
 from vididi_jax.data.source import RecordSource
+from vididi_jax.detection import task as detection
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate import features
+from vididi_jax.evaluate import features, tug
+from vididi_jax.evaluate import finetune as finetune_task
 from vididi_jax.evaluate import linear as linear_task
 from vididi_jax.evaluate import retrieval as retrieval_task
 from vididi_jax.evaluate.protocol import open_protocol
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, counts_of, features_of, finish, seen_in_training
+from vididi_jax.lock import locked
 from vididi_jax.train import encoder as encoders
 from vididi_jax.train.checkpoint import Checkpoints
 from vididi_jax.train.run import workdir_config, write_config
@@ -252,6 +255,13 @@ def test_a_result_of_another_task_is_not_overwritten(small_run):
         linear_task.prepare(config, str(small_run))
     (small_run / 'eval' / 'mine' / 'results.json').write_text('{')  # of a disk that was full
     linear_task.prepare(config, str(small_run))
+
+
+@pytest.mark.parametrize('module', [retrieval_task, linear_task, tug, finetune_task, detection])
+def test_two_evaluations_do_not_write_to_one_folder(tmp_path, module):
+    message = r'eval/mine is in use by process \d+ on .*: wait for it, stop it, or set another --config.eval.name'
+    with locked(tmp_path / 'eval' / 'mine', ''), pytest.raises(UserError, match=message):
+        module.evaluate(SimpleNamespace(folder=tmp_path / 'eval' / 'mine'))
 
 
 @pytest.mark.parametrize(('field', 'value', 'what'), [

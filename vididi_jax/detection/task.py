@@ -25,7 +25,7 @@ from vididi_jax.detection.model import Detector, make_step
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.gather import batch_size_for, gathered
 from vididi_jax.evaluate.protocol import Fold, check_apart, open_complete, whole
-from vididi_jax.evaluate.results import check_name, write_results
+from vididi_jax.evaluate.results import alone, check_name, write_results
 from vididi_jax.fields import check_fields
 from vididi_jax.files import write_whole
 from vididi_jax.pictures import keyframe_picture
@@ -229,7 +229,13 @@ def run(config, workdir: str) -> dict:
     For V, or the mean of all heads, `detections.csv`; for a head among several also `detections_HEAD.csv`. Beside them
     `results.json` and `keyframes.png`.
     """
-    detection = open_detection(config, workdir)
+    return evaluate(open_detection(config, workdir))
+
+
+@alone
+def evaluate(detection: Detection) -> dict:
+    """What `run` does after `open_detection`."""
+    config = detection.config
     names = ava.read_label_map(Path(detection.data.test.source.directory) / ava.LABEL_MAP)
     recipe = config.detection
     model = Detector(

@@ -12,7 +12,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.evaluate.recognition import Evaluation, print_table
 from vididi_jax.evaluate.results import check_name, write_results
 from vididi_jax.fields import check_fields
-from vididi_jax.train.processes import on_process_zero
+from vididi_jax.train.processes import locked_together, on_process_zero
 
 # In the order of the table; the quick ones first.
 TASKS = {'retrieval': 'retrieval', 'linear': 'linear', 'finetune': 'finetune', 'finetune_linear': 'finetune'}
@@ -62,9 +62,10 @@ def run(config, workdir: str) -> dict:
     The results of the parts stand in `eval/NAME_PART`. All parts are checked before the first one runs.
     """
     checked = prepare(config, workdir)
-    for part, evaluation in checked.items():
-        module_of(part).evaluate(evaluation)
-    return collect(config, workdir, {part: evaluation.folder for part, evaluation in checked.items()})
+    with locked_together(Path(workdir) / 'eval' / config.eval.name, 'set another --config.eval.name'):
+        for part, evaluation in checked.items():
+            module_of(part).evaluate(evaluation)
+        return collect(config, workdir, {part: evaluation.folder for part, evaluation in checked.items()})
 
 
 @on_process_zero

@@ -18,7 +18,7 @@ from vididi_jax.collectives import gather
 from vididi_jax.evaluate.metrics import confusion, hits, top_k
 from vididi_jax.evaluate.protocol import Fold
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, fingerprint_of, finish, open_evaluation
-from vididi_jax.evaluate.results import check_name
+from vididi_jax.evaluate.results import alone, check_name
 from vididi_jax.evaluate.views import average_over_views
 from vididi_jax.models.classifier import Classifier
 from vididi_jax.pixels.augment import Augmentation, augment
@@ -132,6 +132,7 @@ def prepare(config, workdir: str) -> Evaluation:
     return evaluation
 
 
+@alone
 def evaluate(evaluation: Evaluation) -> dict:
     """What `run` does after `prepare`."""
     outcomes = [train_and_test(evaluation, number, fold) for number, fold in enumerate(evaluation.protocol.folds)]

@@ -16,6 +16,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.evaluate.metrics import confusion, hits, top_k
 from vididi_jax.evaluate.protocol import Fold, deal
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, features_of, finish, open_evaluation
+from vididi_jax.evaluate.results import alone
 from vididi_jax.train.processes import on_process_zero
 
 logger = logging.getLogger(__name__)
@@ -248,6 +249,7 @@ def probe_folds(evaluation: Evaluation, features: Callable) -> list[Outcome]:
             for fold in (tqdm(folds, unit='fold', leave=False) if len(folds) > 1 else folds)]
 
 
+@alone
 def evaluate(evaluation: Evaluation) -> dict:
     """What `run` does after `prepare`."""
     outcomes = probe_folds(evaluation, features_of(evaluation, ORDERS))

@@ -1,7 +1,9 @@
 """The one form of a result: WORKDIR/eval/NAME/results.json, which says exactly what was measured, and on what."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
 
 import jax
@@ -10,6 +12,7 @@ from vididi_jax.config import to_dict
 from vididi_jax.errors import UserError
 from vididi_jax.files import write_whole
 from vididi_jax.provenance import commit, versions
+from vididi_jax.train.processes import locked_together
 
 
 def device() -> str:
@@ -26,6 +29,20 @@ def provenance(config) -> dict:
         'device': f'{jax.device_count()} x {device()}',
         'date': datetime.now(UTC).isoformat(timespec='seconds'),
     }
+
+
+def alone(evaluate: Callable) -> Callable:
+    """`evaluate(evaluation)`, during which no other command can evaluate into the same folder.
+
+    Of two at once, scores, pictures and results.json could be of one and of the other.
+    """
+
+    @wraps(evaluate)
+    def run(evaluation):
+        with locked_together(evaluation.folder, 'set another --config.eval.name'):
+            return evaluate(evaluation)
+
+    return run
 
 
 def write_results(workdir: str | Path, name: str, *, task: str, metrics: dict, config, **details) -> Path:

@@ -7,6 +7,7 @@ import numpy as np
 from vididi_jax.evaluate.metrics import confusion
 from vididi_jax.evaluate.protocol import Fold
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, features_of, finish, open_evaluation
+from vididi_jax.evaluate.results import alone
 from vididi_jax.measures import DECIMALS, join, unit
 from vididi_jax.train.processes import on_process_zero
 
@@ -136,6 +137,7 @@ def search(evaluation: Evaluation, features: Callable) -> list[Outcome]:
     return outcomes
 
 
+@alone
 def evaluate(evaluation: Evaluation) -> dict:
     """What `run` does after `prepare`."""
     return finish(evaluation, 'retrieval', search(evaluation, features_of(evaluation, ORDERS)))

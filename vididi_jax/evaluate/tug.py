@@ -11,6 +11,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.evaluate.metrics import confusion
 from vididi_jax.evaluate.protocol import Fold, Protocol, Side, open_complete, usable
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, features_of, finish, open_evaluation
+from vididi_jax.evaluate.results import alone
 from vididi_jax.evaluate.retrieval import ORDERS, kinds
 from vididi_jax.measures import DECIMALS, unit
 from vididi_jax.train.processes import on_process_zero
@@ -100,6 +101,7 @@ def pull(evaluation: Evaluation, features: Callable) -> list[Outcome]:
     return [Outcome(metrics, CHANCE, counts, scores)]
 
 
+@alone
 def evaluate(evaluation: Evaluation) -> dict:
     """What `run` does after `prepare`."""
     fold, = evaluation.protocol.folds

@@ -20,7 +20,6 @@ from vididi_jax.config import flatten, to_dict
 from vididi_jax.data import pipeline
 from vididi_jax.errors import Stopped, UserError
 from vididi_jax.keys import root_key
-from vididi_jax.lock import locked
 from vididi_jax.models.build import compute_dtype
 from vididi_jax.provenance import commit
 from vididi_jax.train import mesh as meshes
@@ -28,7 +27,7 @@ from vididi_jax.train.checkpoint import Checkpoints, checksums
 from vididi_jax.train.debug import save_bundle
 from vididi_jax.train.encoder import load_fitting_variables
 from vididi_jax.train.metric_writer import check_logs
-from vididi_jax.train.processes import check_alike, exit_if_peer_lost, is_first, raise_together
+from vididi_jax.train.processes import check_alike, exit_if_peer_lost, is_first, locked_together, raise_together
 from vididi_jax.train.progress import Progress, Times, falls_on
 from vididi_jax.train.run import EACH_ITS_OWN, begun_from, check_same_run, settled, write_config
 from vididi_jax.train.signals import after_step
@@ -124,7 +123,7 @@ def run(
     check_alike({**flatten(to_dict(config)), 'data': task.fingerprint}, free=EACH_ITS_OWN)
     total = config.epochs * task.steps_per_epoch
     with ExitStack() as held:
-        raise_together(hold)(held, workdir)
+        held.enter_context(locked_together(workdir, 'choose another --workdir'))
         checkpoints = held.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
         state, meta = restore_or_init(config, task, checkpoints, mesh)
         dtype = dtype_of(config, mesh)
@@ -154,12 +153,6 @@ def run(
 def dtype_of(config, mesh) -> str:
     """What the activations are computed in here."""
     return str(compute_dtype(config.model, meshes.first_device(mesh)))
-
-
-def hold(held: ExitStack, workdir: str | Path) -> None:
-    """Lock `workdir` for this run; of several processes the first does."""
-    if is_first():
-        held.enter_context(locked(workdir, 'choose another --workdir'))
 
 
 def restore_or_init(config, task: Task, checkpoints: Checkpoints, mesh) -> tuple[TrainState, dict]:

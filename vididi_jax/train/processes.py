@@ -9,8 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vididi_jax.errors import UserError, raise_stopped
+from vididi_jax.lock import locked
 from vididi_jax.train import mesh as meshes
 
 # How an error starts that comes from below Python, but for those that a process makes itself.
@@ -202,6 +204,14 @@ def raise_together(function: Callable) -> Callable:
         return value
 
     return run
+
+
+@contextmanager
+def locked_together(folder: str | Path, advice: str) -> Iterator[None]:
+    """`lock.locked`, by the first of several processes; where it cannot lock the folder, all raise `UserError`."""
+    with ExitStack() as held:
+        raise_together(lambda: is_first() and held.enter_context(locked(folder, advice)))()
+        yield
 
 
 def check_alike(values: Mapping[str, Any], free: tuple[str, ...]) -> None:
