@@ -86,6 +86,8 @@ def test_means_deviations_and_significance_are_those_of_scipy(root, runs, tmp_pa
     for file, sign in (('compare.md', ' ± '), ('compare.tex', r' \pm '), ('index.html', ' ± ')):
         assert f'{float(first["mean"]):.1f}{sign}{float(first["std"]):.1f}' in (out / file).read_text()
     assert (out / 'compare.tex').read_text().count(r'\begin{tabular}') == 1
+    text = (out / 'compare.md').read_text()
+    assert 'which differ in their seed (seeds 0, 1, 2). ' in text and 'not runs. retrieval: motion/test' in text
 
 
 def test_p_is_that_of_plain_resampling_and_of_a_t_test():
@@ -257,7 +259,38 @@ def test_videos_of_a_group_are_drawn_together_in_a_comparison(root, tmp_path):
             csv.writer(file).writerows(rows)
     row = compare(root, tmp_path)[2]
     assert (row['videos'], row['groups']) == ('40', '4')
-    assert '40 in 4 groups, which are drawn as a whole' in (tmp_path / 'out' / 'compare.md').read_text()
+    text = (tmp_path / 'out' / 'compare.md').read_text()
+    assert '40 in 4 groups, which are drawn as a whole' in text and 'One run a group (seed 0). ' in text
+    assert ('not runs. A star of a single run says nothing of other seeds. With as few as 4 groups (retrieval) the '
+            'bootstrap finds differences too easily: take its stars as hints. ') in text
+
+
+@pytest.mark.parametrize(('seen', 'told'), [
+    ((0, 0), 'not runs. A star of a single run says nothing of other seeds. retrieval: motion/test, '),
+    ((40, 40), 'seeds. 40 of 40 test videos of retrieval were seen, without labels, in pretraining. retrieval: '),
+    ((None, None), 'seeds. Whether test videos of retrieval were seen in pretraining is not known. retrieval: '),
+    ((None, 40), 'seeds. The runs have seen different numbers of the test videos of retrieval, without labels, in '
+                 'pretraining (schedule=base: unknown; schedule=vididi: 40). retrieval: ')])
+def test_a_caption_says_what_was_seen_before_and_by_which_commits_it_was_made(root, tmp_path, seen, told):
+    two_runs(root, tmp_path)
+    for name, number in zip('ab', seen, strict=True):
+        path = tmp_path / 'runs' / name / 'eval' / 'retrieval' / 'results.json'
+        path.write_text(json.dumps(json.loads(path.read_text()) | {
+            'test_videos_seen_in_pretraining': number, 'folds': [{'test_videos': 40}], 'training_commits': [name]}))
+    compare(root, tmp_path)
+    text = (tmp_path / 'out' / 'compare.md').read_text()
+    assert told in text and text.endswith('Trained by commit a, b, evaluated by commit abc.\n')
+
+
+def test_groups_of_other_seeds_are_told(root, tmp_path):
+    config = configs.load_config(f'{root}/configs/motion_vicreg.py')
+    for config.seed, config.schedule in enumerate(('base', 'vididi')):
+        write(tmp_path / 'runs' / config.schedule, config, np.arange(9) % 2)
+    compare(root, tmp_path)
+    text = (tmp_path / 'out' / 'compare.md').read_text()
+    assert ('One run a group. The groups have different seeds (schedule=base: 0; schedule=vididi: 1), from which a '
+            'difference may come, too. ') in text
+    assert 'With as few as 9 videos (retrieval) the bootstrap ' in text
 
 
 def test_a_star_is_a_significant_difference(root, tmp_path):
