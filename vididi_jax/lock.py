@@ -13,6 +13,8 @@ from pathlib import Path
 from vididi_jax.errors import UserError
 
 NAME = 'lock'
+FIELDS = {'pid', 'host', 'command', 'since'}  # of who holds it, or held it last
+START = '{"pid": '  # of what is written, also where a full disk cut it
 
 
 @contextmanager
@@ -27,14 +29,16 @@ def locked(folder: str | Path, advice: str) -> Iterator[None]:
       advice: what the other one's holder is to be told to do.
 
     Raises:
-      UserError: another process holds the lock, or the folder cannot be written to.
+      UserError: another process holds the lock, the folder cannot be written to, or has a file of this name that is
+        somebody else's.
     """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / NAME).open('a+', encoding='utf-8')
+        file = open(folder / NAME, 'a+', encoding='utf-8', errors='replace', opener=_no_link)
     except OSError as error:
-        raise UserError(f'cannot write to {folder} ({error.strerror}): {advice}.') from error
+        reason = f'{NAME} there is a link' if (folder / NAME).is_symlink() else error.strerror or error
+        raise UserError(f'cannot write to {folder} ({reason}): {advice}.') from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -42,8 +46,26 @@ def locked(folder: str | Path, advice: str) -> Iterator[None]:
             raise UserError(f'{folder} is in use by {_holder(file)}: wait for it, stop it, or {advice}.') from error
         except OSError:  # network file systems that know no locks
             pass
+        if not _is_ours(file):
+            raise UserError(f'{folder / NAME} is no lock of this program, and would be overwritten: {advice}.')
         _sign(file, folder, advice)
         yield
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Opens a file, and not what a link of its name leads to: that may be any file."""
+    return os.open(path, flags | getattr(os, 'O_NOFOLLOW', 0), 0o666)
+
+
+def _is_ours(file) -> bool:
+    """Whether an open file is empty, or says who held the lock."""
+    file.seek(0)
+    text = file.read().strip('\0')  # a power cut may leave zeros
+    try:
+        about = json.loads(text)
+    except (ValueError, RecursionError):  # nothing, or cut short by a full disk
+        return text.startswith(START) or START.startswith(text)
+    return isinstance(about, dict) and {*about} == FIELDS
 
 
 def _sign(file, folder: Path, advice: str) -> None:
@@ -63,5 +85,5 @@ def _holder(file) -> str:
     try:
         about = json.loads(file.read())
         return f'process {about["pid"]} on {about["host"]}, since {about["since"]} ({about["command"]})'
-    except (ValueError, KeyError):  # it has the lock, and has not signed yet
+    except (ValueError, KeyError, TypeError, RecursionError):  # it has not signed yet
         return 'another process'
