@@ -8,6 +8,7 @@ from functools import reduce
 import pytest
 
 from vididi_jax.errors import UserError
+from vididi_jax.train import pretrain
 from vididi_jax.train.run import check_same_run, workdir_config, write_config
 
 
@@ -32,6 +33,16 @@ def test_results_of_a_run_that_is_gone_are_not_taken_for_those_of_a_new_one(work
         check_same_run(tiny_config, workdir)
     shutil.rmtree(workdir / 'eval')
     check_same_run(tiny_config, workdir)
+
+
+@pytest.mark.parametrize(('name', 'text'), [
+    ('config.json', '{"db": "prod"}'), ('config.json', 'db: prod'), ('config.json', '[]'),
+    ('metrics.jsonl', '{"step": 5, "mine": 1}\n'), ('metrics.jsonl', '{"mine": 1}'), ('metrics.jsonl', 'mine\n')])
+def test_files_of_other_programs_are_not_replaced(name, text, tiny_config, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=f'{name} is not of a run of this program, .*: use another --workdir'):
+        pretrain.run(tiny_config, str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == text
 
 
 def test_a_config_of_before_a_field_that_decides_nothing_is_whole(tiny_config, tmp_path):

@@ -9,6 +9,7 @@ from vididi_jax.config import to_dict
 from vididi_jax.errors import UserError
 from vididi_jax.files import write_whole
 
+START = '{"step": '  # of a row, also of one that a kill cut short
 TIMES = {'data_wait', 'host_ms'}  # what a run that resumes need not repeat
 
 
@@ -138,6 +139,19 @@ def read_metrics(workdir: str | Path) -> list[dict]:
         except ValueError as error:
             raise UserError(f'{path}, line {number} is damaged ({error}): mend or delete that line.') from error
     return rows
+
+
+def is_own(path: Path) -> bool:
+    """Whether all lines of a metrics.jsonl are rows of a run; damaged ones that begin so are, too."""
+    return all(map(_is_row, path.read_text(encoding='utf-8', errors='replace').splitlines()))
+
+
+def _is_row(line: str) -> bool:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return line.startswith(START) or START.startswith(line)
+    return isinstance(row, dict) and {'step', 'loss'} <= row.keys()
 
 
 def without_times(rows: list[dict]) -> list[dict]:

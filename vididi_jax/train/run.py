@@ -9,6 +9,7 @@ import ml_collections
 from vididi_jax.config import flatten, from_dict, load_config, own_config, to_dict
 from vididi_jax.errors import UserError
 from vididi_jax.files import write_whole
+from vididi_jax.train import metric_writer
 
 MAY_RISE = ('epochs',)  # fields that may be greater than they were
 MOVED = 'init_from', 'init_checkpoint'  # of a run that has begun: what it began from may lie elsewhere by now
@@ -94,6 +95,20 @@ def check_unused(workdir: Path) -> None:
     if results:
         raise UserError(f'{workdir} has no checkpoint, and results of a run that had one ({results[0]}): use another '
                         f'--workdir, or delete {workdir / "eval"}.')
+    for name, is_own in (('config.json', _is_own), ('metrics.jsonl', metric_writer.is_own)):
+        path = workdir / name
+        if path.exists() and not (path.is_file() and is_own(path)):
+            raise UserError(f'{path} is not of a run of this program, which would write its own in its place: use '
+                            'another --workdir.')
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a config.json is of a run, of whatever version, or holds nothing that could be lost."""
+    try:
+        values = json.loads(path.read_bytes().strip() or '{}')
+    except (ValueError, RecursionError):
+        return False
+    return values == {} or isinstance(values, dict) and {'task', 'seed', 'model', 'augment'} <= values.keys()
 
 
 def _before_and_now(config: ml_collections.ConfigDict, workdir: str | Path) -> tuple[dict, dict]:
