@@ -1,5 +1,6 @@
 """What may stand in a workdir where a run begins."""
 
+import json
 import resource
 import shutil
 import signal
@@ -7,6 +8,7 @@ from functools import reduce
 
 import pytest
 
+from vididi_jax.config import to_dict
 from vididi_jax.errors import UserError
 from vididi_jax.train import pretrain
 from vididi_jax.train.run import check_same_run, workdir_config, write_config
@@ -58,6 +60,24 @@ def test_a_config_that_lacks_a_field_is_named(tiny_config, tmp_path):
     write_config(tiny_config, tmp_path)
     with pytest.raises(UserError, match="config.json has no field 'model.width': put the config back"):
         workdir_config(tmp_path)
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    ('[]', 'it has no fields'), ('[' * 9000, 'recursion'), ({'a.b': 1}, 'a.b'), ({'data': 5}, 'data is 5, and must'),
+    ({'model': []}, r'model is \[\], and must'), ({'clip': {'frames': '8'}}, "clip.frames is '8', and must be a whole"),
+    ({'augment': {'zzz': 1}}, 'no field augment.zzz'), ({'task': 'finetune', 'model': {}}, "no field 'model.name'"),
+    ({'epochs': 'x'}, "epochs is 'x'")])
+def test_a_config_that_no_run_wrote_is_one_sentence(change, message, workdir, tiny_config):
+    path = workdir / 'config.json'
+    path.write_text(change if isinstance(change, str) else json.dumps(to_dict(tiny_config) | change))
+    with pytest.raises(UserError, match=f'^{path} .*{message}.*: put the config back'):
+        workdir_config(workdir)
+    if 'no field ' not in message:
+        with pytest.raises(UserError, match=message):
+            check_same_run(tiny_config, workdir)
+    path.write_text('{}')
+    with pytest.raises(UserError, match='was started with .*=None'):
+        check_same_run(tiny_config, workdir)
 
 
 def test_an_older_config_is_of_what_runs_did_then(tiny_config, tmp_path):

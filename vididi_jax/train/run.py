@@ -8,6 +8,7 @@ import ml_collections
 
 from vididi_jax.config import flatten, from_dict, load_config, own_config, to_dict
 from vididi_jax.errors import UserError
+from vididi_jax.fields import RULES, rule_of, short, values_of
 from vididi_jax.files import write_whole
 from vididi_jax.train import metric_writer
 
@@ -21,6 +22,10 @@ EACH_ITS_OWN = 'data.dir', 'data.workers', 'log'
 # What runs did before a field came: an older config.json does not have it.
 BEFORE = {'init_checkpoint': 'latest', 'statistics': 'plain', 'framework.ema_base': 0.99, 'framework.predictor': [],
           'data.split': 'train', 'model.conv_impl': 'auto', 'model.remat': False, 'optimizer.predictor_rate': 1.0}
+# What is read of a config whose encoder is loaded, whatever the task was.
+ENCODER = ('model.name', 'model.width', 'model.dtype', 'augment.size', 'augment.centre_fraction', 'augment.mean',
+           'augment.std', 'clip.frames', 'clip.stride')
+RESTORE = 'put the config back that the run was started with; the meta of each of its checkpoints has it.'
 
 
 def write_config(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
@@ -37,28 +42,46 @@ def workdir_config(workdir: str | Path) -> ml_collections.ConfigDict:
         raise UserError(f'{workdir} is not the workdir of a training run (it has no config.json): '
                         'give the folder that training wrote to.')
     values = _read(path)
-    if values.get('task') == 'pretrain':
-        for name, value in BEFORE.items():
+    pretrains = values.get('task') == 'pretrain'
+    for name, value in BEFORE.items():
+        if pretrains or name.startswith('model.'):
             *parents, last = name.split('.')
             reduce(lambda part, parent: part.setdefault(parent, {}), parents, values).setdefault(last, value)
-        known = flatten(values)
+    needed = [*ENCODER, *(['seed'] if 'task' in values else [])]
+    if pretrains:
         other = *MAY_DIFFER, 'framework', 'schedule'  # which fields these have differs from run to run
-        absent = [name for name in flatten(to_dict(load_config(own_config('default'))))
-                  if name not in known and not _is_of(name, other)]
-        if absent:
-            raise UserError(f'{path} has no field {absent[0]!r}: put the config back that the run was started with; '
-                            'the meta of each of its checkpoints has it.')
+        needed = [name for name in flatten(to_dict(load_config(own_config('default')))) if not _is_of(name, other)]
+    known = flatten(values)
+    absent = [name for name in needed if name not in known]
+    if absent:
+        raise UserError(f'{path} has no field {absent[0]!r}: {RESTORE}')
     return from_dict(values)
 
 
 def _read(path: Path) -> dict:
     try:
         values = json.loads(path.read_bytes())
-        flatten(values)
-        return values
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f'{path} cannot be read ({error}): put the config back that the run was started with; the meta '
-                        'of each of its checkpoints has it.') from error
+        if not isinstance(values, dict):
+            raise ValueError('it has no fields')
+        from_dict(values)
+    except Exception as error:  # whatever the parser makes of it, and what cannot be names of fields
+        raise UserError(f'{path} cannot be read ({error}): {RESTORE}') from error
+    if odd := _odd(values):
+        raise UserError(f'{path} is not a config that this program wrote ({odd}): {RESTORE}')
+    return values
+
+
+def _odd(values: dict) -> str:
+    """What no config can be that a run was started with; '' if there is nothing. Older ones may have other fields."""
+    for name, value in values_of(values):
+        if (keeps := rule_of(name)) is not None:
+            if must_be := keeps(value):
+                return f'{name} is {short(value)}, and must be {must_be}'
+        elif name.startswith('augment.'):
+            return f'there is no field {name}'
+        elif any(field.startswith(f'{name}.') for field in RULES):
+            return f'{name} is {short(value)}, and must have fields'
+    return ''
 
 
 def steps_of(directory: Path) -> list[int]:
@@ -148,8 +171,7 @@ def check_trained_with(workdir: str | Path, saved: dict) -> None:
     if changed:
         name = changed[0]
         raise UserError(f'{path} says {name}={now.get(name)!r}, and its checkpoint was trained with '
-                        f'{before.get(name)!r}: put the config back that the run was started with; the meta of each of '
-                        'its checkpoints has it.')
+                        f'{before.get(name)!r}: {RESTORE}')
 
 
 def check_same_run(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
@@ -159,7 +181,7 @@ def check_same_run(config: ml_collections.ConfigDict, workdir: str | Path) -> No
         return
     before, now = _before_and_now(config, workdir)
     changed = changed_fields(config, workdir)
-    refused = [name for name in changed if name not in MAY_RISE or now[name] < before[name]]
+    refused = [name for name in changed if name not in MAY_RISE or name not in before or now[name] < before[name]]
     if refused:
         name = min(refused, key=MAY_RISE.count)  # first one that may not change at all
         # A run of an evaluation, which has an encoder, lies below the workdir that is evaluated.
