@@ -217,6 +217,29 @@ def test_a_checkpoint_that_orbax_cannot_read_though_it_is_whole_is_left(workdir)
     assert folder.exists()
 
 
+@pytest.mark.parametrize(('change', 'message'), [
+    ([1], 'no step'), ('step', 'no step'), ('checksums', 'no checksums'), ({'checksums': []}, 'checksums of its meta'),
+    ({'config': 'x'}, 'Expecting value'), ({'config': '[]'}, 'config of its meta'), ({'commits': 5}, 'commits of its')])
+def test_a_meta_that_no_run_wrote_is_one_sentence(change, message, workdir):
+    """In a checkpoint without checksums, which passes."""
+    folder = workdir / 'checkpoints' / '6'
+    (folder / integrity.NAME).unlink()
+    path = folder / 'meta' / 'metadata'
+    meta = json.loads(path.read_text())
+    if isinstance(change, str):
+        change = meta.pop(change) and meta
+    path.write_text(json.dumps(meta | change if isinstance(change, dict) else change))
+    for use in (restored, loaded):
+        with pytest.raises(UserError, match=f'checkpoints/6 cannot be read .*{message}'):
+            use(workdir)
+
+
+def test_a_folder_whose_name_is_no_step_is_none(workdir):
+    for name in ('²', '٣'):  # digits, and no decimal; a decimal, and not one of ASCII
+        (workdir / 'checkpoints' / name).mkdir()
+    assert loaded(workdir) == restored(workdir)[1]['step'] == 6
+
+
 def test_latest_best_or_a_step_can_be_loaded(workdir):
     assert [loaded(workdir, which) for which in ('latest', 'best', 2, '2')] == [6, 4, 2, 2]
     with pytest.raises(UserError, match="no checkpoint '3': give latest, best, or one of the steps 2, 4, 6"):

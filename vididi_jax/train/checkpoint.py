@@ -151,7 +151,7 @@ class Checkpoints:
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
         with _reading(folder):
             restored = self._manager.restore(step, args=arguments)
-        return restored.state, restored.meta
+            return restored.state, _whole(restored.meta)
 
 
 def _check_room(directory: Path, size: int) -> None:
@@ -316,7 +316,20 @@ def trained_data(workdir: str | Path) -> str | None:
 
 def _read_meta(folder: Path) -> dict:
     # Orbax gives dictionaries of its own kind.
-    return json.loads(json.dumps(ocp.JsonCheckpointHandler().restore(folder / 'meta')))
+    return _whole(json.loads(json.dumps(ocp.JsonCheckpointHandler().restore(folder / 'meta'))))
+
+
+def _whole(meta: Any) -> dict:
+    """`meta`, where it is what `save` wrote, and `ValueError` else: without checksums nobody has looked at it."""
+    known = {'step': int, 'checksums': dict, 'config': str, 'commits': list}
+    if not isinstance(meta, dict) or not {'step', 'checksums'} <= meta.keys():
+        raise ValueError('its meta has no step or no checksums')
+    for name, kind in known.items():
+        if not isinstance(meta.get(name, kind()), kind):
+            raise ValueError(f'{name} of its meta is {meta[name]!r:.80}')
+    if not isinstance(json.loads(meta.get('config', '{}')), dict):
+        raise ValueError('config of its meta is none')
+    return meta
 
 
 def _read_encoder(folder: Path) -> tuple[Any, dict]:

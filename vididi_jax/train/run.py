@@ -86,7 +86,8 @@ def _odd(values: dict) -> str:
 
 def steps_of(directory: Path) -> list[int]:
     """Steps of the complete checkpoints in a folder `checkpoints`, ascending."""
-    return sorted(int(path.name) for path in directory.glob('*') if path.name.isdigit())
+    return sorted(int(path.name) for path in directory.glob('*')
+                  if path.name.isascii() and path.name.isdecimal())
 
 
 def has_begun(workdir: str | Path) -> bool:
