@@ -100,9 +100,14 @@ def edit_index(directory, change):
     np.save(path, change(np.load(path)))
 
 
-def other_label(index):
-    index['label'][3] = 8
-    return index
+def altered(**columns):
+    """Other values in the columns of a row of the index."""
+    def change(index):
+        for name, value in columns.items():
+            index[name][3] = value
+        return index
+
+    return lambda directory: edit_index(directory, change)
 
 
 def replace(name, old, new):
@@ -144,13 +149,19 @@ SEALED = {  # and of files whose checksums were written anew
     'index without a row': (lambda d: edit_index(d, lambda x: x[:-1]), '47 in the index'),
     'index of another shape': (lambda d: edit_index(d, lambda x: x[:, None]), r'npy cannot be read.*\(48, 1\)'),
     'index of floats': (lambda d: edit_index(d, lambda x: x['offset'] / 2), 'index.npy cannot be read.*float64'),
-    'index of other classes': (lambda d: edit_index(d, other_label), 'index of split .train. does not fit the labels'),
+    'index of other classes': (altered(label=8), 'index of split .train. does not fit the labels'),
     'frames of another split': (lambda d: shutil.copy(d / 'motion-test.frames.npy', d / 'motion-train.frames.npy'),
                                 'does not fit .*frames.npy'),
     'index without a header': (lambda d: (d / 'motion-train.index.npy').write_bytes(b'x'), 'index.npy cannot be read'),
     'labels that are no text': (lambda d: (d / 'label.labels.txt').write_bytes(b'\xff'), 'labels.txt cannot be read'),
     'empty description': (lambda d: (d / 'dataset_info.json').write_text('{}'), 'dataset_info.json cannot be read'),
     'plan of another format': (replace('plan.json', b'"format": 4', b'"format": 9'), 'plan.json cannot be.*format'),
+    'store that is no text': (replace('plan.json', b'"files"', b'"store": 5, "store_fingerprint": "x", "files"'),
+                              'plan.json cannot be read.*its store is no text'),
+    'fewer than none': (replace('counts.json', b'"missing": 0, "broken": 0', b'"missing": -3, "broken": 3'),
+                        'counts.json cannot be read.*no counts of videos'),
+    'frames of 3 TB': (altered(height=2**20, width=2**20), 'frames of 1,099,511,627,776 pixels, and those of at most'),
+    'frames of as many pixels as can be': (altered(height=2**31 - 1, width=2**31 - 1), 'those of at most'),
     'a file less': (lambda d: (d / 'features.json').unlink(), 'SHA256SUMS does not list features.json'),
 }
 

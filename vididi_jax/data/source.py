@@ -17,6 +17,7 @@ from vididi_jax.data.manifest import Manifest
 from vididi_jax.errors import UserError
 
 STATUSES = ('ok', 'missing', 'broken')
+MOST_PIXELS = 2**27  # of a frame, four times those of 8K: 0.4 GB
 
 
 def _parse_info(data: bytes) -> tuple[str, dict[str, list[int]]]:
@@ -33,6 +34,8 @@ def _parse_plan(data: bytes) -> dict:
         raise ValueError('parts of it are missing')
     if plan['encoding'] not in records.ENCODINGS:
         raise ValueError(f'its encoding is {plan["encoding"]!r}')
+    if not all(isinstance(plan.get(name, ''), str) for name in ('name', 'store')):
+        raise ValueError('its name or its store is no text')
     return {**plan, 'options': dict(plan['options']), 'files': dict(plan['files'])}
 
 
@@ -43,6 +46,8 @@ def _parse_counts(data: bytes) -> dict[str, dict[str, int]]:
     for split, found in counts.items():
         if set(found) != {'listed', *STATUSES} or found['listed'] != sum(int(found[status]) for status in STATUSES):
             raise ValueError(f'the numbers of split {split!r} do not add up')
+        if not all(isinstance(number, int) and number >= 0 for number in found.values()):
+            raise ValueError(f'the numbers of split {split!r} are no counts of videos')
     return counts
 
 
@@ -256,6 +261,12 @@ class RecordSource:
         if wrong.any() or (own and self._frames_count != index['frames'].sum(dtype=np.int64)):
             raise UserError(f'{self.directory}: the index of split {self.split!r} does not fit the labels, the shards '
                             f'or {self._frames.name}: delete the data set and prepare it again.')
+
+        pixels = index['height'].astype(np.int64) * index['width']
+        if (pixels > MOST_PIXELS).any():
+            raise UserError(f'{self.directory}: the index of split {self.split!r} has frames of {pixels.max():,} '
+                            f'pixels, and those of at most {MOST_PIXELS:,} are read: delete the data set and prepare '
+                            'it again, with smaller frames.')
 
     def _check_shards(self, lengths: list[int]) -> None:
         """Index and description have the same records; the shards are as large as these."""
