@@ -209,6 +209,23 @@ def test_files_keep_weights(tmp_path):
     assert {value.dtype for value in read_weights(tmp_path / 'half.npz').values()} == {np.dtype(np.float32)}
 
 
+def test_writing_weights_takes_and_leaves_no_other_name(tmp_path, monkeypatch):
+    """A file that looks like an unfinished one is somebody's; Ctrl-C leaves none."""
+    (tmp_path / 'mine.part.npz').write_text('mine')
+    write_weights(tmp_path / 'mine.npz', {'a': np.ones(2)})
+    save = np.savez
+
+    def stop(*arguments, **arrays):
+        save(*arguments, **arrays)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, 'savez', stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_weights(tmp_path / 'other.npz', {'a': np.ones(2)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['mine.npz', 'mine.part.npz']
+    assert (tmp_path / 'mine.part.npz').read_text() == 'mine'
+
+
 def command(monkeypatch, capsys, *arguments):
     """Exit code and what the command printed to either stream."""
     monkeypatch.setattr(sys, 'argv', ['weights', *map(str, arguments)])

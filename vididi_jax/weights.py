@@ -8,7 +8,9 @@ import importlib
 import json
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import jax
 import jax.numpy as jnp
@@ -248,7 +250,7 @@ def write_weights(path: str | Path, state_dict: Mapping[str, np.ndarray], about:
     """
     path = Path(path)
     library = _library(path)
-    part = path.with_name(f'{path.stem}.part{path.suffix}')
+    part = path.with_name(f'{path.stem}.{uuid4().hex[:8]}.part{path.suffix}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if library is np:
@@ -259,8 +261,10 @@ def write_weights(path: str | Path, state_dict: Mapping[str, np.ndarray], about:
             library.save_file(dict(state_dict), part, {ABOUT: json.dumps(about)} if about else None)
         part.replace(path)
     except Exception as error:  # whatever a library makes of a disk
-        part.unlink(missing_ok=True)
         raise UserError(f'{path} cannot be written ({_first_sentence(error)}).') from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def export_weights(workdir: str, out: str, checkpoint: str | int = 'latest') -> None:
