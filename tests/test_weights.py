@@ -209,6 +209,36 @@ def test_files_keep_weights(tmp_path):
     assert {value.dtype for value in read_weights(tmp_path / 'half.npz').values()} == {np.dtype(np.float32)}
 
 
+@pytest.mark.parametrize('dtype', ['<U1', np.int32, np.complex64])
+def test_weights_that_are_no_floats_are_one_sentence(dtype, tmp_path):
+    key = 'stem.0.weight'
+    state_dict = {**small_state_dict('r3d_18'), 'stem.1.num_batches_tracked': np.int64(3)}
+    np.savez(tmp_path / 'w.npz', **state_dict)
+    weights.import_weights(tmp_path / 'w.npz', 'r3d_18', tmp_path / 'good')
+    np.savez(tmp_path / 'w.npz', **state_dict | {key: state_dict[key].astype(dtype)})
+    for use in (load_encoder, lambda file: weights.import_weights(file, 'r3d_18', tmp_path / 'out')):
+        with pytest.raises(UserError, match=f'not those of r3d_18 .* 1 of no floating-point dtype: {key}'):
+            use(tmp_path / 'w.npz')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_weights_of_another_machines_order_of_bytes_are_read(tmp_path):
+    state_dict = small_state_dict('r3d_18')
+    np.savez(tmp_path / 'w.npz', **{key: value.astype('>f4') for key, value in state_dict.items()})
+    jax.tree.map(np.testing.assert_array_equal, read_weights(tmp_path / 'w.npz'), state_dict)
+    load_encoder(tmp_path / 'w.npz')
+
+
+@pytest.mark.parametrize('about', [
+    {'name': ['r3d_18']}, {'size': '112'}, {'mean': 3}, {'std': [0, 0, 0]}, {'centre_fraction': 0}, {'frames': 'x'},
+    {'stride': -1}, {'step': 'x'}])
+def test_a_file_that_says_of_its_encoder_what_cannot_be_is_one_sentence(about, tmp_path):
+    write_weights(tmp_path / 'w.npz', {'a': np.ones(2)}, about)
+    (field, _), = about.items()
+    with pytest.raises(UserError, match=f'w.npz says that {field} of its encoder is .*, and it must be .*: export it'):
+        load_encoder(tmp_path / 'w.npz')
+
+
 def test_writing_weights_takes_and_leaves_no_other_name(tmp_path, monkeypatch):
     """A file that looks like an unfinished one is somebody's; Ctrl-C leaves none."""
     (tmp_path / 'mine.part.npz').write_text('mine')

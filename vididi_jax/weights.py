@@ -21,6 +21,7 @@ from vididi_jax.compilation import jit_with_options, keep_programs
 from vididi_jax.data import records
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import Parser, UserError, check_home, one_sentence
+from vididi_jax.fields import RULES, short, whole
 from vididi_jax.models import create_encoder
 from vididi_jax.models.torchvision import MEAN, SIZES, STD, from_state_dict, to_state_dict, width_of
 from vididi_jax.pixels.augment import Augmentation
@@ -32,6 +33,11 @@ from vididi_jax.train.run import workdir_config
 
 ABOUT = 'vididi_jax'  # under this key a file says, as JSON, how its encoder was trained, see `export_weights`
 FORMATS = {'.npz': 'numpy', '.safetensors': 'safetensors.numpy', '.pth': 'torch', '.pt': 'torch'}
+
+# What is read of that, and what it may be.
+SAID = {'step': whole(0, 2**63)} | {name.partition('.')[2]: RULES[name] for name in (
+    'model.name', 'augment.size', 'augment.centre_fraction', 'augment.mean', 'augment.std', 'clip.frames',
+    'clip.stride')}
 
 WIDTH = 64  # of torchvision's models
 DEFAULT = 'r3d_18'  # encoder of a file, if nothing else is said
@@ -216,7 +222,8 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     except Exception as error:  # whatever a file that is no state dict makes its reader raise
         raise UserError(f'{path} cannot be read as a state dict ({_first_sentence(error)}).') from error
     half = ('float16', 'bfloat16')
-    return {key: value.astype(np.float32) if str(value.dtype) in half else value for key, value in state_dict.items()}
+    return {key: value.astype(np.float32 if value.dtype.name in half else value.dtype.newbyteorder('='))
+            if value.dtype.name in half or not value.dtype.isnative else value for key, value in state_dict.items()}
 
 
 def read_about(path: str | Path) -> dict:
@@ -235,9 +242,13 @@ def read_about(path: str | Path) -> dict:
         about = json.loads(text)
         if not isinstance(about, dict):
             raise ValueError(f'{ABOUT} is no JSON object')
-        return about
     except Exception as error:  # whatever another file makes its reader raise
         raise UserError(f'{path} cannot be read as a state dict ({_first_sentence(error)}).') from error
+    for field, keeps in SAID.items():
+        if field in about and (must_be := keeps(about[field])):
+            raise UserError(f'{path} says that {field} of its encoder is {short(about[field])}, and it must be '
+                            f'{must_be}: export it anew.')
+    return about
 
 
 def write_weights(path: str | Path, state_dict: Mapping[str, np.ndarray], about: dict | None = None) -> None:

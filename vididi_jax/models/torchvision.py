@@ -19,6 +19,7 @@ from vididi_jax.models import create_encoder
 Shape = tuple[int, ...]
 
 SHOWN = 3  # keys of a kind in a message
+DTYPES = 'float16', 'bfloat16', 'float32', 'float64'
 OUTSIDE = ('fc.', 'classifier.')
 
 # What torchvision's own weights (KINETICS400_V1) were trained on: RGB in [0, 1], and the side of the square clips.
@@ -77,8 +78,10 @@ def width_of(name: str, state_dict: Mapping[str, np.ndarray]) -> int:
 def _problems(name: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
     """What keeps weights from being those of an encoder: {kind of problem: keys}, empty if nothing does."""
     abstract = _abstract_variables(name, width_of(name, state_dict))
-    given = {key: np.shape(value) for key, value in state_dict.items()
-             if not key.startswith(OUTSIDE) and not key.endswith('num_batches_tracked')}
+    inside = {key: value for key, value in state_dict.items()
+              if not key.startswith(OUTSIDE) and not key.endswith('num_batches_tracked')}
+    given = {key: np.shape(value) for key, value in inside.items()}
+    dtypes = {key: np.dtype(getattr(value, 'dtype', float)).name for key, value in inside.items()}
     shapes = {_key_of(name, path): _torch_shape(leaf.shape)
               for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
     problems = {
@@ -86,6 +89,7 @@ def _problems(name: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, list
         'unexpected': [key for key in given if key not in shapes],
         'of the wrong shape': [f'{key} {given[key]} instead of {shape}' for key, shape in shapes.items()
                                if key in given and given[key] != shape],
+        'of no floating-point dtype': [f'{key} {dtype}' for key, dtype in dtypes.items() if dtype not in DTYPES],
     }
     return {what: keys for what, keys in problems.items() if keys}
 
@@ -116,8 +120,8 @@ def from_state_dict(name: str, state_dict: Mapping[str, np.ndarray]) -> dict:
       `create_encoder(name, width=...).apply`.
 
     Raises:
-      UserError: keys are missing, unexpected or of the wrong shape (the message lists the first ones, or names the
-        encoder that the weights fit, or a prefix of all keys), or there is no encoder `name`.
+      UserError: keys are missing, unexpected, of the wrong shape or of no floating-point dtype (the message lists the
+        first ones, or names the encoder that the weights fit, or a prefix of all keys), or there is no encoder `name`.
 
     Source: the module structure of torchvision.models.video, version 0.29.1.
     """
