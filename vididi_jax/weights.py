@@ -66,8 +66,8 @@ def load_encoder(
       checkpoint: of a workdir, the one to take: 'latest', 'best' (of the lowest loss of a cycle), or a step.
 
     Returns:
-      `encode(clips, order=0)`, see `help(encode)`: (N, T, H, W, 3) -> float32 features (N, D). A run of float64 computes
-      in float32 here, unless `jax_enable_x64` is set.
+      `encode(clips, order=0)`, see `help(encode)`: (N, T, H, W, 3) -> float32 features (N, D). A run of float64
+      computes in float32 here, unless `jax_enable_x64` is set.
 
     Raises:
       UserError: no device, no such workdir, checkpoint or file, weights that do not fit, or options of a file with a

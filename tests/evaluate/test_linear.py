@@ -51,7 +51,7 @@ def test_the_probe_is_scikit_learns_logistic_regression(videos):
 
 
 def test_an_iteration_is_compiled_once(caplog):
-    x, labels = problem(videos=61)  # a shape of its own
+    x, labels = problem(dim=9)  # a shape of its own
     with jax.log_compiles(), caplog.at_level('WARNING', logger='jax'):
         fit(x, labels, [1.0, 10.0])
     assert sum('jit(_iterate)' in message and message.startswith('Finished XLA') for message in caplog.messages) == 1
