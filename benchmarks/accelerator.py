@@ -294,7 +294,8 @@ def start(part: str, out: Path, tiny: bool, name: str, **environment: str) -> di
         except subprocess.TimeoutExpired:
             return f'took more than {LIMIT} s'
     if code:
-        return f'exit code {code}: ' + (out / f'{name}.log').read_text(encoding='utf-8')[-300:].replace('\n', ' ')
+        log = (out / f'{name}.log').read_text(encoding='utf-8', errors='replace')
+        return f'exit code {code}: ' + log[-300:].replace('\n', ' ')
     return json.loads(path.read_bytes())
 
 

@@ -143,11 +143,11 @@ def report(name: str, lowered, sharding, options: dict) -> dict[str, float]:
     if wrong:
         print(f'  {len(wrong)} outputs lie elsewhere than the next program wants them: {"; ".join(wrong[:5])}')
     if BY_LAYER.value:
-        cycles = cycles_by_layer(program)
-        print(f'  forward and backward, GB, and millions of cycles as the compiler estimates them, in all '
+        sizes, cycles = bytes_by_layer(program), cycles_by_layer(program)
+        print('  forward and backward, GB, and millions of cycles as the compiler estimates them, in all '
               f'{sum(map(sum, cycles.values())) / 1e6:,.1f}:')
-        for layer, sizes in bytes_by_layer(program).items():
-            numbers = (*(size / 1e9 for size in sizes), *(number / 1e6 for number in cycles.get(layer, (0, 0))))
+        for layer in sorted(sizes | cycles):
+            numbers = *(size / 1e9 for size in sizes.get(layer, (0, 0))), *(n / 1e6 for n in cycles.get(layer, (0, 0)))
             print(f'  {layer:16}', *(f'{number:8.2f}' for number in numbers))
     sys.stdout.flush()
     sizes = [size for found in exchanges.values() for size, *_ in found]

@@ -114,7 +114,7 @@ def call(log: Path, cores: set[int], *words: str) -> None:
             process.wait()
         RUNNING.remove(process)
     if process.returncode:
-        last = log.read_text(encoding='utf-8').strip().splitlines()[-1:]
+        last = log.read_text(encoding='utf-8', errors='replace').strip().splitlines()[-1:]
         raise UserError(
             f'{" ".join(words)} ended with {process.returncode} ({"".join(last):.300}): {log} has all of it.')
 

@@ -1,4 +1,4 @@
-"""ViDiDi-BYOL, narrow R3D-18, synthetic videos that motion alone tells apart.
+"""ViDiDi-BYOL, narrow R3D-18, synthetic videos that motion tells apart.
 
 Command:  python main.py --config=configs/motion_byol.py --workdir=DIR
 Variants: :smoke

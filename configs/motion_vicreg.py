@@ -1,4 +1,4 @@
-"""ViDiDi-VICReg, narrow R3D-18, synthetic videos only motion tells apart.
+"""ViDiDi-VICReg, narrow R3D-18, synthetic videos that motion tells apart.
 
 Command:  python main.py --config=configs/motion_vicreg.py --workdir=DIR
 Variants: :smoke

@@ -1,4 +1,4 @@
-"""Motion over background: is the same motion elsewhere nearer, or the place?
+"""Motion over background: is a video nearer to its own motion, or background?
 
 Command:  python main.py --config=configs/tug.py --workdir=DIR --config.data.dir=DATA
 Variants: :motion, :smoke

@@ -1,4 +1,4 @@
-"""ViDiDi-VICReg on UT-Interaction set 1: 60 videos, 6 interactions of two.
+"""ViDiDi-VICReg on UT-Interaction set 1: 60 videos, 6 actions of 2 persons.
 
 10 sequences; each is left out in turn when it is evaluated.
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -18,7 +17,7 @@ def printable(name: str) -> str:
     >>> printable('caf\\udce9.avi')
     'caf\\\\xe9.avi'
     """
-    return os.fsencode(name).decode('utf-8', 'backslashreplace')
+    return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
 
 
 def shown(name: str) -> str:

@@ -65,7 +65,7 @@ def _is_ours(file) -> bool:
         about = json.loads(text)
     except (ValueError, RecursionError):  # nothing, or cut short by a full disk
         return text.startswith(START) or START.startswith(text)
-    return isinstance(about, dict) and {*about} == FIELDS
+    return isinstance(about, dict) and {*about} >= FIELDS
 
 
 def _sign(file, folder: Path, advice: str) -> None:

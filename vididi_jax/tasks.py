@@ -81,6 +81,8 @@ def in_float64(config: ml_collections.ConfigDict, workdir: str | None) -> bool:
     """Whether the encoder computes in float64: that of the config, or of the run that is evaluated."""
     from vididi_jax.train.run import workdir_config
 
+    if config.task == 'compare':  # it runs no encoder, and its workdir need not be a run's
+        return False
     workdir = config.checkpoint if config.task == 'browse' else workdir
     if 'model' not in config and workdir and Path(workdir, 'config.json').is_file():
         config = workdir_config(workdir)

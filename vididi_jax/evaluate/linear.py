@@ -135,7 +135,6 @@ def _start(parameters: Parameters):
     return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), SOLVER.init(parameters))
 
 
-
 @jax.jit  # compiled once for all strengths, and for all folds with as many blocks and classes
 def _iterate(parameters: Parameters, state, problem: Problem) -> tuple:
     """One step of L-BFGS: parameters, state, the value before it, and the largest entry of the gradient there."""

@@ -82,8 +82,10 @@ def check_name(workdir: str | Path, config, **asked: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f'{folder} is no folder: set another --config.eval.name, or move it away.')
     try:
-        there = read_result(path) if path.is_file() else {}
-    except UserError:  # what is damaged is written anew
+        there = json.loads(path.read_bytes()) if path.is_file() else {}
+    except ValueError:  # what is damaged is written anew
+        return
+    if not isinstance(there, dict) or 'task' not in there:
         return
     if asked:
         asked['encoder'] = 'untrained' if config.eval.untrained else 'trained'

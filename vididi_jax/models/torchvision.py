@@ -81,7 +81,7 @@ def _problems(name: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, list
     inside = {key: value for key, value in state_dict.items()
               if not key.startswith(OUTSIDE) and not key.endswith('num_batches_tracked')}
     given = {key: np.shape(value) for key, value in inside.items()}
-    dtypes = {key: np.dtype(getattr(value, 'dtype', float)).name for key, value in inside.items()}
+    dtypes = {key: str(getattr(value, 'dtype', 'float64')).rpartition('.')[2] for key, value in inside.items()}
     shapes = {_key_of(name, path): _torch_shape(leaf.shape)
               for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
     problems = {

@@ -147,6 +147,7 @@ def is_own(path: Path) -> bool:
 
 
 def _is_row(line: str) -> bool:
+    line = line.strip('\0')  # which a power cut may leave
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

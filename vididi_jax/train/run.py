@@ -67,15 +67,19 @@ def _read(path: Path) -> dict:
     except Exception as error:  # whatever the parser makes of it, and what cannot be names of fields
         raise UserError(f'{path} cannot be read ({error}): {RESTORE}') from error
     if odd := _odd(values):
-        raise UserError(f'{path} is not a config that this program wrote ({odd}): {RESTORE}')
+        raise UserError(f'{path} is not a config that this program wrote ({odd}), unless another version of it did: '
+                        f'{RESTORE}')
     return values
 
 
 def _odd(values: dict) -> str:
-    """What no config can be that a run was started with; '' if there is nothing. Older ones may have other fields."""
+    """What no config can be that a run was started with; '' if there is nothing.
+
+    Older ones may have other fields, and those of whoever added a loss or an optimiser other names.
+    """
     for name, value in values_of(values):
         if (keeps := rule_of(name)) is not None:
-            if must_be := keeps(value):
+            if (must_be := keeps(value)) and not (isinstance(value, str) and name not in ENCODER):
                 return f'{name} is {short(value)}, and must be {must_be}'
         elif name.startswith('augment.'):
             return f'there is no field {name}'
@@ -129,7 +133,7 @@ def check_unused(workdir: Path) -> None:
 def _is_own(path: Path) -> bool:
     """Whether a config.json is of a run, of whatever version, or holds nothing that could be lost."""
     try:
-        values = json.loads(path.read_bytes().strip() or '{}')
+        values = json.loads(path.read_bytes().strip(b'\0 \r\n\t') or '{}')  # a power cut may leave zeros
     except (ValueError, RecursionError):
         return False
     return values == {} or isinstance(values, dict) and {'task', 'seed', 'model', 'augment'} <= values.keys()
