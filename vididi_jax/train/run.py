@@ -25,6 +25,8 @@ BEFORE = {'init_checkpoint': 'latest', 'statistics': 'plain', 'framework.ema_bas
 # What is read of a config whose encoder is loaded, whatever the task was.
 ENCODER = ('model.name', 'model.width', 'model.dtype', 'augment.size', 'augment.centre_fraction', 'augment.mean',
            'augment.std', 'clip.frames', 'clip.stride')
+# What docs/extend.md lets others add names to, of which this program need not know all to read their configs.
+EXTENDED = 'framework.loss', 'optimizer.name', 'clip.placement', 'schedule'
 RESTORE = 'put the config back that the run was started with; the meta of each of its checkpoints has it.'
 
 
@@ -73,13 +75,10 @@ def _read(path: Path) -> dict:
 
 
 def _odd(values: dict) -> str:
-    """What no config can be that a run was started with; '' if there is nothing.
-
-    Older ones may have other fields, and those of whoever added a loss or an optimiser other names.
-    """
+    """What no config can be that a run was started with; '' if there is nothing. Older ones may have other fields."""
     for name, value in values_of(values):
         if (keeps := rule_of(name)) is not None:
-            if (must_be := keeps(value)) and not (isinstance(value, str) and name not in ENCODER):
+            if (must_be := keeps(value)) and not (name in EXTENDED and isinstance(value, str)):
                 return f'{name} is {short(value)}, and must be {must_be}'
         elif name.startswith('augment.'):
             return f'there is no field {name}'
