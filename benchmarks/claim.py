@@ -335,10 +335,11 @@ def write(out, figures, ablation, real, main_jobs, others, minutes: float, argum
     head = (f'`{about["command"]}`: {about["processor"]}, {about["processes"]} runs at a time, one core each, '
             f'{about["minutes"]} minutes, {by}, {about["date"]}. Seeds {first} to {last}, videos of seed '
             f'{arguments.data_seed}; the same budget for all schedules of a framework.')
-    parts = [head, tables.markdown(figures, AGAINST), f'Untrained, mean over the seeds: {untrained}.',
+    start = f'Untrained, mean over the seeds: {untrained}.'
+    parts = [head, tables.markdown(figures, AGAINST), start,
              'Share of the saliency on moving pixels of training clips, percent, at the end, seed by seed:\n\n'
              + saliency_table(main_jobs)]
-    short = '\n\n'.join([head, tables.markdown([f for f in figures if f.evaluation != 'linear'], AGAINST)])
+    short = '\n\n'.join([head, tables.markdown([f for f in figures if f.evaluation != 'linear'], AGAINST), start])
     if ablation:
         parts += [f'Other schedules, VICReg, seed {first}:', tables.markdown(ablation, AGAINST)]
     if real:
