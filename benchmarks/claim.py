@@ -339,7 +339,8 @@ def write(out, figures, ablation, real, main_jobs, others, minutes: float, argum
     parts = [head, tables.markdown(figures, AGAINST), start,
              'Share of the saliency on moving pixels of training clips, percent, at the end, seed by seed:\n\n'
              + saliency_table(main_jobs)]
-    short = '\n\n'.join([head, tables.markdown([f for f in figures if f.evaluation != 'linear'], AGAINST), start])
+    first_two = tables.markdown([figure for figure in figures if figure.evaluation != 'linear'], AGAINST)
+    short = '\n\n'.join([head, first_two.strip(), start])
     if ablation:
         parts += [f'Other schedules, VICReg, seed {first}:', tables.markdown(ablation, AGAINST)]
     if real:
