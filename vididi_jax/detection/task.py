@@ -25,7 +25,7 @@ from vididi_jax.detection.model import Detector, make_step
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.gather import batch_size_for, gathered
 from vididi_jax.evaluate.protocol import Fold, check_apart, open_complete, whole
-from vididi_jax.evaluate.results import alone, check_name, write_results
+from vididi_jax.evaluate.results import check_name, write_results
 from vididi_jax.fields import check_fields
 from vididi_jax.files import write_whole
 from vididi_jax.pictures import keyframe_picture
@@ -35,7 +35,7 @@ from vididi_jax.schedule import order_name
 from vididi_jax.train import loop
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train.encoder import Encoder, asked_encoder, check_same_everywhere
-from vididi_jax.train.processes import on_process_zero, raise_together
+from vididi_jax.train.processes import locked_together, on_process_zero, raise_together
 from vididi_jax.train.run import changed_fields, workdir_config
 from vididi_jax.train.state import TrainState
 from vididi_jax.train.supervised import run_config, supervised_task
@@ -229,20 +229,16 @@ def run(config, workdir: str) -> dict:
     For V, or the mean of all heads, `detections.csv`; for a head among several also `detections_HEAD.csv`. Beside them
     `results.json` and `keyframes.png`.
     """
-    return evaluate(open_detection(config, workdir))
-
-
-@alone
-def evaluate(detection: Detection) -> dict:
-    """What `run` does after `open_detection`."""
-    config = detection.config
+    detection = open_detection(config, workdir)
     names = ava.read_label_map(Path(detection.data.test.source.directory) / ava.LABEL_MAP)
     recipe = config.detection
     model = Detector(
         detection.encoder.module, tuple(recipe.orders), len(names), recipe.dropout, recipe.encoder_rate == 0,
         recipe.roi_size, recipe.sampling_ratio)
-    state = train(detection, model)
-    return judge(detection, probabilities(detection, model, state), names, int(state.step))
+    state = train(detection, model)  # its folder is locked meanwhile, once its config is known to be right
+    found = probabilities(detection, model, state)
+    with locked_together(detection.folder, 'set another --config.eval.name'):
+        return judge(detection, found, names, int(state.step))
 
 
 @on_process_zero

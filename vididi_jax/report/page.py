@@ -44,7 +44,7 @@ T = TypeVar('T')
 CURVES = ('loss', 'invariance', 'variance', 'covariance', 'view1_to_view2', 'view2_to_view1', 'gradient_norm',
           'learning_rate', 'health/effective_rank', 'health/order_agreement', 'health/knn_accuracy',
           'health/saliency_on_motion', 'health/moving_pixels')  # the share of an even saliency
-WHOLE = 'metrics', 'config', 'commit', 'date'  # what every result has
+WHOLE = 'config', 'commit', 'date', 'metrics'  # what every result has; an empty one is named last
 FRAMEWORKS = {'vicreg': 'VICReg', 'info_nce': 'SimCLR', 'nt_xent': 'SimCLR', 'byol': 'BYOL'}
 
 
