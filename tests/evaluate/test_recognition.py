@@ -20,7 +20,6 @@ from tests.evaluate.test_protocol import config as protocol_config
 from tests.evaluate.test_protocol import edit
 from vididi_jax import provenance
 from vididi_jax.data.source import RecordSource
-from vididi_jax.detection import task as detection
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import features, tug
 from vididi_jax.evaluate import finetune as finetune_task
@@ -257,7 +256,7 @@ def test_a_result_of_another_task_is_not_overwritten(small_run):
     linear_task.prepare(config, str(small_run))
 
 
-@pytest.mark.parametrize('module', [retrieval_task, linear_task, tug, finetune_task, detection])
+@pytest.mark.parametrize('module', [retrieval_task, linear_task, tug, finetune_task])
 def test_two_evaluations_do_not_write_to_one_folder(tmp_path, module):
     message = r'eval/mine is in use by process \d+ on .*: wait for it, stop it, or set another --config.eval.name'
     with locked(tmp_path / 'eval' / 'mine', ''), pytest.raises(UserError, match=message):
