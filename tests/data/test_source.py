@@ -184,6 +184,14 @@ def test_what_is_not_finished_is_no_data_set(copy):
         RecordSource(copy, 'train')
 
 
+def test_videos_with_their_checksums_are_no_data_set_and_not_to_be_deleted(tmp_path):
+    for content in (f'{64 * "0"}  a.avi\n', 'd41d8cd9  *b.avi\r\n'):
+        (tmp_path / 'SHA256SUMS').write_text(content, encoding='utf-8')
+        with pytest.raises(UserError, match='not a prepared data set .its SHA256SUMS is of other files') as stopped:
+            RecordSource(tmp_path, 'train')
+        assert 'delete' not in str(stopped.value)
+
+
 def test_a_data_set_without_a_split_is_damaged(copy):
     (copy / 'counts.json').write_text('{}')
     seal(copy)

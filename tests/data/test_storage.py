@@ -172,6 +172,9 @@ def test_what_is_not_there_is_not_waited_for(tiny_motion, monkeypatch):
     system, path = fsspec.core.url_to_fs(url)
     with pytest.raises(UserError, match=r'memory://bucket/other is not a prepared data set \(it has no SHA256SUMS\)'):
         RecordSource('memory://bucket/other', 'train')
+    system.pipe_file(f'{system._parent(path)}/videos/SHA256SUMS', f'{64 * "0"}  a.avi\n'.encode())
+    with pytest.raises(UserError, match='bucket/videos is not a prepared data set .its SHA256SUMS is of other'):
+        RecordSource('memory://bucket/videos', 'train')
     shard, = system.glob(f'{path}/*-train.tfrecord-*')
     system.rm_file(shard)
     with pytest.raises(UserError, match=r'the shard memory://\S+ is missing'):

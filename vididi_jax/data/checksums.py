@@ -36,7 +36,8 @@ def read_sums(directory: Path) -> dict[str, str]:
     """name -> checksum, of every other file of a data set.
 
     Raises:
-      UserError: no such directory, no complete data set there or one of an older version, or the file is damaged.
+      UserError: no such directory, no complete data set there or one of an older version, checksums of other files, or
+        the file is damaged.
     """
     path = directory / NAME
     if not directory.is_dir():
@@ -55,6 +56,10 @@ def read_sums(directory: Path) -> dict[str, str]:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f'{path} cannot be read ({error}): {REPAIR}.') from error
+    # Of either: the name is also what users call the checksums of their videos, which nobody should be told to delete.
+    if not ((directory / records.PLAN).exists() or records.PLAN.encode() in data):
+        raise UserError(f'{str(directory)!r} is not a prepared data set (its {NAME} is of other files): prepare one '
+                        'with `python -m data_prep` (or `vididi prep`), and set --config.data.dir to it.')
     try:
         return parse_sums(data)
     except ValueError as error:

@@ -85,6 +85,9 @@ def local_copy(url: str) -> Path:
                             f'{join(url, "split1")}.') from error
         raise UserError(f'{url} is not a prepared data set (it has no {checksums.NAME}): copy one there, all of it.'
                         ) from error
+    if records.PLAN not in sums:  # or all of a user's videos would be copied
+        raise UserError(f'{url} is not a prepared data set (its {checksums.NAME} is of other files): copy one to a '
+                        'place of its own.')
     names = [*(name for name in sums if not records.is_shard(name)), checksums.NAME]
     folder = cache_folder() / hashlib.sha256(text).hexdigest()[:32]
 
