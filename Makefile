@@ -128,11 +128,11 @@ $(BEAM)/installed: requirements.txt setup.py
 beam: $(BEAM)/installed
 	$(BEAM)/bin/python -m pytest tests/data_prep/test_beam.py
 
-# Data sets in S3, from a server in the test.
+# Data sets and runs in S3, from a server in the test.
 $(S3)/installed: requirements.txt setup.py
 	test -x $(S3)/bin/python || $(PYTHON) -m venv $(S3) || { rm -rf $(S3); exit 1; }
 	$(S3)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,s3]' 'aiobotocore[boto3]' 'moto[server]>=5.1,<6'
 	touch $@
 
 s3: $(S3)/installed
-	$(S3)/bin/python -m pytest -m s3 tests/data/test_storage.py
+	$(S3)/bin/python -m pytest -m s3 tests/data/test_storage.py tests/train/test_mirror.py

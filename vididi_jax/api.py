@@ -37,7 +37,9 @@ def get_config(name: str) -> ml_collections.ConfigDict:
     return load_config(shipped(name))
 
 
-def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, report: bool = True) -> Callable:
+def pretrain(
+    config: ml_collections.ConfigDict, workdir: str | Path, *, report: bool = True, mirror: str | None = None,
+) -> Callable:
     """Train an encoder without labels, or go on training it, in `workdir`; what `vididi train` does.
 
     In a script, call it below `if __name__ == '__main__':`: its reading processes import the script again.
@@ -46,6 +48,8 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, report: 
       config: of a pretraining, see `get_config`; `config.data.dir` says on what.
       workdir: folder of the run.
       report: whether to write `WORKDIR/report`.
+      mirror: URL at which the folder is kept as well, such as 'gs://BUCKET/runs/NAME': once a minute and at the end. A
+        folder that does not exist here, or is empty, is copied from there first.
 
     Returns:
       The encoder, see `load_encoder`.
@@ -54,17 +58,20 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path, *, report: 
       UserError: whatever does not fit, before the first step; and values that are not finite.
       Stopped: a signal came; the state is saved, and the same call goes on from there.
     """
-    _run(config, workdir, report, TRAINING)
+    _run(config, workdir, TRAINING, report, mirror)
     return load_encoder(workdir)
 
 
-def evaluate(config: ml_collections.ConfigDict, workdir: str | Path, *, report: bool = True) -> Any:
+def evaluate(
+    config: ml_collections.ConfigDict, workdir: str | Path, *, report: bool = True, mirror: str | None = None,
+) -> Any:
     """Evaluate the encoder of `workdir`; what `vididi evaluate` does. In a script as `pretrain`.
 
     Args:
       config: of an evaluation, see `get_config`, such as 'retrieval', 'linear:grouped' or 'features'.
       workdir: of the training run.
       report: whether to write `WORKDIR/report` anew.
+      mirror: as of `pretrain`.
 
     Returns:
       A dict of the metrics of each kind of features, in percent (frame-mAP from 0 to 1); of 'features' the path of the
@@ -73,17 +80,19 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | Path, *, report: 
     Raises:
       UserError: whatever does not fit, before anything is computed; and features that are not finite.
     """
-    return _run(config, workdir, report, EVALUATIONS)
+    return _run(config, workdir, EVALUATIONS, report, mirror)
 
 
-def _run(config: ml_collections.ConfigDict, workdir: str | Path, report: bool, tasks: tuple[str, ...]) -> Any:
+def _run(
+    config: ml_collections.ConfigDict, workdir: str | Path, tasks: tuple[str, ...], report: bool, mirror: str | None,
+) -> Any:
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(f'config is {config!r:.80}: give a config, which get_config has for a name or a file.')
     if not workdir:
         raise UserError(f'workdir is {workdir!r}: give the folder of the run.')
     if config.get('task') not in tasks:
         raise UserError(f'config.task is {config.get("task")!r}: this function takes configs of {", ".join(tasks)}.')
-    return run_task(config, str(workdir), report=report)
+    return run_task(config, str(workdir), report=report, mirror=mirror)
 
 
 def read_clips(

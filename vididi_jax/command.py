@@ -62,6 +62,7 @@ def usage(command: str) -> str:
     about = 'CONFIG' if names else command
     lines += ['', 'for example', *(f'  {example}' for example in EXAMPLES[command]), '',
               f'What {about} is for, its variants and fields: its file in {CONFIGS}.',
+              *(['In a bucket as well: --mirror=URL.'] if command in ('train', 'evaluate', 'report') else []),
               'Several processes: --multihost, or --coordinator, --num_processes and --process_id.']
     return '\n'.join(lines)
 

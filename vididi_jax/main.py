@@ -13,6 +13,8 @@ from vididi_jax.tasks import run_task
 
 CONFIG = define_config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run: checkpoints, metrics, results, report.')
+MIRROR = flags.DEFINE_string('mirror', None, 'URL at which the folder of the run is kept as well, such as '
+                             'gs://BUCKET/runs/NAME; one that does not exist here is copied from there first.')
 REPORT = flags.DEFINE_bool('report', True, 'Write the report anew after training and after an evaluation.')
 MULTIHOST = flags.DEFINE_bool('multihost', False, 'Join the other processes of a TPU pod, SLURM job or other cluster.')
 COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, to join processes on plain machines.')
@@ -32,7 +34,7 @@ def main(_) -> None:
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     absl_logging.set_verbosity(absl_logging.FATAL)  # what the checkpointing library logs, errors say in a sentence
     with logging_redirect_tqdm():  # warnings stand on lines of their own
-        run_task(CONFIG.value, WORKDIR.value, report=REPORT.value, join=join)
+        run_task(CONFIG.value, WORKDIR.value, report=REPORT.value, mirror=MIRROR.value, join=join)
 
 
 def run(words: list[str]) -> None:

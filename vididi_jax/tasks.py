@@ -10,6 +10,7 @@ import ml_collections
 
 from vididi_jax.config import field_names, load_config, own_config
 from vididi_jax.data import records
+from vididi_jax.data.storage import is_url
 from vididi_jax.errors import UserError, check_home
 from vididi_jax.fields import check_fields, short
 from vididi_jax.provenance import commit
@@ -36,7 +37,7 @@ REPORTED = {*TRAINING, *EVALUATIONS} - {'features'}  # each writes the report
 
 def run_task(
     config: ml_collections.ConfigDict, workdir: str | None, *, report: bool = True,
-    join: Callable[[], None] = lambda: None,
+    mirror: str | None = None, join: Callable[[], None] = lambda: None,
 ) -> Any:
     """Check a config, do what its `task` says, and write the report of the run anew.
 
@@ -44,6 +45,7 @@ def run_task(
       config: see `configs/`.
       workdir: folder of the run.
       report: whether to write one, where the task changes what it shows.
+      mirror: URL at which the folder is kept as well, see `train.mirror`; None for nowhere.
       join: called when all is checked, before anything asks for the devices.
 
     Returns:
@@ -55,20 +57,23 @@ def run_task(
     module = choose_task(config, TASKS)
     check_fields(config)
     check_workdir(workdir, config.task)
+    check_mirror(mirror, config.task)
     commit()  # what runs is what is there now
     join()
     import jax
 
     from vididi_jax.compilation import keep_programs
+    from vididi_jax.train.mirror import mirrored
     from vididi_jax.train.processes import check_devices, exit_if_peer_lost
 
     check_devices()
     keep_programs()
-    # For all threads: `jax.enable_x64` holds for its own, and the training loop puts batches on the devices in another.
     before = jax.config.jax_enable_x64
-    jax.config.update('jax_enable_x64', before or in_float64(config, workdir))
     try:
-        with exit_if_peer_lost():
+        with exit_if_peer_lost(), mirrored(workdir, mirror):
+            # For all threads: `jax.enable_x64` holds for its own, and the training loop puts batches on the devices in
+            # another.
+            jax.config.update('jax_enable_x64', before or in_float64(config, workdir))
             result = importlib.import_module(module).run(config, workdir)
             if report and config.task in REPORTED:
                 importlib.import_module('vididi_jax.report.page').renew(workdir)
@@ -119,9 +124,9 @@ def check_workdir(workdir: str | None, task: str) -> None:
             return
         raise UserError(f'there is no --workdir: {task} needs one, the folder of the run.')
     check_home('--workdir', workdir)
-    if '://' in workdir:
+    if is_url(workdir):
         raise UserError(f'--workdir is {short(workdir)}, and a run writes to a file system: give a folder, and copy it '
-                        'to the URL afterwards, or mount that.')
+                        'to the URL, which --mirror=URL does, or mount that.')
     if '\0' in workdir:
         raise UserError(f'--workdir is {short(workdir)}, which cannot be a folder.')
     try:
@@ -134,3 +139,14 @@ def check_workdir(workdir: str | None, task: str) -> None:
                         'give another folder.')
     if (path / records.PLAN).exists():
         raise UserError(f'--workdir is {workdir}, and that is a data set: give another folder.')
+
+
+def check_mirror(mirror: str | None, task: str) -> None:
+    """Raises `UserError` if what is to be kept at a URL is not the folder of a run, or the place is no URL."""
+    if mirror is None:
+        return
+    if not is_url(mirror):
+        raise UserError(f'--mirror is {short(mirror)}: give a URL, such as gs://BUCKET/runs/NAME, at which the folder '
+                        'of the run is kept as well.')
+    if task not in (*TRAINING, *EVALUATIONS, 'report'):
+        raise UserError(f'--mirror keeps the folder of a run, and {task} writes another one: leave --mirror out.')

@@ -16,6 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from data_prep import motion
 from data_prep.__main__ import build_parser, run
 from data_prep.writer import write_dataset
+from tests.data.s3 import s3_server
 from tests.data_prep.videos import ramp, write_video
 from vididi_jax.data import pipeline, records, storage
 from vididi_jax.data.source import RecordSource
@@ -311,20 +312,7 @@ def test_parts_that_lie_close_are_asked_for_together(monkeypatch):
 @pytest.mark.s3
 def test_an_epoch_from_s3(tiny_motion, monkeypatch):
     """A server in this process, with an empty answer, an error or a cut answer for a tenth of what is asked for."""
-    import boto3
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    for name in ('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'):
-        monkeypatch.setenv(name, 'testing')
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        monkeypatch.setenv('AWS_ENDPOINT_URL', f'http://{host}:{port}')
-        monkeypatch.setenv('AWS_DEFAULT_REGION', 'us-east-1')
-        s3fs.S3FileSystem.clear_instance_cache()
-        boto3.client('s3').create_bucket(Bucket='bucket')
+    with s3_server(monkeypatch) as server:
         url = put(tiny_motion, 's3://bucket/motion')
         answer, chance, failed = server._server.app, random.Random(0), Counter()
 
@@ -342,8 +330,6 @@ def test_an_epoch_from_s3(tiny_motion, monkeypatch):
         assert failed['500'] and failed['cut'], failed
         same_batches(found, read(tiny_motion, batches=24))
         same_batches(read(url, workers=2), read(tiny_motion))
-    finally:
-        server.stop()
     with pytest.raises(UserError, match=r'^s3://bucket/motion/SHA256SUMS cannot be read') as stopped:
         RecordSource(url, 'train')
     assert re.fullmatch('[^\n]+', str(stopped.value))

@@ -75,12 +75,12 @@ def local_copy(url: str) -> Path:
     system.invalidate_cache()  # of listings, which may be from before a copy that is complete by now
     try:
         listing = posixpath.join(path, checksums.NAME)
-        text, sums = _persist(lambda: _read_sums(system, listing), join(url, checksums.NAME))
+        text, sums = persist(lambda: _read_sums(system, listing), join(url, checksums.NAME))
     except UserError as error:
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
         store = posixpath.join(path, records.STORE, checksums.NAME)
-        if _persist(lambda: system.exists(store), url):
+        if persist(lambda: system.exists(store), url):
             raise UserError(f'{url} holds several data sets: name one of the folders in it, such as '
                             f'{join(url, "split1")}.') from error
         raise UserError(f'{url} is not a prepared data set (it has no {checksums.NAME}): copy one there, all of it.'
@@ -125,7 +125,7 @@ def _copy(system, path: str, url: str, sums: dict[str, str | None], text: bytes,
     with tempfile.TemporaryDirectory(dir=folder, prefix=INCOMPLETE) as incomplete:
         *names, listing = sums
         for name in tqdm(names, unit='file', desc=f'copying {url}', leave=False, dynamic_ncols=True):
-            _persist(lambda name=name: _fetch(system, posixpath.join(path, name), Path(incomplete, name), sums[name]),
+            persist(lambda name=name: _fetch(system, posixpath.join(path, name), Path(incomplete, name), sums[name]),
                      join(url, name))
         (Path(incomplete) / listing).write_bytes(text)
         for name in sums:
@@ -154,7 +154,7 @@ def sizes(folder: str | Path, names: Sequence[str]) -> list[int | None]:
         return [path.stat().st_size if path.is_file() else None for path in (Path(folder, name) for name in names)]
     system, path = open_system(folder)
     system.invalidate_cache()
-    listed = _persist(lambda: system.ls(path, detail=True), folder)
+    listed = persist(lambda: system.ls(path, detail=True), folder)
     found = {posixpath.basename(entry['name']): entry['size'] for entry in listed}
     return [found.get(name) for name in names]
 
@@ -285,21 +285,21 @@ def open_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise _unreadable(url, error) from error
 
 
-def _persist(function: Callable[[], Any], url: str) -> Any:
-    """What `function` returns, tried again where it fails; raises `UserError` in the end."""
+def persist(function: Callable[[], Any], url: str, done: str = 'read') -> Any:
+    """What `function` returns, tried again where it fails; raises `UserError` in the end, that it cannot be `done`."""
     for pause in _pauses():
         time.sleep(pause)
         try:
             return function()
         except LASTING as error:
-            raise _unreadable(url, error) from error
+            raise _unreadable(url, error, done=done) from error
         except OSError as error:
             if error.errno in OF_THE_CACHE:
                 raise
             problem = error
         except Exception as error:  # whatever a client makes of it
             problem = error
-    raise _unreadable(url, problem, TRIES) from problem
+    raise _unreadable(url, problem, TRIES, done) from problem
 
 
 def _pauses() -> Iterator[float]:
@@ -309,9 +309,9 @@ def _pauses() -> Iterator[float]:
         yield random.uniform(0.5, 1) * min(LONGEST, PAUSE * 2**number)
 
 
-def _unreadable(url: str, error: Exception, tries: int = 1) -> UserError:
+def _unreadable(url: str, error: Exception, tries: int = 1, done: str = 'read') -> UserError:
     many = f', tried {tries} times' if tries > 1 else ''
-    return UserError(f'{url} cannot be read ({type(error).__name__}: {error}{many}): run the same command again when '
+    return UserError(f'{url} cannot be {done} ({type(error).__name__}: {error}{many}): run the same command again when '
                      'it can.')
 
 

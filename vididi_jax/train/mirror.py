@@ -1,0 +1,228 @@
+"""The folder of a run, kept at a URL as well, which fsspec opens: what `--mirror` does.
+
+The run works in its folder. Once a minute and when it ends, what has changed is copied, in an order that leaves at the
+URL at every moment what a run leaves that is killed: metrics are never behind the checkpoints, and of a checkpoint
+comes last what says that it is whole. So whoever has lost the folder goes on from the URL.
+"""
+
+import json
+import logging
+import os
+import posixpath
+import re
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from vididi_jax.data import storage
+from vididi_jax.errors import UserError
+from vididi_jax.lock import NAME as LOCK
+from vididi_jax.train import integrity
+from vididi_jax.train.processes import is_first, raise_together
+
+logger = logging.getLogger(__name__)
+
+EVERY = 60.0  # seconds between copies
+CONFIG, CHECKPOINTS = 'config.json', 'checkpoints'
+OWNER = 'mirror.json'  # at the URL alone: which folder is kept there
+TEMPORARY = '.tmp', '.part.npz'  # how names of files end that are not whole yet
+
+
+@contextmanager
+def mirrored(workdir: str | Path, url: str | None) -> Iterator[None]:
+    """Within the `with`, `workdir` is kept at `url`; if it does not exist, or is empty, it is copied from there first.
+
+    Of several processes the first copies. What cannot be copied is tried again a minute later; at the end it is an
+    error, unless there is one already.
+
+    Args:
+      workdir: folder of a run.
+      url: where it is kept; None for nowhere.
+
+    Raises:
+      UserError: `url` cannot be read or written, or has files of another run, or of this one that `workdir` does not
+        have.
+    """
+    if url is None:
+        yield
+        return
+    mirror = Mirror(Path(workdir), url) if is_first() else None
+    raise_together(lambda: mirror and mirror.begin())()
+    if mirror is None:
+        yield
+        return
+    ended = threading.Event()
+    thread = threading.Thread(target=_keep, args=(mirror, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    except BaseException:
+        ended.set()
+        thread.join()
+        _try(mirror)  # what went wrong before is what is to be told
+        raise
+    ended.set()
+    thread.join()
+    mirror.copy()
+    print(f'copied to {url}', flush=True)
+
+
+def _keep(mirror: 'Mirror', ended: threading.Event) -> None:
+    while not ended.wait(EVERY):
+        _try(mirror)
+
+
+def _try(mirror: 'Mirror') -> None:
+    try:
+        mirror.copy()
+    except Exception as error:  # a thread would end of it, and nobody hear of it
+        logger.warning('not copied: %s', error)
+
+
+class Mirror:
+    """A folder, and the place at a URL where it is kept."""
+
+    def __init__(self, folder: Path, url: str):
+        self._folder, self._url = folder, url.rstrip('/')
+        self._system, self._path = storage.open_system(self._url)
+        self._kept: dict[str, tuple[int, int]] = {}  # what is at the URL: size and time of what it was copied from
+        self._owner = json.dumps({'host': socket.gethostname(), 'folder': str(folder.absolute())}).encode()
+
+    def begin(self) -> None:
+        """Copy the folder from the URL if it is not here; see to it that both are of one run if it is."""
+        there, here = self._list(), self._files()
+        if there and not here and not (self._folder.is_dir() and any(self._folder.iterdir())):
+            self._fetch(there)
+            self._kept = {name: about for name, about in self._files().items() if name in there}
+        elif there:
+            self._check(there, here)
+            self._kept = {name: here[name] for name, size in there.items()
+                          if _step(name) is not None and name in here and here[name][0] == size}
+        self._write(OWNER, lambda to: self._system.pipe_file(to, self._owner))  # if not, that is known now
+
+    def _check(self, there: dict[str, int], here: dict[str, tuple[int, int]]) -> None:
+        """Raises `UserError` if the URL has what the folder does not have."""
+        whole = [step for step in map(_step, there) if step is not None and _sums(step) in there]
+        mark = _sums(max(whole)) if whole else CONFIG
+        if mark not in there:
+            if foreign := sorted(there.keys() - here.keys()):
+                raise UserError(f'{self._url} is not the place of a run (it has {foreign[0]}): give another --mirror.')
+            return
+        if mark not in here or self._read(mark) != (self._folder / mark).read_bytes():
+            raise UserError(f'{self._url} has the {mark} of another run than {self._folder}, or of a later state: give '
+                            'another --mirror, or go on with what is there in a --workdir that does not exist.')
+
+    def copy(self) -> None:
+        """Copy what has changed, and delete at the URL the checkpoints that the run has deleted.
+
+        Raises:
+          UserError: the URL cannot be written to, or another folder is kept there by now.
+        """
+        if (owner := self._read(OWNER)) != self._owner:
+            raise UserError(f'{self._url} is where another folder is kept by now ({owner.decode(errors="replace")}): '
+                            'stop one of the two commands.')
+        files = self._files()
+        for name in sorted(files, key=_rank):
+            if self._kept.get(name) != files[name]:
+                try:
+                    self._write(name, partial(self._system.put_file, str(self._folder / name)))
+                except UserError:
+                    if (self._folder / name).exists():
+                        raise
+                    return self.copy()  # the run has deleted it by now
+                self._kept[name] = files[name]
+        for step in {*map(_step, self._kept)} - {*map(_step, files)} - {None}:
+            for name in (_sums(step), f'{CHECKPOINTS}/{step}'):
+                storage.persist(lambda name=name: self._remove(name), storage.join(self._url, name), 'deleted')
+            self._kept = {name: about for name, about in self._kept.items() if _step(name) != step}
+
+    def _files(self) -> dict[str, tuple[int, int]]:
+        """Size and time of each file that is kept, by its name in the folder."""
+        found = {}
+        for path in self._folder.rglob('*'):
+            name = path.relative_to(self._folder).as_posix()
+            unfinished = name.startswith(f'{CHECKPOINTS}/') and _step(name) is None or name.endswith(TEMPORARY)
+            if path.is_file() and not unfinished and path.name != LOCK:
+                about = path.stat()
+                found[name] = about.st_size, about.st_mtime_ns
+        return found
+
+    def _list(self) -> dict[str, int]:
+        """Size of each file at the URL, by its name there."""
+        self._system.invalidate_cache()
+        found = storage.persist(lambda: self._system.find(self._path, detail=True), self._url)
+        start = f'{self._path.rstrip("/")}/'
+        names = {path.removeprefix(start): about['size'] for path, about in found.items() if path.startswith(start)}
+        return {name: size for name, size in names.items() if name != OWNER and name and not name.endswith('/')}
+
+    def _fetch(self, there: dict[str, int]) -> None:
+        """All files at the URL into the folder, at once; a checkpoint that is not whole stays there."""
+        steps = {_step(name) for name in there} - {None}
+        for step in sorted(step for step in steps if _sums(step) not in there):
+            logger.warning('%s/%s/%s is not whole: it is left there.', self._url, CHECKPOINTS, step)
+        names = [name for name in there if _step(name) is None or _sums(_step(name)) in there]
+        if odd := [name for name in names if '..' in PurePosixPath(name).parts]:
+            raise UserError(f'{self._url} has a file {odd[0]!r}, which leads out of it: give another --mirror.')
+        self._folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._folder.parent, prefix=f'{self._folder.name}.incomplete-') as place:
+            folder = Path(place) / 'run'
+            folder.mkdir()
+            for name in tqdm(names, unit='file', desc=f'copying {self._url}', leave=False, dynamic_ncols=True):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                storage.persist(lambda name=name: self._get(name, folder / name, there[name]),
+                                storage.join(self._url, name))
+            os.replace(folder, self._folder)
+
+    def _get(self, name: str, to: Path, size: int) -> None:
+        self._system.get_file(posixpath.join(self._path, name), str(to))
+        if size is not None and to.stat().st_size != size:
+            raise OSError(f'{to.stat().st_size:,} of {size:,} bytes')
+
+    def _read(self, name: str) -> bytes:
+        return storage.persist(lambda: self._system.cat_file(posixpath.join(self._path, name)),
+                               storage.join(self._url, name))
+
+    def _write(self, name: str, write: Callable[[str], None]) -> None:
+        to = posixpath.join(self._path, name)
+
+        def attempt() -> None:
+            try:
+                write(to)
+            except FileNotFoundError:  # for want of a folder, which object stores have not, or of a bucket
+                if not self._system.exists(self._path.partition('/')[0] or '/'):
+                    raise
+                self._system.makedirs(posixpath.dirname(to), exist_ok=True)
+                write(to)
+
+        storage.persist(attempt, storage.join(self._url, name), 'written')
+
+    def _remove(self, name: str) -> None:
+        try:
+            self._system.rm(posixpath.join(self._path, name), recursive=True)
+        except FileNotFoundError:  # it is what was wanted
+            pass
+
+
+def _step(name: str) -> int | None:
+    """The step of the checkpoint that a file is of, by its name; None if it is of none."""
+    found = re.match(f'{CHECKPOINTS}/([0-9]+)/', name)
+    return int(found[1]) if found else None
+
+
+def _sums(step: int) -> str:
+    """The file that says of a checkpoint that it is whole."""
+    return f'{CHECKPOINTS}/{step}/{integrity.NAME}'
+
+
+def _rank(name: str) -> tuple:
+    """When a file is copied: the config, metrics, checkpoints, which are no newer, and what was made of these."""
+    step = _step(name)
+    if step is not None:
+        return 2, step, name == _sums(step), name
+    return 0 if name == CONFIG else 3 if name.startswith(('eval/', 'report/')) else 1, name
