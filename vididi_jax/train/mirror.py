@@ -14,7 +14,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -145,12 +145,13 @@ class Mirror:
     def _files(self) -> dict[str, tuple[int, int]]:
         """Size and time of each file that is kept, by its name in the folder."""
         found = {}
-        for path in self._folder.rglob('*'):
-            name = path.relative_to(self._folder).as_posix()
-            unfinished = name.startswith(f'{CHECKPOINTS}/') and _step(name) is None or name.endswith(TEMPORARY)
-            if path.is_file() and not unfinished and path.name != LOCK:
-                about = path.stat()
-                found[name] = about.st_size, about.st_mtime_ns
+        for folder, _, files in os.walk(self._folder):
+            for path in (Path(folder) / file for file in files if file != LOCK):
+                name = path.relative_to(self._folder).as_posix()
+                unfinished = name.startswith(f'{CHECKPOINTS}/') and _step(name) is None or name.endswith(TEMPORARY)
+                if not unfinished:
+                    with suppress(FileNotFoundError):  # the run has deleted it by now
+                        found[name] = path.stat().st_size, path.stat().st_mtime_ns
         return found
 
     def _list(self) -> dict[str, int]:
@@ -203,10 +204,8 @@ class Mirror:
         storage.persist(attempt, storage.join(self._url, name), 'written')
 
     def _remove(self, name: str) -> None:
-        try:
+        with suppress(FileNotFoundError):
             self._system.rm(posixpath.join(self._path, name), recursive=True)
-        except FileNotFoundError:  # it is what was wanted
-            pass
 
 
 def _step(name: str) -> int | None:
