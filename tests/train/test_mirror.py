@@ -233,6 +233,10 @@ def test_what_another_run_has_there_is_not_mixed_with_this_one(tmp_path):
         with mirrored(folder, URL):
             pytest.fail('begun')
     assert before.keys() < there().keys()
+    train(folder, 2)
+    with mirrored(folder, URL):
+        pass  # it is ahead of what is there, which it has deleted
+    assert there().keys() > here(folder).keys()
     Store.store.clear()
     fsspec.filesystem('store').pipe_file(f'{URL}/photo.jpg', b'mine')
     with pytest.raises(UserError, match='runs/a is not the place of a run .it has photo.jpg.'):

@@ -13,7 +13,7 @@ import re
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -52,8 +52,7 @@ def mirrored(workdir: str | Path, url: str | None) -> Iterator[None]:
     if url is None:
         yield
         return
-    mirror = Mirror(Path(workdir), url) if is_first() else None
-    raise_together(lambda: mirror and mirror.begin())()
+    mirror = raise_together(lambda: begun(Path(workdir), url) if is_first() else None)()
     if mirror is None:
         yield
         return
@@ -71,6 +70,13 @@ def mirrored(workdir: str | Path, url: str | None) -> Iterator[None]:
     thread.join()
     mirror.copy()
     print(f'copied to {url}', flush=True)
+
+
+def begun(folder: Path, url: str) -> 'Mirror':
+    """A mirror whose folder and URL fit together."""
+    mirror = Mirror(folder, url)
+    mirror.begin()
+    return mirror
 
 
 def _keep(mirror: 'Mirror', ended: threading.Event) -> None:
@@ -108,8 +114,9 @@ class Mirror:
 
     def _check(self, there: dict[str, int], here: dict[str, tuple[int, int]]) -> None:
         """Raises `UserError` if the URL has what the folder does not have."""
-        whole = [step for step in map(_step, there) if step is not None and _sums(step) in there]
-        mark = _sums(max(whole)) if whole else CONFIG
+        newest = _newest(there)
+        is_behind = newest < _newest(here) and _sums(newest) not in here  # of checkpoints that were deleted here since
+        mark = CONFIG if newest < 0 or is_behind else _sums(newest)
         if mark not in there:
             if foreign := sorted(there.keys() - here.keys()):
                 raise UserError(f'{self._url} is not the place of a run (it has {foreign[0]}): give another --mirror.')
@@ -212,6 +219,11 @@ def _step(name: str) -> int | None:
     """The step of the checkpoint that a file is of, by its name; None if it is of none."""
     found = re.match(f'{CHECKPOINTS}/([0-9]+)/', name)
     return int(found[1]) if found else None
+
+
+def _newest(names: Collection[str]) -> int:
+    """The step of the latest checkpoint that is whole; -1 if there is none."""
+    return max((step for step in map(_step, names) if step is not None and _sums(step) in names), default=-1)
 
 
 def _sums(step: int) -> str:
