@@ -30,6 +30,7 @@ def test_main_refuses_with_one_sentence_and_code_1(tiny_config, tmp_path, root):
     cases = ((wrong_key, "'optimizer.base_rate'"), (no_file, 'configs/ucf.py'), (no_workdir, '--workdir'),
              (other_task, 'for another task'), (indivisible, 'multiple of 8'),
              ([*command(tiny_config, tmp_path), '--multihost'], '--coordinator=HOST:PORT'),
+             ([*command(tiny_config, tmp_path), '--mirror=runs/a'], "--mirror is 'runs/a': give a URL"),
              ([*command(tiny_config, tmp_path), '--coordinator=localhost:1'], '--num_processes and --process_id'))
     words = json.dumps([arguments[1:] for arguments, _ in cases])
     done = subprocess.run([sys.executable, '-c', EACH, words], cwd=root, capture_output=True, text=True, env=eight)
