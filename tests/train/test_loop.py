@@ -119,6 +119,22 @@ def test_a_workdir_has_one_run_at_a_time(tiny_config, tmp_path):
         pretrain.run(tiny_config, str(tmp_path))
 
 
+def test_a_run_that_another_one_overtook_does_not_go_on_with_its_checkpoints(
+        finished, tiny_config, tmp_path, monkeypatch):
+    """The other one began and ended while this one looked at its data, before it had the lock."""
+    make_task = pretrain.make_task
+
+    def overtaken(config, mesh):
+        shutil.copytree(finished[0], tmp_path / 'work')
+        return make_task(config, mesh)
+
+    monkeypatch.setattr(pretrain, 'make_task', overtaken)
+    tiny_config.seed = 1
+    with pytest.raises(UserError, match='was started with seed=0 and this command says 1'):
+        pretrain.run(tiny_config, str(tmp_path / 'work'))
+    assert workdir_config(tmp_path / 'work').seed == 0
+
+
 def test_running_a_finished_run_again_changes_nothing(finished, tiny_config, capsys):
     workdir, state = finished
     before = (workdir / 'metrics.jsonl').read_bytes()

@@ -124,6 +124,7 @@ def run(
     total = config.epochs * task.steps_per_epoch
     with ExitStack() as held:
         held.enter_context(locked_together(workdir, 'choose another --workdir'))
+        raise_together(check_same_run)(config, workdir)  # again: another may have begun there and ended meanwhile
         checkpoints = held.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
         state, meta = restore_or_init(config, task, checkpoints, mesh)
         dtype = dtype_of(config, mesh)
