@@ -1,5 +1,7 @@
 """The bar of a run."""
 
+import gc
+import weakref
 from functools import partial
 from io import StringIO
 from types import SimpleNamespace
@@ -22,6 +24,25 @@ def test_the_bar_says_that_steps_are_compiled_and_about_how_long_once_one_was(ti
             bar.end_epoch(0)
     first, second, third, _ = shown.getvalue().split('ends')
     assert 'compiling]' in first and 'compiling, about 17 s]' in second and 'compiling' not in third
+
+
+def test_bars_of_epochs_that_are_over_are_not_kept(tiny_config, tmp_path, monkeypatch):
+    bars = []
+
+    def make(*arguments, **options):
+        bar = tqdm(*arguments, **options)
+        bars.append(weakref.ref(bar))
+        return bar
+
+    monkeypatch.setattr(progress, 'tqdm', make)
+    task = SimpleNamespace(steps_per_epoch=1, phases=('',))
+    with progress.Progress(tiny_config, task, tmp_path, {'step': 0, 'epoch_losses': []}) as bar:
+        for step in range(5):
+            bar.start_epoch(step)
+            bar.ended(step + 1, (0, 0), {'loss': 1.0}, {})
+            bar.end_epoch(0)
+        gc.collect()
+        assert sum(each() is not None for each in bars) == 1
 
 
 def test_the_mean_loss_of_an_epoch_is_that_of_all_its_steps_and_a_cycle_has_the_last_ones(tiny_config, tmp_path):

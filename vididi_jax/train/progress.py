@@ -63,7 +63,8 @@ class Progress:
         self._compiling = 0.0  # seconds that compiling a step took so far, or reading it from the cache of programs
         self._times: deque[tuple[int, Times]] = deque()  # of the steps since the last row
         self._epoch_times: list[Times] = []
-        self._held, self._bar = ExitStack(), None
+        self._held, self._bar = ExitStack(), tqdm(disable=True)
+        self._held.callback(lambda: self._bar.close())  # that of the last epoch: no other is kept
         self._writer = self._held.enter_context(MetricsWriter(workdir, meta['step'], config)) if is_first() else None
 
     def __enter__(self) -> 'Progress':
@@ -78,9 +79,8 @@ class Progress:
         if is_first():
             phase = self.task.phases[epoch % len(self.task.phases)]
             print(f'epoch {epoch + 1}/{self.config.epochs} {phase}'.rstrip(), flush=True)
-        self._bar = self._held.enter_context(tqdm(
-            total=self.task.steps_per_epoch, initial=done, unit='step', leave=False, **one_bar(),
-            dynamic_ncols=True))
+        self._bar = tqdm(
+            total=self.task.steps_per_epoch, initial=done, unit='step', leave=False, **one_bar(), dynamic_ncols=True)
         if step - self._first < len(self.task.phases) * self.task.steps_per_epoch:  # each phase has its programs
             about = f', about {self._compiling:.0f} s' if self._compiling >= 1 else ''
             self._bar.set_postfix_str(f'compiling{about}')
