@@ -25,6 +25,14 @@ def test_what_is_written_is_utf8_or_bytes_as_they_are(tmp_path, c_locale, conten
     assert list(tmp_path.iterdir()) == [tmp_path / 'file']
 
 
+def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path, full_disk):
+    write_whole(tmp_path / 'file', 'before')
+    with full_disk(20), pytest.raises(OSError) as found:
+        write_whole(tmp_path / 'file', 'after' * 100)
+    assert found.value.filename == str(tmp_path / 'file')
+    assert [path.read_text() for path in tmp_path.iterdir()] == ['before']
+
+
 def names_encoding(call: ast.Call) -> bool:
     """Whether a call opens no text, or says in which encoding."""
     name = getattr(call.func, 'attr', getattr(call.func, 'id', ''))

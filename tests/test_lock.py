@@ -1,6 +1,8 @@
 """The lock of a folder that is written to."""
 
+import errno
 import fcntl
+import os
 import resource
 
 import pytest
@@ -19,6 +21,18 @@ def test_a_disk_without_room_for_the_lock_is_one_sentence(tmp_path):
             pass
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize('call', ['mkdir', 'write'])
+def test_another_name_is_no_advice_on_a_full_disk(call, tmp_path, monkeypatch):
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = tmp_path / 'new' if call == 'mkdir' else tmp_path
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(UserError, match='cannot write to .* .No space left on device.: make room there.$'), locked(
+            folder, 'choose another --out'):
+        pass
 
 
 OWN = '{"pid": 1, "host": "h", "command": "c", "since": "s"}\n'

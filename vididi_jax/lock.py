@@ -1,5 +1,6 @@
 """One writer a folder: a lock that goes with its process, however that ends."""
 
+import errno
 import fcntl
 import json
 import os
@@ -38,7 +39,7 @@ def locked(folder: str | Path, advice: str) -> Iterator[None]:
         file = open(folder / NAME, 'a+', encoding='utf-8', errors='replace', opener=_no_link)
     except OSError as error:
         reason = f'{NAME} there is a link' if (folder / NAME).is_symlink() else error.strerror or error
-        raise UserError(f'cannot write to {folder} ({reason}): {advice}.') from error
+        raise UserError(f'cannot write to {folder} ({reason}): {_room(error, advice)}.') from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,7 +78,12 @@ def _sign(file, folder: Path, advice: str) -> None:
         # Not through the file's buffer: what the disk refused it would write again when it is closed, and fail again.
         os.write(file.fileno(), (json.dumps(about) + '\n').encode())
     except OSError as error:
-        raise UserError(f'cannot write to {folder} ({error.strerror}): {advice}.') from error
+        raise UserError(f'cannot write to {folder} ({error.strerror}): {_room(error, advice)}.') from error
+
+
+def _room(error: OSError, advice: str) -> str:
+    """What to do about an error: make room, where it is that which is lacking."""
+    return 'make room there' if error.errno in (errno.ENOSPC, errno.EDQUOT) else advice
 
 
 def _holder(file) -> str:

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from argparse import Namespace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -226,6 +227,19 @@ def test_features_of_something_else_are_not_overwritten(small_run, tiny_motion, 
         assert path.read_bytes() == before
     path.write_bytes(before[:100])  # of a disk that was full
     features.run(config(), str(small_run))
+
+
+def test_a_full_disk_is_named_and_keeps_no_part_of_a_file(small_run, tmp_path, monkeypatch):
+    def full(file, **_arrays):
+        file.write(b'a part')
+        raise OSError(28, 'No space left on device')
+
+    shutil.copytree(small_run, tmp_path / 'run', ignore=shutil.ignore_patterns('eval'))
+    monkeypatch.setattr(np, 'savez', full)
+    with pytest.raises(OSError) as found:
+        features.run(features_config.get_config('smoke'), str(tmp_path / 'run'))
+    assert Path(found.value.filename).parent == tmp_path / 'run' / 'eval' / 'cache'
+    assert [path.name for path in (tmp_path / 'run' / 'eval').rglob('*')] == ['cache']
 
 
 def test_features_are_those_of_their_ids(small_run, tiny_motion, tmp_path):

@@ -3,10 +3,8 @@
 import hashlib
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import flax.linen as nn
 import jax
@@ -20,6 +18,7 @@ from vididi_jax.evaluate.protocol import open_nonempty, usable
 from vididi_jax.evaluate.results import check_name, device, provenance
 from vididi_jax.evaluate.views import Views, average_over_views, read_views
 from vididi_jax.fields import check_fields
+from vididi_jax.files import replacing
 from vididi_jax.schedule import order_name
 from vididi_jax.train.encoder import Encoder, asked_encoder, check_same_everywhere
 from vididi_jax.train.processes import on_process_zero, raise_together
@@ -108,10 +107,8 @@ def _write(paths: dict[int, Path], features: dict[int, np.ndarray]) -> None:
     for order, value in features.items():
         path = paths[order]
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f'{path.stem}.{uuid4().hex[:8]}.tmp')  # another evaluation may write the same
-        with temporary.open('wb') as file:
+        with replacing(path) as part, part.open('wb') as file:  # another evaluation may write the same
             np.savez(file, features=value)  # a zip file: it has checksums
-        os.replace(temporary, path)
 
 
 @on_process_zero  # so that all agree on what is missing
@@ -192,13 +189,9 @@ def run(config, workdir: str) -> Path:
                    for column, key in (('ids', 'id'), ('labels', 'label'), ('groups', 'group'))}
         path = Path(workdir) / 'eval' / config.eval.name / 'features.npz'
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f'{uuid4().hex[:8]}.part.npz')
-        try:
-            np.savez(part, **{order_name(order): features[order][side.videos] for order in ORDERS}, **columns,
+        with replacing(path) as part, part.open('wb') as file:
+            np.savez(file, **{order_name(order): features[order][side.videos] for order in ORDERS}, **columns,
                      about=json.dumps(about))
-            os.replace(part, path)  # as a whole, or as it was
-        finally:
-            part.unlink(missing_ok=True)
         print(f'{counts["videos"]:,} of {counts["listed"]:,} listed videos of split {side.source.split!r} '
               f'({counts["missing"]:,} missing, {counts["broken"]:,} broken, {counts["looped"]:,} looped, '
               f'{counts["dropped"]:,} dropped as too short), {views.text} views, {counts["clips_per_video"]:.1f} '
