@@ -360,6 +360,17 @@ def test_a_run_that_went_on_is_compared_by_the_checkpoint_that_was_asked_for(roo
         assert len(compare(root, tmp_path, runs=str(folder))) == 2
 
 
+def test_the_page_names_the_commits_of_what_is_compared(root, tmp_path):
+    """In one cell, and not those of other evaluations, which may have none."""
+    config = configs.load_config(f'{root}/configs/motion_vicreg.py')
+    for name, changes in (('retrieval', {}), ('other', {'commit': 'def'}), ('older', {'commit': None})):
+        write(tmp_path / 'runs' / 'a', config, np.arange(9) % 2, name, **changes)
+    older = tmp_path / 'runs' / 'a' / 'eval' / 'older' / 'results.json'
+    older.write_text(older.read_text().replace('"commit": null, ', ''))
+    compare(root, tmp_path, evaluations='retrieval,other')
+    assert '<td>0</td><td>abc, def</td></tr>' in (tmp_path / 'out' / 'index.html').read_text()
+
+
 def test_names_stay_in_their_place_in_every_table(root, tmp_path):
     """On the page as text, in LaTeX in a comment or escaped, in Markdown in one cell; in CSV as they are."""
     config, name = configs.load_config(f'{root}/configs/motion_vicreg.py'), '<img src=x>\n\\input{x}'

@@ -40,8 +40,8 @@ def write_all(out: Path, groups: list[Group], evaluations: list[str], figures: l
     for name, found in tables.first_metrics(figures).items():
         header, rows = tables.wide(found, tables.text_cell)
         parts += [f'<h2>{escape(name)}</h2>', html.picture(
-            pictures.group_bars(found), f'{tables.title(found)}. Bars are means, points are runs, the dotted line is '
-            'chance.'), html.table(rows, header)]
+            pictures.group_bars(found), f'{tables.title(found)}. Bars are means, points are runs, lines through them '
+            'their standard deviation; the dotted line is chance.'), html.table(rows, header)]
     parts.append(html.paragraph(tables.caption(figures, config.against)))
     if differences := difference_rows(figures):
         parts += ['<h2>Differences</h2>', html.table(differences, (
@@ -49,8 +49,9 @@ def write_all(out: Path, groups: list[Group], evaluations: list[str], figures: l
         'groups'))]
     parts += ['<h2>What was compared</h2>', html.table(list(evaluation_rows(groups, evaluations)), (
         'evaluation', 'protocol', 'videos', 'views', 'encoder')), html.table(
-            [(group.name, run.workdir, run.config['seed'], *sorted({r['commit'] for r in run.results.values()}))
-             for group in groups for run in group.runs], ('group', 'workdir', 'seed', 'commit of the results'))]
+            [(group.name, run.workdir, run.config['seed'], ', '.join(sorted({
+                run.results[name]['commit'] for name in evaluations}))) for group in groups for run in group.runs],
+            ('group', 'workdir', 'seed', 'commit of the results'))]
     parts.append(html.paragraph(f'{config.samples:,} bootstrap samples, seed {config.seed}; compared by commit '
                                 f'{commit()}.'))
     html.write_page(out / 'index.html', f'{runs} runs compared', parts)
