@@ -78,11 +78,16 @@ def embed(
     return source, kinds(features)[config.kind]
 
 
+def told(kind: str) -> str:
+    """What features of a kind are of."""
+    return 'V and dV joined' if kind == 'joined' else kind
+
+
 def print_nearest(name: str, query: np.ndarray, features: np.ndarray, source: RecordSource, kind: str) -> None:
     """The NEAREST videos of a folder to the video of that name, with their scores."""
     order = neighbours(query, features, NEAREST)[0]
     scores = unit(features[order]) @ unit(query)[0]
-    print(f'the nearest {len(order)} of {len(source):,} videos to {name}, by the cosine of features of {kind}:')
+    print(f'the nearest {len(order)} of {len(source):,} videos to {name}, by the cosine of features of {told(kind)}:')
     for rank, (number, score) in enumerate(zip(order, scores, strict=True), 1):
         print(f'{rank:3}  {score:6.3f}  {shown(source.rows[number]["id"])}')
 
@@ -120,10 +125,10 @@ def run(config, workdir: str) -> None:
     written = f'more than the {MOST:,} of a page, which is not written'
     if len(source) <= MOST:
         short = source.num_frames < frames_spanned(views.frames, views.stride)
-        about = (f'{printable(str(Path(config.videos).resolve()))}: features of {config.kind} by the encoder of '
-                 f'{printable(config.checkpoint)}, step {encoder.step}, {views.text} views of {views.frames} frames; '
-                 f'{len(unread):,} of {len(rows):,} files could not be read, and {int(short.sum()):,} videos are '
-                 'shorter than a view, which begins them again.')
+        about = (f'{printable(str(Path(config.videos).resolve()))}: features of {told(config.kind)} by the encoder of '
+                 f'{printable(config.checkpoint)}, step {encoder.step}, {views.text} views of {views.frames} frames at '
+                 f'stride {views.stride}; {len(unread):,} of {len(rows):,} files could not be read, and '
+                 f'{int(short.sum()):,} videos are shorter than a view, which begins them again.')
         if others := len(listed) - len(rows):
             about += f' The {others:,} videos of other splits than train are not here.'
         write_browser(out / 'index.html', source, features, unread, about=about, clusters=config.clusters)

@@ -368,7 +368,8 @@ def test_the_page_names_the_commits_of_what_is_compared(root, tmp_path):
     older = tmp_path / 'runs' / 'a' / 'eval' / 'older' / 'results.json'
     older.write_text(older.read_text().replace('"commit": null, ', ''))
     compare(root, tmp_path, evaluations='retrieval,other')
-    assert '<td>0</td><td>abc, def</td></tr>' in (tmp_path / 'out' / 'index.html').read_text()
+    text = (tmp_path / 'out' / 'index.html').read_text()
+    assert '<td>0</td><td>abc, def</td></tr>' in text and 'dV its velocity (differences of' in text
 
 
 def test_names_stay_in_their_place_in_every_table(root, tmp_path):

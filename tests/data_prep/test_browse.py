@@ -159,10 +159,11 @@ def test_what_cannot_be_browsed_is_one_sentence(root, finished, videos, tmp_path
             browse.run(config, str(tmp_path / 'out'))
 
 
-@pytest.mark.parametrize(('kind', 'order'), [('V', 0), ('dV', 1), ('d2V', 2)])
+@pytest.mark.parametrize(('kind', 'order'), [('V', 0), ('dV', 1), ('d2V', 2), ('joined', 3)])
 def test_videos_are_near_by_the_features_that_are_asked_for(
         root, small_run, tiny_motion, tmp_path, monkeypatch, kind, order):
     own = {number: np.random.default_rng(number).normal(size=(48, 6)) for number in range(3)}
+    own[3] = np.hstack([own[number] / np.linalg.norm(own[number], axis=1, keepdims=True) for number in (0, 1)])
     monkeypatch.setattr(browse, 'video_features', lambda *_, **__: own)
     config = configs.load_config(f'{root}/configs/browse.py:smoke')
     config.checkpoint, config.videos, config.kind, config.clusters = str(small_run), str(tiny_motion), kind, 3
@@ -171,7 +172,8 @@ def test_videos_are_near_by_the_features_that_are_asked_for(
     near = json.loads(re.search(r'id="videos">(.*?)</script>', text)[1])['near']
     x = own[order] / np.linalg.norm(own[order], axis=1, keepdims=True)
     assert near == np.argsort(-x @ x.T, axis=1)[:, 1:11].tolist()
-    assert text.count('<h2>Cluster ') == 3 and f'features of {kind} by' in text
+    assert text.count('<h2>Cluster ') == 3 and f'features of {kind if order < 3 else "V and dV joined"} by' in text
+    assert '3 x 1 (centre) views of 8 frames at stride 1; ' in text and 'dV its velocity (differences of' in text
 
 
 def test_videos_of_other_splits_are_told(root, small_run, tiny_motion, tmp_path, monkeypatch):

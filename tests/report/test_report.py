@@ -107,12 +107,22 @@ def test_neighbours_of_the_gallery_are_those_of_the_features(reported):
 def test_the_page_says_what_the_run_is_and_needs_nothing_else(reported):
     _, text, _ = reported
     assert '<h1>VICReg, schedule vididi, pretrained on motion</h1>' in text and 'seed 0' in text
+    assert 'dV its velocity (differences of neighbouring frames)' in text
     assert text.count('<circle') == 16 and 'by t-SNE of their features of V' in text
     assert not re.search(r'(src|href)="(?!data:)|https?://', text) and 'framework.projector' in text
     assert all(f'<section id="{name}">' in text for name in ('gallery', 'map', 'saliency'))
     clips = json.loads(re.search(r'id="clips">(.*?)</script>', text)[1])
     used = {int(number) for number in re.findall(r'data-clip="(\d+)"', text)}
     assert used == set(range(len(clips))) and len(set(clips)) == len(clips)
+
+
+def test_a_run_on_one_of_several_splits_is_named_after_their_data_set(reported):
+    """Which results tell that are of all its splits; without any it is the folder that holds them."""
+    training, result = workdir_config(reported[0]), {'protocol': 'ucf101/split1+ucf101/split2', 'date': '2026'}
+    training.data.dir = 'data/ucf_all/split1'
+    for found, told in (({'a': result | {'data': 'data/ucf_all/split1,data/ucf_all/split2'}}, 'ucf101'),
+                        ({'a': result | {'data': None}}, 'ucf_all/split1'), ({}, 'ucf_all/split1')):
+        assert page.top(training, [], [], found)[0].endswith(f'pretrained on {told}</h1>')
 
 
 def test_only_results_of_one_question_stand_side_by_side(reported):

@@ -9,7 +9,7 @@ import numpy as np
 from vididi_jax.browse.neighbours import clusters_of, nearest_others
 from vididi_jax.data.source import RecordSource
 from vididi_jax.report.animation import FRAMES, animation, evenly, speed
-from vididi_jax.report.html import clip_image, paragraph, table, write_page
+from vididi_jax.report.html import NOTATION, clip_image, paragraph, table, write_page
 
 SCRIPT = (Path(__file__).parent / 'page.js').read_text(encoding='utf-8')
 PICTURES = 6_000  # frames in a page, so that it stays some ten megabytes; of more videos each has one
@@ -54,7 +54,7 @@ def write_browser(
     videos = json.dumps({'names': names, 'near': near.tolist(), 'scores': scores.round(4).tolist()})
     videos = videos.replace('<', '\\u003c')  # a file name must not end the script
     options = ''.join(f'<option value="{html.escape(name)}">' for name in names)
-    parts = [f'<h1>{len(source):,} videos by what moves</h1>', paragraph(about)]
+    parts = [f'<h1>{len(source):,} videos by what moves</h1>', paragraph(f'{about} {NOTATION}')]
     if unread:
         parts += [f'<h2>Not read: {len(unread):,}</h2>',
                   table([(row['id'], row['status'], row['reason']) for row in unread], ('file', 'status', 'reason'))]

@@ -42,7 +42,7 @@ def write_all(out: Path, groups: list[Group], evaluations: list[str], figures: l
         parts += [f'<h2>{escape(name)}</h2>', html.picture(
             pictures.group_bars(found), f'{tables.title(found)}. Bars are means, points are runs, lines through them '
             'their standard deviation; the dotted line is chance.'), html.table(rows, header)]
-    parts.append(html.paragraph(tables.caption(figures, config.against)))
+    parts += [html.paragraph(tables.caption(figures, config.against)), html.paragraph(html.NOTATION)]
     if differences := difference_rows(figures):
         parts += ['<h2>Differences</h2>', html.table(differences, (
             'evaluation', 'features', 'group', 'against', 'difference', f'{CONFIDENCE:.0%} interval', 'p', 'videos',

@@ -10,6 +10,9 @@ from vididi_jax.files import write_whole
 
 STYLE, SCRIPT = ((Path(__file__).parent / name).read_text(encoding='utf-8') for name in ('page.css', 'page.js'))
 
+NOTATION = ('V is a clip as it is, dV its velocity (differences of neighbouring frames), d2V its acceleration '
+            '(differences of those); "joined" are the features of V and of dV side by side.')
+
 
 def data_url(data: bytes, kind: str) -> str:
     return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'

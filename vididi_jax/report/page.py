@@ -17,7 +17,7 @@ from vididi_jax.fields import check_fields
 from vididi_jax.report.animation import Clips
 from vididi_jax.report.evidence import latest_retrieval, take_up
 from vididi_jax.report.gallery import gallery_section
-from vididi_jax.report.html import paragraph, picture, table, write_page
+from vididi_jax.report.html import NOTATION, paragraph, picture, table, write_page
 from vididi_jax.report.looks import looks_section, other_run
 from vididi_jax.report.results import NEEDED, result_sections
 from vididi_jax.report.scatter import map_section
@@ -69,8 +69,11 @@ def attempt(make: Callable[[], T]) -> T | str:
 def top(training, found: list[Headline], rows: list[dict], results: dict[str, dict]) -> list[str]:
     """What this run is, and its figures."""
     framework = FRAMEWORKS.get(training.framework.loss, training.framework.loss)
-    names = (result['protocol'].split('/')[0] for result in results.values() if result.get('data') == training.data.dir)
-    data = next((name for name in names if name != 'folder'), Path(training.data.dir).name)
+    place = Path(training.data.dir)
+    names = (result['protocol'].split('/')[0] for result in results.values()
+             if training.data.dir in (result.get('data') or '').split(','))
+    own = f'{place.parent.name}/{place.name}' if place.name.startswith('split') else place.name  # of `--split=all`
+    data = next((name for name in names if name != 'folder'), own)
     title = f'{framework}, schedule {schedule_of(training)}, pretrained on {data}'
     date = max((result['date'] for result in results.values()), default='')
     about = [f'{training.model.name} of width {training.model.width}', f'seed {training.seed}',
@@ -79,7 +82,7 @@ def top(training, found: list[Headline], rows: list[dict], results: dict[str, di
     cards = ''.join(f'<div>{html.escape(line.name)}<strong>{line.trained:.1f} %</strong>{start} {line.untrained:.1f}, '
                     f'chance {line.chance:.1f}; trained {line.step:,} steps'
                     f'<br><span class="faint">{html.escape(line.about)}</span></div>' for line in found)
-    return [f'<h1>{html.escape(title)}</h1>', paragraph('; '.join(about)),
+    return [f'<h1>{html.escape(title)}</h1>', paragraph('; '.join(about)), paragraph(NOTATION),
             f'<div class="headline">{cards}</div>' if cards else '']
 
 
