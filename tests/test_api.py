@@ -86,6 +86,10 @@ def test_training_and_evaluation_are_functions(finished, tiny_config, tmp_path):
     assert set(metrics) == {'V', 'dV', 'd2V', 'joined'} and 0 <= metrics['V']['R@1'] <= 100
 
 
+def test_a_config_file_may_be_a_path(root):
+    assert vididi_jax.get_config(root / 'configs' / 'retrieval.py').task == 'retrieval'
+
+
 def test_what_does_not_fit_is_a_sentence(finished, tiny_config, tmp_path):
     encode = vididi_jax.load_encoder(finished[0])
     (tmp_path / 'text.mp4').write_text('no video')

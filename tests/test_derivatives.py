@@ -71,6 +71,15 @@ def test_works_under_jit_vmap_and_grad():
     assert not np.asarray(gradient[:, 1:-1]).any()
 
 
+def test_jit_is_told_what_it_must_not_trace():
+    clip = jnp.asarray(random_clip(3, (2, 6, 4, 4, 3), np.float32))
+    assert jax.jit(time_derivative, static_argnames='order')(clip, order=2).shape == (2, 4, 4, 4, 3)
+    for call, name in ((lambda: jax.jit(time_derivative)(clip, order=2), 'order'),
+                       (lambda: jax.jit(taylor_expand)([clip], 2), 'steps')):
+        with pytest.raises(TypeError, match=f'^{name} must be known when jax.jit traces .* in its static_argnames'):
+            call()
+
+
 def test_stack_is_cut_to_the_shortest():
     clip = random_clip(4, (7, 2, 2, 3), np.float32)
     stack = derivative_stack(clip, 2)

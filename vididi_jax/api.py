@@ -19,7 +19,7 @@ from vididi_jax.train.encoder import stored_side
 from vididi_jax.weights import load_encoder
 
 
-def get_config(name: str) -> ml_collections.ConfigDict:
+def get_config(name: str | Path) -> ml_collections.ConfigDict:
     """A config to change and to run: NAME or NAME:VARIANT of one that comes with the project, or of a file.
 
     Returns:
@@ -34,7 +34,7 @@ def get_config(name: str) -> ml_collections.ConfigDict:
       >>> config.model.name, config.schedule
       ('r3d_18', 'first_order')
     """
-    return load_config(shipped(name))
+    return load_config(shipped(str(name)))
 
 
 def pretrain(

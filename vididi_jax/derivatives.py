@@ -37,7 +37,8 @@ def time_derivative(clip: jax.Array, order: int = 1, *, axis: int = -4, method: 
       (..., T - order, H, W, C) for 'forward'; (..., T - 2, H, W, C) for orders 1 and 2 of 'central'; dtype of `clip`.
 
     Raises:
-      TypeError: not an array, or not of floating point: differences of integers would wrap around.
+      TypeError: not an array, or not of floating point: differences of integers would wrap around; or an `order` that
+        is traced, as by `jax.jit(time_derivative)(clip, 2)` without `static_argnames='order'`.
       ValueError: too few frames, an unknown method, an order that 'central' does not have.
 
     Example:
@@ -160,6 +161,8 @@ def _check_floating(clip) -> None:
 
 def _natural(value, name: str) -> int:
     """`value` as an int of at least 0."""
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f'{name} must be known when jax.jit traces a function: name it in its static_argnames.')
     if isinstance(value, bool) or not hasattr(value, '__index__') or value < 0:
         raise ValueError(f'{name} must be an integer of at least 0, not {value!r}.')
     return operator.index(value)
