@@ -16,7 +16,7 @@ EVALUATE = ('retrieval', 'linear', 'finetune', 'tug', 'eval_all', 'ava_detection
 ALONE = ('report', 'browse', 'compare')  # each has one config, of its name
 EXAMPLES = {
     'train': ('vididi train motion_vicreg --workdir=runs/mine --config.data.dir=data/motion',
-              'vididi train ucf101_vicreg:smoke --workdir=runs/try'),
+              'vididi train folder_vicreg:smoke --workdir=runs/try --config.data.dir=data/mine'),
     'evaluate': ('vididi evaluate retrieval --workdir=runs/mine',
                  'vididi evaluate linear:grouped --workdir=runs/mine --config.data.dir=data/mine'),
     'report': ('vididi report --workdir=runs/mine',),
@@ -59,9 +59,9 @@ def usage(command: str) -> str:
         lines += [f'  {name:<22}{textwrap.shorten(summary(name), 75, placeholder=" ...")}' for name in names]
     else:
         lines.append(summary(command))
-    about = 'CONFIG' if names else command
+    about = 'What CONFIG is for, its variants' if names else f'What {command} is for'
     lines += ['', 'for example', *(f'  {example}' for example in EXAMPLES[command]), '',
-              f'What {about} is for, its variants and fields: its file in {CONFIGS}.',
+              f'{about} and fields: its file in {CONFIGS}.',
               *(['In a bucket as well: --mirror=URL.'] if command in ('train', 'evaluate', 'report') else []),
               'Several processes: --multihost, or --coordinator, --num_processes and --process_id.']
     return '\n'.join(lines)

@@ -272,7 +272,8 @@ def test_avas_smoke_fits_the_tiny_data(workdir, tiny_boxes):
     ({'detection.boxes': 'guessed'}, 'annotations'), ({'eval.frames': 1}, 'eval.frames is 1'),
     ({'eval.frames': 16, 'eval.stride': 2}, r'32 records .* fewer than the 32 frames'),
     ({'augment.shift': 4}, 'augment.shift is 4'), ({'augment.size': 48}, "augment.crop is 'none'"),
-    ({'eval.test': 'validation'}, 'validation'), ({'eval.test': 'train'}, 'is in train and in test'),
+    ({'eval.test': 'validation'}, 'validation'),
+    ({'eval.test': 'train'}, 'is in train and in test, .*: set --config.eval.test'),
     ({'batch_size': 32}, '24 usable'), ({'eval.run': 'frozen'}, 'has no run of a detector')])
 def test_wrong_settings_are_refused(workdir, settings, changes, message):
     with pytest.raises(UserError, match=message):

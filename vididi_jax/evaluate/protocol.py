@@ -222,9 +222,11 @@ def check_apart(fold: Fold) -> None:
                         ('group', [side.groups for side in (fold.train, fold.test)])):
         both = sorted(str(name) for name in set(names[0]) & set(names[1]))
         if both:
+            places = {(str(side.source.place), side.source.split) for side in (fold.train, fold.test)}
+            advice = ('repair the lists and prepare the data again' if len(places) > 1 else
+                      'set --config.eval.test, or eval.train, to another split')
             raise UserError(f'{fold.name}: the {kind} {both[0]!r} ({len(both)} of them in all) is in train and in '
-                            'test, so test videos would find themselves or their like: repair the lists and prepare '
-                            'the data again.')
+                            f'test, so test videos would find themselves or their like: {advice}.')
 
 
 def check_classes(fold: Fold, allow_missing: bool) -> None:
