@@ -191,6 +191,16 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(small_run, settings, tm
     assert rows == again and len(rows) == 6
 
 
+def test_probabilities_that_are_not_finite_are_refused(small_run, settings, monkeypatch):
+    """Without a score in its row a detection would be taken for a wrong file."""
+    compute = task._probabilities
+    monkeypatch.setattr(task, '_probabilities', lambda *given: jax.tree.map(
+        lambda value: value.at[0].set(jnp.inf), compute(*given)))
+    with pytest.raises(UserError, match=r'probabilities of 1 of 8 videos .* are not finite: lower .*config.eval.name'):
+        task.run(settings(epochs=1), str(small_run))
+    assert not list((small_run / 'eval' / 'detection').glob('*.csv'))
+
+
 def test_a_frozen_detector_judges_frames_of_evaluations_own_size(small_run, settings):
     config = settings('frozen', **{
         'epochs': 1, 'optimizer.milestones': (), 'optimizer.base_rate': 1e-3,  # scores near 0.5

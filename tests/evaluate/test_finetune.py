@@ -114,6 +114,22 @@ def test_a_run_goes_on_under_another_name_of_its_workdir_and_not_with_another_re
             finetune.run(settings(epochs=1, **changes), str(small_run))
 
 
+def test_probabilities_that_are_not_finite_are_refused(small_run, monkeypatch):
+    """They would be misses, of a run whose loss was finite to its end: running statistics are not those of a batch."""
+    average = finetune.average_over_views
+
+    def spoiled(*arguments, **options):
+        found = average(*arguments, **options)
+        found[0][[3, 5], 1] = np.nan
+        return found
+
+    monkeypatch.setattr(finetune, 'average_over_views', spoiled)
+    with pytest.raises(UserError, match=r'probabilities of 2 of 16 videos \(the first: motion_test_00003\) are not '
+                                        r'finite: lower .* under another --config.eval.name'):
+        finetune.run(settings(epochs=1), str(small_run))
+    assert not (small_run / 'eval' / 'finetune' / 'results.json').exists()
+
+
 def test_another_seed_trains_on_other_batches(small_run):
     found = []
     for seed in (0, 1, 0):

@@ -23,7 +23,7 @@ from vididi_jax.detection.frame_map import frame_map
 from vididi_jax.detection.keyframes import Keyframes, open_keyframes
 from vididi_jax.detection.model import Detector, make_step
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate.gather import batch_size_for, gathered
+from vididi_jax.evaluate.gather import batch_size_for, check_finite, gathered
 from vididi_jax.evaluate.protocol import Fold, check_apart, open_complete, whole
 from vididi_jax.evaluate.results import check_name, write_results
 from vididi_jax.fields import check_fields
@@ -38,7 +38,7 @@ from vididi_jax.train.encoder import Encoder, asked_encoder, check_same_everywhe
 from vididi_jax.train.processes import locked_together, on_process_zero, raise_together
 from vididi_jax.train.run import changed_fields, workdir_config
 from vididi_jax.train.state import TrainState
-from vididi_jax.train.supervised import run_config, supervised_task
+from vididi_jax.train.supervised import ANEW, run_config, supervised_task
 
 PICTURES = 12  # keyframes shown
 
@@ -188,7 +188,10 @@ def _probabilities(model: Detector, variables, batch: dict[str, jax.Array], spec
 
 
 def probabilities(detection: Detection, model: Detector, state: TrainState) -> dict[str, np.ndarray]:
-    """{'V', 'dV', 'd2V', and 'joined', their mean, where there are several: (N, M, C)} of the boxes to be judged."""
+    """{'V', 'dV', 'd2V', and 'joined', their mean, where there are several: (N, M, C)} of the boxes to be judged.
+
+    Raises `UserError` if some are not finite, which in evaluation mode a finite loss allows.
+    """
     config, source, keyframes = detection.config, detection.data.test.source, detection.boxes[1]
     spec = dataclasses.replace(Augmentation(**detection.training.augment), size=config.eval.size)
     mesh = meshes.make_mesh()
@@ -202,6 +205,7 @@ def probabilities(detection: Detection, model: Detector, state: TrainState) -> d
         inputs=('clips', 'size', 'boxes'), workers=config.data.workers, unit='keyframe',
         complete=lambda batch: batch | {'boxes': keyframes.boxes[batch['record']]}))
     kinds = {order_name(order): np.concatenate([values[order] for values in found]) for order in model.orders}
+    check_finite(kinds.values(), source.ids, 'probabilities', ANEW)
     return {**kinds, 'joined': np.mean(list(kinds.values()), axis=0)} if len(kinds) > 1 else kinds
 
 

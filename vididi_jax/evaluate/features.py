@@ -14,6 +14,7 @@ import numpy as np
 from vididi_jax.data.source import RecordSource
 from vididi_jax.derivatives import time_derivative
 from vididi_jax.errors import UserError
+from vididi_jax.evaluate.gather import check_finite
 from vididi_jax.evaluate.protocol import open_nonempty, usable
 from vididi_jax.evaluate.results import check_name, device, provenance
 from vididi_jax.evaluate.views import Views, average_over_views, read_views
@@ -92,11 +93,8 @@ def video_features(
         computed = average_over_views(
             FeatureFunction(encoder.module, missing), encoder.variables, source, np.arange(len(source)),
             augment=encoder.augment, views=views, workers=workers, dtype=dtype)
-        for value in computed.values():
-            if (wrong := ~np.isfinite(value).all(1)).any():
-                raise UserError(f'features of {wrong.sum():,} of {len(source):,} videos (the first: '
-                                f'{source.ids[wrong.argmax()]}) are not finite: take another checkpoint, or train '
-                                'with a lower config.optimizer.base_rate.')
+        check_finite(computed.values(), source.ids, 'features',
+                     'take another checkpoint, or train with a lower config.optimizer.base_rate')
         _write(paths, computed)
         known |= computed
     return {order: known[order] for order in orders}

@@ -15,6 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 from vididi_jax.collectives import gather
+from vididi_jax.evaluate.gather import check_finite
 from vididi_jax.evaluate.metrics import confusion, hits, top_k
 from vididi_jax.evaluate.protocol import Fold
 from vididi_jax.evaluate.recognition import Evaluation, Outcome, fingerprint_of, finish, open_evaluation
@@ -28,7 +29,7 @@ from vididi_jax.train import mesh as meshes
 from vididi_jax.train.processes import raise_together
 from vididi_jax.train.run import check_same_run
 from vididi_jax.train.state import TrainState
-from vididi_jax.train.supervised import run_config, supervised_task
+from vididi_jax.train.supervised import ANEW, run_config, supervised_task
 from vididi_jax.train.update import compile_update
 
 
@@ -111,12 +112,17 @@ def fold_run(evaluation: Evaluation, number: int, fold: Fold) -> FoldRun:
 
 
 def train_and_test(evaluation: Evaluation, number: int, fold: Fold) -> Outcome:
-    """One fold; its run goes on if it was stopped, and the last epoch is tested."""
+    """One fold; its run goes on if it was stopped, and the last epoch is tested.
+
+    Raises:
+      UserError: see `loop.run`; also probabilities that are not finite, which in evaluation mode a finite loss allows.
+    """
     config, folder, make_task, model = fold_run(evaluation, number, fold)
     state = loop.run(config, folder, make_task)
     probabilities = average_over_views(
         model, {'params': state.params, 'batch_stats': state.batch_stats}, fold.test.source, fold.test.videos,
         augment=evaluation.encoder.augment, views=evaluation.views, workers=config.data.workers)
+    check_finite(probabilities.values(), fold.test.source.ids[fold.test.videos], 'probabilities', ANEW)
     return judge(fold, probabilities)._replace(details={'steps': int(state.step)})
 
 

@@ -1,16 +1,18 @@
 """A function of batches over a list of videos: split over the devices of all processes, and gathered in each."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, pairwise
 from operator import itemgetter
 from typing import Any
 
 import grain
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from vididi_jax.data import pipeline
+from vididi_jax.errors import UserError
 from vididi_jax.train import mesh as meshes
 from vididi_jax.train import signals
 from vididi_jax.train.processes import exit_if_peer_lost, one_bar
@@ -58,3 +60,17 @@ def gathered(
             bar.update(real)
             yield jax.tree.map(itemgetter(slice(real)), values)
             signals.check()
+
+
+def check_finite(values: Iterable[np.ndarray], ids: np.ndarray, what: str, advice: str) -> None:
+    """Raises `UserError` if some of N videos have values that are not finite, which would be ranked like others.
+
+    Args:
+      values: arrays (N, ...).
+      ids: (N,) of the videos.
+      what: the values are, and `advice`: what to do, for the message.
+    """
+    wrong = ~np.logical_and.reduce([np.isfinite(value).reshape(len(ids), -1).all(1) for value in values])
+    if wrong.any():
+        raise UserError(f'{what} of {wrong.sum():,} of {len(ids):,} videos (the first: {ids[wrong.argmax()]}) are not '
+                        f'finite: {advice}.')

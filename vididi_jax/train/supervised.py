@@ -21,6 +21,10 @@ from vididi_jax.train import mesh as meshes
 from vididi_jax.train.optimizer import sgd, step_rate
 from vididi_jax.train.state import TrainState
 
+# What to do about a run whose loss was finite to its end, and what it learned is not.
+ANEW = ('lower config.optimizer.base_rate, or set config.optimizer.clip_norm, and train anew, under another '
+        '--config.eval.name')
+
 
 def run_config(evaluation, recipe: str, **values) -> ml_collections.ConfigDict:
     """The config of a training run of an evaluation: its own fields, and all that it takes from the pretraining.
