@@ -1,6 +1,7 @@
 """All evaluations in one go: what is checked before the first one, and the one table."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +24,16 @@ def test_every_part_is_checked_before_the_first_one_runs(finished, tmp_path, fie
     with pytest.raises(UserError, match=f'^{message}'):
         eval_all.run(config, str(workdir))
     assert not (workdir / 'eval').exists()
+
+
+def test_an_error_in_a_part_names_its_fields_in_full(monkeypatch, tmp_path):
+    def evaluate(evaluation):
+        raise UserError('lower config.optimizer.base_rate, under another --config.eval.name.')
+
+    monkeypatch.setattr(eval_all, 'prepare', lambda config, workdir: {'finetune': None})
+    monkeypatch.setattr(eval_all, 'module_of', lambda part: SimpleNamespace(evaluate=evaluate))
+    with pytest.raises(UserError, match='^lower config.parts.finetune.optimizer.base_rate, under another --c'):
+        eval_all.run(eval_all_config.get_config('smoke'), str(tmp_path))
 
 
 def test_parts_that_there_are_not_are_refused(finished):

@@ -130,6 +130,23 @@ def test_probabilities_that_are_not_finite_are_refused(small_run, monkeypatch):
     assert not (small_run / 'eval' / 'finetune' / 'results.json').exists()
 
 
+@pytest.mark.parametrize('saved', [False, True])
+def test_a_diverging_run_is_begun_anew_under_another_name(small_run, monkeypatch, saved):
+    """An evaluation has no `init_from`, and no workdir but that of its encoder."""
+    class Diverging(finetune.Classifier):
+        def logits(self, variables, pixels, train, key=None):
+            found, stats = super().logits(variables, pixels, train, key)
+            return {order: value * jnp.nan for order, value in found.items()}, stats
+
+    if saved:
+        finetune.run(settings(epochs=1), str(small_run))
+    monkeypatch.setattr(finetune, 'Classifier', Diverging)
+    advice = 'clip_norm, under another --config.eval.name; ' if saved else 'clip_norm; '
+    with pytest.raises(UserError, match=rf'at step .* loss: lower config.optimizer.base_rate, .*{advice}') as told:
+        finetune.run(settings(epochs=2), str(small_run))
+    assert 'init_from' not in str(told.value)
+
+
 def test_another_seed_trains_on_other_batches(small_run):
     found = []
     for seed in (0, 1, 0):

@@ -3,6 +3,8 @@
 import importlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -36,6 +38,15 @@ def in_full(message: str, part: str, fields: list[str]) -> str:
     return re.sub(rf'(?<![\w./-])(config\.)?({names})(?!\w)', rf'\1parts.{part}.\2', message)
 
 
+@contextmanager
+def told_in_full(config, part: str) -> Iterator[None]:
+    """Within the `with`, the messages of errors are `in_full`."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(in_full(str(error), part, list(flatten(to_dict(config.parts[part]))))) from error
+
+
 def module_of(part: str):
     return importlib.import_module(f'vididi_jax.evaluate.{TASKS[part]}')
 
@@ -49,10 +60,8 @@ def prepare(config, workdir: str) -> dict[str, Evaluation]:
         raise UserError(f'config.parts has {unknown[0] if unknown else "nothing"}: give some of {", ".join(TASKS)}.')
     checked = {}
     for part in (part for part in TASKS if part in config.parts):
-        try:
+        with told_in_full(config, part):
             checked[part] = module_of(part).prepare(part_config(config, part), workdir)
-        except UserError as error:
-            raise UserError(in_full(str(error), part, list(flatten(to_dict(config.parts[part]))))) from error
     return checked
 
 
@@ -64,7 +73,8 @@ def run(config, workdir: str) -> dict:
     checked = prepare(config, workdir)
     with locked_together(Path(workdir) / 'eval' / config.eval.name, 'set another --config.eval.name'):
         for part, evaluation in checked.items():
-            module_of(part).evaluate(evaluation)
+            with told_in_full(config, part):
+                module_of(part).evaluate(evaluation)
         return collect(config, workdir, {part: evaluation.folder for part, evaluation in checked.items()})
 
 

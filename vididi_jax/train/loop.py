@@ -238,12 +238,12 @@ def train(
             mark = landed
             for flight in landing:
                 if not flight.metrics['finite']:
-                    stop(workdir, checkpoints, state, flight)
+                    stop(config, workdir, checkpoints, state, flight)
                 measured = None
                 if ends_epoch and flight is landing[-1]:
                     measured = probe(state) if is_probed(step // task.steps_per_epoch, cycle, task.probe_every) else {}
                     if not np.isfinite(list(measured.values())).all():
-                        stop(workdir, checkpoints, state, flight._replace(metrics={
+                        stop(config, workdir, checkpoints, state, flight._replace(metrics={
                             **measured, 'finite_embeddings': False}))
                 progress.ended(flight.step, flight.orders, flight.metrics, measured)
             if ends_epoch:
@@ -290,13 +290,15 @@ def is_probed(epoch: int, phases: int, every: int) -> bool:
     return every > 0 and (cycle == 1 or cycle % every == 0)
 
 
-def stop(workdir: Path, checkpoints: Checkpoints, state: TrainState, flight: Flight) -> None:
+def stop(config, workdir: Path, checkpoints: Checkpoints, state: TrainState, flight: Flight) -> None:
     """Saves a step that is not finite, or the state whose embeddings are not, and raises `UserError` naming what."""
     flight = flight._replace(metrics=jax.device_get(flight.metrics))
     folder = save_bundle(workdir, state=state, **flight._asdict())
     saved = checkpoints.steps()
     advice = 'lower config.optimizer.base_rate, or set config.optimizer.clip_norm'
-    if saved:  # of this run, which goes on with its own config alone
+    if saved and 'encoder' in config:  # a run of an evaluation, which knows neither a folder of its own nor init_from
+        advice += ', under another --config.eval.name'
+    elif saved:  # of this run, which goes on with its own config alone
         advice += (f', in another --workdir, which may begin with what was learned until step {saved[-1]}, '
                    f'--config.init_from={workdir}')
     raise UserError(
