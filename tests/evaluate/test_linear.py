@@ -31,21 +31,25 @@ def value(weights, bias, x, labels, strength):
     return -log_p[np.arange(len(x)), labels].mean() + (weights**2).sum() / 2 / strength / len(x)
 
 
-@pytest.mark.parametrize('videos', [60, 2 * BLOCK + 452])
-def test_the_probe_is_scikit_learns_logistic_regression(videos):
+@pytest.mark.parametrize(('videos', 'classes'), [(60, 4), (60, 2), (2 * BLOCK + 452, 4)])
+def test_the_probe_is_scikit_learns_logistic_regression(videos, classes):
     """In one block and in several: what is minimised to 1e-9, probabilities to 2e-5, and those of videos that lie far
     from train, with logits in the hundreds, to 5e-4: in float32, and up to a gradient of 1e-6."""
-    x, labels = problem(videos=videos)
+    x, labels = problem(videos=videos, classes=classes)
     scaler = StandardScaler().fit(x)
     scaled, far = scaler.transform(x), scaler.transform(problem(1)[0])
     strengths = [0.01, 1.0, 100.0]
     for strength, found in zip(strengths, fit(x.astype(np.float32), labels, strengths), strict=True):
-        expected = LogisticRegression(C=strength, tol=1e-8, max_iter=10_000).fit(scaled, labels)
+        pair = classes == 2  # of which scikit-learn has the difference of two opposite columns
+        expected = LogisticRegression(C=(1 + pair) * strength, tol=1e-8, max_iter=10_000).fit(scaled, labels)
+        coefficients, intercept = expected.coef_, expected.intercept_
+        if pair:
+            coefficients, intercept = (np.concatenate([-one / 2, one / 2]) for one in (coefficients, intercept))
         reached, lowest = (value(weights, bias, scaled, labels, strength) for weights, bias in (
-            (found.weights, found.bias), (expected.coef_.T, expected.intercept_)))
+            (found.weights, found.bias), (coefficients.T, intercept)))
         assert reached == pytest.approx(lowest, abs=1e-9)
         for new, tolerance in ((scaled, 2e-5), (far, 5e-4)):
-            got = np.exp(found.scores(scaler.inverse_transform(new), 4))
+            got = np.exp(found.scores(scaler.inverse_transform(new), classes))
             np.testing.assert_allclose(got, expected.predict_proba(new), atol=tolerance)
             np.testing.assert_array_equal(got.argmax(1), expected.predict(new))
 

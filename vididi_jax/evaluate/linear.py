@@ -166,8 +166,9 @@ def fit(x: np.ndarray, labels: np.ndarray, strengths: Sequence[float]) -> list[R
 
     Features are standardised to mean 0 and standard deviation 1 over the training videos: the penalty counts all
     weights alike, and activations differ in scale. The bias is free. This is scikit-learn's `LogisticRegression` with
-    `C = strength` on standardised features. It runs on JAX's default device, in float32 unless `jax_enable_x64` is set,
-    and each strength starts where the one before ended.
+    `C = strength` on standardised features; of two classes with `C = 2 * strength`, as it has one column of weights
+    then, and here are two. It runs on JAX's default device, in float32 unless `jax_enable_x64` is set, and each
+    strength starts where the one before ended.
 
     Args:
       x: (N, D).
