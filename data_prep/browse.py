@@ -106,7 +106,8 @@ def run(config, workdir: str) -> None:
     if not Path(config.videos).is_dir():
         raise UserError(f'config.videos is {shown(config.videos)}, and that is no folder: give the one that '
                         'holds the videos.')
-    views, training = read_views(config, ORDERS), workdir_config(config.checkpoint)
+    training = workdir_config(config.checkpoint)
+    views = read_views(config, ORDERS, training.model.name)
     encoder = trained_encoder(training, config.checkpoint, config.eval.checkpoint)
 
     def check(count: int) -> None:

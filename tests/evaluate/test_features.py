@@ -17,6 +17,7 @@ from data_prep.writer import write_dataset
 from tests.compiled.inputs import Small
 from tests.data_sets import edit_rows
 from tests.evaluate.test_protocol import edit
+from vididi_jax.api import evaluate, get_config
 from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate import features
@@ -25,7 +26,7 @@ from vididi_jax.evaluate.views import average_over_views
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.crops import evaluation_crops
 from vididi_jax.train.encoder import Encoder, trained_encoder
-from vididi_jax.train.run import workdir_config
+from vididi_jax.train.run import workdir_config, write_config
 
 VIEWS = features.Views(clips=2, frames=4, stride=2, crops='centre', seed=0)
 
@@ -164,6 +165,25 @@ def test_views_that_cannot_be_are_refused():
     config.eval.frames = 2
     with pytest.raises(UserError, match='no derivative of order 2'):
         features.read_views(config, (0, 2))
+    config.eval.frames = 6
+    features.read_views(config, (0, 1), 's3d')
+    features.read_views(config, (0, 2), 'r3d_18')
+    said = '^s3d takes clips of at least 5 frames, and derivatives of order 2 of clips of 6 have 4: raise config.eval.f'
+    with pytest.raises(UserError, match=said):
+        features.read_views(config, (0, 2), 's3d')
+
+
+def test_clips_too_short_for_the_encoder_are_refused_before_anything_is_made(tiny_motion, tiny_boxes, tiny_config,
+                                                                             tmp_path):
+    tiny_config.model.name = 's3d'
+    write_config(tiny_config, tmp_path)
+    for name, data in (('retrieval', tiny_motion), ('finetune', tiny_motion), ('features', tiny_motion),
+                       ('motion_detection', tiny_boxes)):
+        config = get_config(f'{name}:smoke')
+        config.data.dir, config.eval.untrained, config.eval.frames = str(data), True, 4
+        with pytest.raises(UserError, match='s3d takes clips of at least 5 frames.* raise config.eval.frames'):
+            evaluate(config, tmp_path, report=False)
+    assert [path.name for path in tmp_path.iterdir()] == ['config.json']
 
 
 def test_the_features_task_uses_what_there_is_and_says_so(finished, tmp_path, capsys):

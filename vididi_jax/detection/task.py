@@ -26,6 +26,7 @@ from vididi_jax.errors import UserError
 from vididi_jax.evaluate.gather import batch_size_for, check_finite, gathered
 from vididi_jax.evaluate.protocol import Fold, check_apart, open_complete, whole
 from vididi_jax.evaluate.results import check_name, write_results
+from vididi_jax.evaluate.views import check_frames
 from vididi_jax.fields import check_fields
 from vididi_jax.files import write_whole
 from vididi_jax.pictures import keyframe_picture
@@ -101,6 +102,7 @@ def _open(config, workdir: str) -> Detection:
         raise UserError(f'eval.frames is {settings.frames}: there must be more frames than the highest derivative '
                         f'order, {max(recipe.orders)}.')
     training = workdir_config(workdir)
+    check_frames(settings.frames, tuple(recipe.orders), training.model.name)
     training = ml_collections.ConfigDict(to_dict(training) | {'augment': to_dict(training.augment) | to_dict(
         config.augment)})
     if settings.run and not (Path(workdir) / 'eval' / settings.run / 'run' / 'config.json').is_file():

@@ -136,7 +136,7 @@ def _open(config, workdir: str) -> tuple:
     check_fields(config)
     check_name(workdir, config)
     training = workdir_config(workdir)
-    views = read_views(config, ORDERS)
+    views = read_views(config, ORDERS, training.model.name)
     source = open_nonempty(config.data.dir or training.data.dir, config.eval.split)
     side = usable(source, config.eval)
     check_file(Path(workdir) / 'eval' / config.eval.name / 'features.npz', source, config.eval.untrained)

@@ -99,7 +99,7 @@ def _open(config, workdir: str, orders: tuple[int, ...], open_data: Callable[...
     check_fields(config)
     check_name(workdir, config)
     training = workdir_config(workdir)
-    views = read_views(config, orders)
+    views = read_views(config, orders, training.model.name)
     directory = config.data.dir or training.data.dir
     protocol = open_data(config, directory)
     if 'finetune' not in config:  # whose runs say first what is other

@@ -13,6 +13,7 @@ from vididi_jax.data.source import RecordSource
 from vididi_jax.errors import UserError
 from vididi_jax.evaluate.gather import batch_size_for, gathered
 from vididi_jax.keys import root_key
+from vididi_jax.models import LEAST_FRAMES
 from vididi_jax.pixels.augment import Augmentation
 from vididi_jax.pixels.crops import CROPS, evaluation_crops
 from vididi_jax.train import mesh as meshes
@@ -33,13 +34,31 @@ class Views(NamedTuple):
         return f'{self.clips} x {CROPS[self.crops]} ({self.crops})'
 
 
-def read_views(config, orders: tuple[int, ...]) -> Views:
-    """The views that an evaluation's config asks for; raises `UserError` if derivatives of `orders` do not fit."""
+def read_views(config, orders: tuple[int, ...], encoder: str = '') -> Views:
+    """The views that an evaluation's config asks for, checked.
+
+    Args:
+      config: of the evaluation.
+      orders: derivative orders that will be taken of the clips.
+      encoder: its name, where it is known.
+
+    Raises:
+      UserError: clips of too few frames for these, see `check_frames`.
+    """
     settings = config.eval
     if settings.frames <= max(orders):
         raise UserError(f'clips of {settings.frames} frames have no derivative of order {max(orders)}: raise '
                         'eval.frames.')
+    check_frames(settings.frames, orders, encoder)
     return Views(settings.clips, settings.frames, settings.stride, settings.crops, config.seed)
+
+
+def check_frames(frames: int, orders: tuple[int, ...], encoder: str) -> None:
+    """Raises `UserError` if derivatives of `orders` of clips of so many frames leave too few for an encoder's pools."""
+    least = LEAST_FRAMES.get(encoder, 1)
+    if frames - max(orders) < least:
+        raise UserError(f'{encoder} takes clips of at least {least} frames, and derivatives of order {max(orders)} of '
+                        f'clips of {frames} have {frames - max(orders)}: raise config.eval.frames.')
 
 
 @jit_with_options(static_argnames=('function', 'augment', 'views', 'dtype'))
