@@ -165,3 +165,13 @@ def test_import_is_light():
     code = ("import vididi_jax.derivatives, sys; "
             "assert not {'flax', 'grain', 'orbax', 'tensorflow_datasets'} & set(sys.modules)")
     subprocess.run([sys.executable, '-c', code], check=True)
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
+def test_derivatives_serve_programs_that_allow_no_implicit_promotion(dtype):
+    clip = jnp.asarray(random_clip(0, (2, 6, 3, 3, 1)), dtype)
+    with jax.numpy_rank_promotion('raise'), jax.numpy_dtype_promotion('strict'):
+        for order, method in ((0, 'forward'), (2, 'forward'), (1, 'central'), (2, 'central')):
+            assert time_derivative(clip, order, method=method).dtype == dtype
+        stack = derivative_stack(clip, 2)
+        assert taylor_expand([derivative[:, 0] for derivative in stack], 5).dtype == dtype

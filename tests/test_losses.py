@@ -157,3 +157,13 @@ def test_temperature_under_jit():
     z1, z2 = (jnp.asarray(z, jnp.float32) for z in embeddings('random'))
     cold = jax.jit(partial(losses.info_nce_loss, temperature=1.0))(z1, z2)[0]
     assert abs(float(cold) - numpy_info_nce(*embeddings('random'), t=1.0)) < 1e-5  # float32
+
+
+@pytest.mark.parametrize('name', ['vicreg_loss', 'byol_loss', 'info_nce_loss', 'nt_xent_loss'])
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
+def test_losses_serve_programs_that_allow_no_implicit_promotion(name, dtype):
+    z1, z2 = jax.random.normal(jax.random.key(0), (2, 6, 4)).astype(dtype)
+    loss = jax.value_and_grad(lambda z: getattr(losses, name)(z, z2)[0])
+    with jax.numpy_rank_promotion('raise'), jax.numpy_dtype_promotion('strict'):
+        found = loss(z1)
+    jax.tree.map(np.testing.assert_array_equal, found, loss(z1))

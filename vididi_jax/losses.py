@@ -21,7 +21,8 @@ def _prepare(z1: jax.Array, z2: jax.Array, least: int) -> tuple[jax.Array, jax.A
         raise ValueError(f'embeddings must be two (N, D) arrays of one shape, not {z1.shape} and {z2.shape}.')
     if z1.shape[0] < least:
         raise ValueError(f'this loss needs a batch of at least {least}, not {z1.shape[0]}.')
-    dtype = jnp.promote_types(jnp.result_type(z1, z2), jnp.float32)
+    with jax.numpy_dtype_promotion('standard'):  # of dtypes, not of arrays: it is meant, also where callers forbid it
+        dtype = jnp.promote_types(jnp.result_type(z1, z2), jnp.float32)
     return z1.astype(dtype), z2.astype(dtype)
 
 
@@ -66,7 +67,7 @@ def vicreg_loss(
     count, width = z1.shape
     hinges, covariances = [], []
     for z in (z1, z2):
-        centred = z - z.mean(0)
+        centred = z - z.mean(0, keepdims=True)
         variances = jnp.sum(centred * centred, axis=0) / (count - 1)
         hinges.append(jnp.mean(jax.nn.relu(1 - jnp.sqrt(variances + 1e-4))))
         matrix = _matmul(centred.T, centred) / (count - 1)
