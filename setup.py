@@ -5,7 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-TEST = ['pytest>=8,<10', 'pytest-xdist>=3.8,<4', 'hypothesis>=6.100,<7']
+# One test builds the package; from Python 3.12 on, environments come without setuptools.
+TEST = ['pytest>=8,<10', 'pytest-xdist>=3.8,<4', 'hypothesis>=6.100,<7', 'setuptools>=68,<86']
 
 setup(
     name='vididi_jax',

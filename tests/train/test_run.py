@@ -63,7 +63,7 @@ def test_a_config_that_lacks_a_field_is_named(tiny_config, tmp_path):
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-    ('[]', 'it has no fields'), ('[' * 9000, 'recursion'), ({'a.b': 1}, 'a.b'), ({'data': 5}, 'data is 5, and must'),
+    ('[]', 'it has no fields'), ('[' * 100_000, 'recursion'), ({'a.b': 1}, 'a.b'), ({'data': 5}, 'data is 5, and must'),
     ({'model': []}, r'model is \[\], and must'), ({'clip': {'frames': '8'}}, "clip.frames is '8', and must be a whole"),
     ({'augment': {'zzz': 1}}, 'no field augment.zzz'), ({'task': 'finetune', 'model': {}}, "no field 'model.name'"),
     ({'epochs': 'x'}, "epochs is 'x'")])
