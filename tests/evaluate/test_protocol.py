@@ -77,6 +77,11 @@ def test_an_official_split_can_be_asked_for_by_name(tiny_motion, tmp_path):
             open_protocol(settings, directory)
 
 
+def test_where_a_split_is_lacking_there_is_a_protocol_of_one(tiny_motion):
+    with pytest.raises(UserError, match="no split 'val': .* eval.protocol=grouped evaluates on one split alone[.]$"):
+        open_protocol(config(test='val'), str(tiny_motion))
+
+
 def test_short_videos_loop_are_dropped_or_are_an_error_and_are_counted(tiny_motion, tmp_path):
     """Of seven frames, one less than a clip has: two training videos and one test video."""
     data = edit(tiny_motion, tmp_path / 'short', lambda i, row: row | ({'frames': 7} if i in (1, 9, 50) else {}))

@@ -120,3 +120,6 @@ def test_queries_are_of_the_videos_that_are_used(root, tiny_motion, tmp_path):
     edit_rows(tmp_path / 'data', lambda i, row: row)
     with pytest.raises(UserError, match='48 of its 49 listed videos .1 missing'):
         tug.open_queries(config, data)
+    config.eval.split = 'val'
+    with pytest.raises(UserError, match="has no split 'val': .* or prepare the data with that one[.]$"):
+        tug.open_queries(config, data)

@@ -20,6 +20,10 @@ STATUSES = ('ok', 'missing', 'broken')
 MOST_PIXELS = 2**27  # of a frame, four times those of 8K: 0.4 GB
 
 
+class NoSplitError(UserError):
+    """The data set has no split of that name."""
+
+
 def _parse_info(data: bytes) -> tuple[str, dict[str, list[int]]]:
     """The name of the data set, and for each of its splits the number of records of each shard."""
     info = json.loads(data)
@@ -181,8 +185,8 @@ class RecordSource:
             raise UserError(f'split {split!r} of {directory} has none of its {counts[split]["listed"]:,} listed '
                             'videos, which were all missing: complete it and prepare the data again.')
         if split not in counts:
-            raise UserError(f'{directory} has no split {split!r}: it has {", ".join(present)}. Name one of them, or '
-                            'prepare the data with that one; eval.protocol=grouped evaluates on one split alone.')
+            raise NoSplitError(f'{directory} has no split {split!r}: it has {", ".join(present)}. Name one of them, or '
+                               'prepare the data with that one.')
         self.counts = counts[split]
         self.label_names = parse(records.LABELS, records.parse_label_names)
         expected, lengths = _expected(self.name, present, plan), None

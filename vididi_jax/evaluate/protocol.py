@@ -8,7 +8,7 @@ import numpy as np
 
 from vididi_jax.data.clips import check_stride, different_clips, frames_spanned, usable_videos
 from vididi_jax.data.manifest import Picked
-from vididi_jax.data.source import RecordSource
+from vididi_jax.data.source import NoSplitError, RecordSource
 from vididi_jax.errors import UserError
 
 
@@ -176,8 +176,11 @@ def usable(source: RecordSource, settings) -> Side:
 def _split(settings, directories: list[str], allow_missing: bool) -> Protocol:
     folds = []
     for directory in directories:
-        train, test = (open_complete(directory, split, allow_missing, classes=2)
-                       for split in (settings.train, settings.test))
+        try:
+            train, test = (open_complete(directory, split, allow_missing, classes=2)
+                           for split in (settings.train, settings.test))
+        except NoSplitError as error:
+            raise UserError(f'{str(error)[:-1]}; eval.protocol=grouped evaluates on one split alone.') from error
         number, usual = train.official_split, (settings.train, settings.test) == ('train', 'test')
         name = f'{train.name}/split{number}' if number and usual else f'{train.name}/{settings.train}-{settings.test}'
         folds.append(Fold(name, usable(train, settings), usable(test, settings)))
