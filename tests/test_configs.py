@@ -262,11 +262,16 @@ def test_all_evaluations_of_a_run_are_one_table_and_one_result(root, finished, t
         own = json.loads((workdir / 'eval' / f'all_{part}' / 'results.json').read_text())
         assert own['metrics'] == metrics[part] and own['task'] == part.removesuffix('_linear')
         assert (workdir / 'eval' / f'all_{part}' / 'confusion.png').read_bytes().startswith(b'\x89PNG')
+        assert own['chance'] == result['chance'][part] == 12.5
     printed = capsys.readouterr().out
     assert printed.rindex('all on motion/train-test, trained encoder, step 24') < printed.rindex('top-1')
+    assert printed.splitlines()[-2] == 'chance ' + ', '.join(f'12.5 ({part})' for part in metrics)
     task('report')(configs.load_config(f'{root}/configs/report.py'), str(workdir))
     page = (workdir / 'report' / 'index.html').read_text()
     assert 'Linear probe' in page and 'Fine-tuning' in page and 'all_retrieval' in page
+    table = page[page.index('All evaluations'):page.index('<h2>Training</h2>')]
+    assert '<td>chance of finetune_linear</td><td>12.5 %: top-1 of a random class</td>' in table
+    assert '16 of 16 listed videos' in table and result['commit'] in table
 
 
 def test_groups_are_left_out_in_turn(root, finished, tiny_motion, tmp_path, capsys):

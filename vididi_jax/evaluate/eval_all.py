@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from vididi_jax.config import flatten, to_dict
 from vididi_jax.errors import UserError
-from vididi_jax.evaluate.recognition import Evaluation, print_table
+from vididi_jax.evaluate.recognition import Evaluation, chance_text, print_table
 from vididi_jax.evaluate.results import check_name, write_results
 from vididi_jax.fields import check_fields
 from vididi_jax.train.processes import locked_together, on_process_zero
@@ -86,11 +86,12 @@ def collect(config, workdir: str, folders: dict[str, Path]) -> dict:
     same = ('protocol', 'split', 'data', 'fingerprint', 'clips_x_crops', 'short_video', 'counts',
             'test_videos_without_their_class_in_train', 'transductive', 'test_videos_seen_in_pretraining', 'encoder',
             'statistics', 'checkpoint_step', 'training_commits', 'seed', 'evaluation_seed', 'training_config')
-    metrics, std, folds = ({part: result[key] for part, result in results.items()}
-                           for key in ('metrics', 'std', 'folds'))
+    metrics, std, folds, chance = ({part: result[key] for part, result in results.items()}
+                                   for key in ('metrics', 'std', 'folds', 'chance'))
     path = write_results(Path(workdir), config.eval.name, task='eval_all', metrics=metrics, config=config, std=std,
-                         folds=folds, **{name: first[name] for name in same})
+                         folds=folds, chance=chance, **{name: first[name] for name in same})
     print(f'\nall on {first["protocol"]}, {first["encoder"]} encoder, step {first["checkpoint_step"]}')
     print_table(metrics, std, len(first['folds']))
+    print(chance_text(chance, len(first['folds'])))
     print(f'written to {path}')
     return metrics

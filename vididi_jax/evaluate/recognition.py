@@ -278,10 +278,19 @@ def finish(
           f'{videos}; {evaluation.views.text} views, '
           f'{list(counts.values())[-1]["clips_per_video"]:.1f} different clips a video')
     print_table({task: metrics}, {task: std}, len(folds))
-    chance = float(np.mean([outcome.chance for outcome in outcomes]))
-    print(f'chance {chance:.1f}' + ('; folds count alike, whatever their number of videos' if len(folds) > 1 else ''))
+    print(chance_text({'': float(np.mean([outcome.chance for outcome in outcomes]))}, len(folds)))
     print(f'written to {path}')
     return metrics
+
+
+def chance_text(chances: dict[str, float], folds: int) -> str:
+    """The line below a table of figures: the chance of each evaluation's first metric, percent.
+
+    >>> chance_text({'retrieval': 1.96, 'linear': 0.99}, 1)
+    'chance 2.0 (retrieval), 1.0 (linear)'
+    """
+    told = ', '.join(f'{chance:.1f}' + (f' ({part})' if part else '') for part, chance in chances.items())
+    return f'chance {told}' + ('; folds count alike, whatever their number of videos' if folds > 1 else '')
 
 
 def print_table(metrics: dict, std: dict, folds: int) -> None:

@@ -114,6 +114,8 @@ def _is_right(name: str, value, task: str) -> bool:
     """Whether a field of a result is what it should be."""
     if name in ('metrics', 'std'):  # {kind of feature: {metric: number}}, of each part where there are several
         return _are_numbers(value, 3 if task == 'eval_all' else 2)
+    if name == 'chance' and task == 'eval_all':
+        return _are_numbers(value, 1)
     if name == 'counts':
         return _are_numbers(value, 2) and all(side.keys() >= {'videos', 'listed'} for side in value.values())
     return isinstance(value, FORMS.get(name, object))

@@ -56,16 +56,20 @@ def facts_of(result: dict, counts: str, what: str) -> list[tuple]:
             ('date', result['date'])]
 
 
-def result_section(name: str, result: dict, folder: Path) -> str:
-    """One result of recognition."""
-    counts = '; '.join(
+def counts_text(result: dict) -> str:
+    """How many of the listed videos an evaluation used."""
+    return '; '.join(
         f'{side}: {count["videos"]:,} of {count["listed"]:,} listed videos, {count["looped"]:,} looped' + (
             f', {count["clips_per_video"]:.1f} different clips a video' if 'clips_per_video' in count else '')
         for side, count in result['counts'].items())
+
+
+def result_section(name: str, result: dict, folder: Path) -> str:
+    """One result of recognition."""
     folds = len(result['folds'])
     header, rows = figure_rows(result['metrics'], result['std'], folds)
     without = result['test_videos_without_their_class_in_train']
-    facts = [*facts_of(result, counts, 'videos'),
+    facts = [*facts_of(result, counts_text(result), 'videos'),
              ('chance', f'{result["chance"]:.1f} %: {CHANCE[result["task"]]}'), ('test videos', seen_text(result)),
              *([('queries', f'{result["queries"]["asked"]:,} of the {result["queries"]["searched"]:,} videos')]
                if 'queries' in result else []),
@@ -112,7 +116,12 @@ def all_section(name: str, result: dict, folder: Path) -> str:
             spread = result['std'][part][kind]
             rows.append((part, kind, '; '.join(
                 f'{metric} {figure(value, spread[metric], folds)}' for metric, value in row.items())))
-    facts = [(fact, result[fact]) for fact in ('protocol', 'encoder', 'checkpoint_step', 'seed') if fact in result]
+    facts = [(fact, result[fact]) for fact in ('protocol', 'encoder', 'checkpoint_step', 'seed', 'commit')
+             if fact in result]
+    facts += [('videos', counts_text(result))] if 'counts' in result else []
+    facts += [(f'chance of {part}', f'{chance:.1f} %: {CHANCE.get(part.removesuffix("_linear"), "")}')
+              for part, chance in result.get('chance', {}).items()]
+    facts += [('folds', f'{folds}; figures are mean ± standard deviation over them')] if folds > 1 else []
     return f'<h3>{html.escape(name)}</h3>' + table(rows, ('evaluation', 'features', 'percent')) + table(facts)
 
 
