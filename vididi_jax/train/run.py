@@ -193,6 +193,6 @@ def check_same_run(config: ml_collections.ConfigDict, workdir: str | Path) -> No
         advice = f'set another --config.eval.name, or delete {workdir}' if 'encoder' in now else 'use another --workdir'
         raise UserError(
             f'{workdir} was started with {raised}{name}={before.get(name)!r} and this command says {now.get(name)!r} '
-            f'({len(changed)} field(s) that decide the run differ): {advice}, or the same config; '
+            f'({len(refused)} field(s) that decide the run differ): {advice}, or the same config; '
             f'{", ".join(MAY_RISE)} may be raised, and {", ".join(MAY_DIFFER)} may differ.'
         )
