@@ -135,10 +135,14 @@ def test_it_is_copied_while_the_run_goes_on(tmp_path, monkeypatch):
         assert copied.wait(60)
 
 
-def test_a_kill_at_any_moment_leaves_a_run_to_go_on_from(tmp_path, monkeypatch):
+@pytest.mark.parametrize('run', ['', 'eval/finetune/fold_0'])
+def test_a_kill_at_any_moment_leaves_a_run_to_go_on_from(run, tmp_path, monkeypatch):
     """Metrics reach as far as the checkpoint, and that is whole, whichever request was the last."""
     states = set()
-    with mirrored(begin(tmp_path / '0'), URL):
+    begin(tmp_path / '0')
+    if run:
+        begin(tmp_path / '0' / run)
+    with mirrored(tmp_path / '0', URL):
         pass
     for step in (1, 2, 3):
         before = dict(Store.store)
@@ -150,7 +154,7 @@ def test_a_kill_at_any_moment_leaves_a_run_to_go_on_from(tmp_path, monkeypatch):
             monkeypatch.setattr(Store, 'refuse', partial(killed_after, last))
             try:
                 with mirrored(folder, URL):
-                    train(folder, step)
+                    train(folder / run, step)
                 is_whole = True
             except KeyboardInterrupt:
                 is_whole = False
@@ -160,10 +164,10 @@ def test_a_kill_at_any_moment_leaves_a_run_to_go_on_from(tmp_path, monkeypatch):
                 pass
             Store.store.clear()
             Store.store.update(kept)
-            steps = sorted(int(path.name) for path in back.glob('checkpoints/*'))
-            for path in back.glob('checkpoints/*'):
+            steps = sorted(int(path.name) for path in (back / run).glob('checkpoints/*'))
+            for path in (back / run).glob('checkpoints/*'):
                 assert (path / 'zuletzt').read_text(encoding='utf-8') == path.name and not integrity.damage(path)
-            lines = (back / 'metrics.jsonl').read_text(encoding='utf-8').splitlines() if steps else []
+            lines = (back / run / 'metrics.jsonl').read_text(encoding='utf-8').splitlines() if steps else []
             assert len(lines) >= max(steps, default=0) >= step - 1
             states.add((step, *steps))
             if is_whole:
@@ -240,6 +244,23 @@ def test_what_another_run_has_there_is_not_mixed_with_this_one(tmp_path):
     Store.store.clear()
     fsspec.filesystem('store').pipe_file(f'{URL}/photo.jpg', b'mine')
     with pytest.raises(UserError, match='runs/a is not the place of a run .it has photo.jpg.'):
+        with mirrored(folder, URL):
+            pytest.fail('begun')
+
+
+def test_runs_of_an_evaluation_are_not_mixed_either(tmp_path):
+    folder = begin(tmp_path / 'a')
+    inner = begin(folder / 'eval' / 'finetune' / 'fold_0')
+    with mirrored(folder, URL):
+        train(inner, 1)
+        (inner / 'checkpoints' / '2.orbax-checkpoint-tmp').mkdir()
+        (inner / 'checkpoints' / '2.orbax-checkpoint-tmp' / 'arrays').write_bytes(b'x')
+    assert there().keys() == here(folder).keys() - {'eval/finetune/fold_0/checkpoints/2.orbax-checkpoint-tmp/arrays'}
+    shutil.rmtree(inner)
+    with mirrored(folder, URL):
+        pass  # it is there, and not here
+    with pytest.raises(UserError, match='has the eval/finetune/fold_0/checkpoints/1/checksums.json of another run'):
+        (begin(inner) / 'config.json').write_text('{"seed": 1}', encoding='utf-8')
         with mirrored(folder, URL):
             pytest.fail('begun')
 

@@ -29,7 +29,7 @@ from vididi_jax.train.processes import is_first, raise_together
 logger = logging.getLogger(__name__)
 
 EVERY = 60.0  # seconds between copies
-CONFIG, CHECKPOINTS = 'config.json', 'checkpoints'
+CONFIG, METRICS, CHECKPOINTS = 'config.json', 'metrics.jsonl', 'checkpoints'
 OWNER = 'mirror.json'  # at the URL alone: which folder is kept there
 TEMPORARY = '.tmp', '.part.npz'  # how names of files end that are not whole yet
 
@@ -109,21 +109,22 @@ class Mirror:
         elif there:
             self._check(there, here)
             self._kept = {name: here[name] for name, size in there.items()
-                          if _step(name) is not None and name in here and here[name][0] == size}
+                          if _checkpoint(name) and name in here and here[name][0] == size}
         self._write(OWNER, lambda to: self._system.pipe_file(to, self._owner))  # if not, that is known now
 
     def _check(self, there: dict[str, int], here: dict[str, tuple[int, int]]) -> None:
-        """Raises `UserError` if the URL has what the folder does not have."""
-        newest = _newest(there)
-        is_behind = newest < _newest(here) and _sums(newest) not in here  # of checkpoints that were deleted here since
-        mark = CONFIG if newest < 0 or is_behind else _sums(newest)
-        if mark not in there:
-            if foreign := sorted(there.keys() - here.keys()):
-                raise UserError(f'{self._url} is not the place of a run (it has {foreign[0]}): give another --mirror.')
-            return
-        if mark not in here or self._read(mark) != (self._folder / mark).read_bytes():
-            raise UserError(f'{self._url} has the {mark} of another run than {self._folder}, or of a later state: give '
-                            'another --mirror, or go on with what is there in a --workdir that does not exist.')
+        """Raises `UserError` if the URL has what the folder does not have: of the run, or of one of its evaluations."""
+        if CONFIG not in there and (foreign := sorted(there.keys() - here.keys())):
+            raise UserError(f'{self._url} is not the place of a run (it has {foreign[0]}): give another --mirror.')
+        evaluations = {_place(name) for name in there if _checkpoint(name)} & {_place(name) for name in here}
+        for run in ('', *sorted(evaluations - {''})):
+            newest, own = _newest(there, run), _newest(here, run)
+            is_behind = newest < own and _sums(run, newest) not in here  # of checkpoints that were deleted here since
+            mark = posixpath.join(run, CONFIG) if newest < 0 or is_behind else _sums(run, newest)
+            if mark in there and (mark not in here or self._read(mark) != (self._folder / mark).read_bytes()):
+                raise UserError(
+                    f'{self._url} has the {mark} of another run than {self._folder}, or of a later state: give another '
+                    '--mirror, or go on with what is there in a --workdir that does not exist.')
 
     def copy(self) -> None:
         """Copy what has changed, and delete at the URL the checkpoints that the run has deleted.
@@ -144,10 +145,10 @@ class Mirror:
                         raise
                     return self.copy()  # the run has deleted it by now
                 self._kept[name] = files[name]
-        for step in {*map(_step, self._kept)} - {*map(_step, files)} - {None}:
-            for name in (_sums(step), f'{CHECKPOINTS}/{step}'):
+        for folder in {*map(_checkpoint, self._kept)} - {*map(_checkpoint, files)} - {''}:
+            for name in (f'{folder}/{integrity.NAME}', folder):
                 storage.persist(lambda name=name: self._remove(name), storage.join(self._url, name), 'deleted')
-            self._kept = {name: about for name, about in self._kept.items() if _step(name) != step}
+            self._kept = {name: about for name, about in self._kept.items() if _checkpoint(name) != folder}
 
     def _files(self) -> dict[str, tuple[int, int]]:
         """Size and time of each file that is kept, by its name in the folder."""
@@ -155,8 +156,8 @@ class Mirror:
         for folder, _, files in os.walk(self._folder):
             for path in (Path(folder) / file for file in files if file != LOCK):
                 name = path.relative_to(self._folder).as_posix()
-                unfinished = name.startswith(f'{CHECKPOINTS}/') and _step(name) is None or name.endswith(TEMPORARY)
-                if not unfinished:
+                unfinished = f'/{CHECKPOINTS}/' in f'/{name}' and not _checkpoint(name)
+                if not (unfinished or name.endswith(TEMPORARY)):
                     with suppress(FileNotFoundError):  # the run has deleted it by now
                         found[name] = path.stat().st_size, path.stat().st_mtime_ns
         return found
@@ -171,10 +172,11 @@ class Mirror:
 
     def _fetch(self, there: dict[str, int]) -> None:
         """All files at the URL into the folder, at once; a checkpoint that is not whole stays there."""
-        steps = {_step(name) for name in there} - {None}
-        for step in sorted(step for step in steps if _sums(step) not in there):
-            logger.warning('%s/%s/%s is not whole: it is left there.', self._url, CHECKPOINTS, step)
-        names = [name for name in there if _step(name) is None or _sums(_step(name)) in there]
+        checkpoints = {*map(_checkpoint, there)} - {''}
+        unfinished = {folder for folder in checkpoints if f'{folder}/{integrity.NAME}' not in there}
+        for folder in sorted(unfinished):
+            logger.warning('%s/%s is not whole: it is left there.', self._url, folder)
+        names = [name for name in there if _checkpoint(name) not in unfinished]
         if odd := [name for name in names if '..' in PurePosixPath(name).parts]:
             raise UserError(f'{self._url} has a file {odd[0]!r}, which leads out of it: give another --mirror.')
         self._folder.parent.mkdir(parents=True, exist_ok=True)
@@ -215,25 +217,37 @@ class Mirror:
             self._system.rm(posixpath.join(self._path, name), recursive=True)
 
 
-def _step(name: str) -> int | None:
-    """The step of the checkpoint that a file is of, by its name; None if it is of none."""
-    found = re.match(f'{CHECKPOINTS}/([0-9]+)/', name)
-    return int(found[1]) if found else None
+def _checkpoint(name: str) -> str:
+    """The folder of the checkpoint that a file is of, by its name; '' if it is of none.
+
+    >>> _checkpoint('checkpoints/40/meta/metadata'), _checkpoint('eval/finetune/fold_0/checkpoints/40/checksums.json')
+    ('checkpoints/40', 'eval/finetune/fold_0/checkpoints/40')
+    """
+    found = re.match(f'((.+/)?{CHECKPOINTS}/[0-9]+)/', name)
+    return found[1] if found else ''
 
 
-def _newest(names: Collection[str]) -> int:
-    """The step of the latest checkpoint that is whole; -1 if there is none."""
-    return max((step for step in map(_step, names) if step is not None and _sums(step) in names), default=-1)
+def _place(name: str) -> str:
+    """The folder of the run, or of the run of an evaluation, that a file is of."""
+    folder = _checkpoint(name)
+    return posixpath.dirname(posixpath.dirname(folder) if folder else name)
 
 
-def _sums(step: int) -> str:
-    """The file that says of a checkpoint that it is whole."""
-    return f'{CHECKPOINTS}/{step}/{integrity.NAME}'
+def _sums(run: str, step: int) -> str:
+    """The file that says of a run's checkpoint that it is whole."""
+    return posixpath.join(run, CHECKPOINTS, str(step), integrity.NAME)
+
+
+def _newest(names: Collection[str], run: str) -> int:
+    """The step of a run's latest checkpoint that is whole; -1 if there is none."""
+    steps = {int(posixpath.basename(_checkpoint(name))) for name in names if _checkpoint(name) and _place(name) == run}
+    return max((step for step in steps if _sums(run, step) in names), default=-1)
 
 
 def _rank(name: str) -> tuple:
-    """When a file is copied: the config, metrics, checkpoints, which are no newer, and what was made of these."""
-    step = _step(name)
-    if step is not None:
-        return 2, step, name == _sums(step), name
-    return 0 if name == CONFIG else 3 if name.startswith(('eval/', 'report/')) else 1, name
+    """When a file is copied: configs, metrics, checkpoints, which are no newer, and what was made of these."""
+    if folder := _checkpoint(name):
+        return 2, folder, name == f'{folder}/{integrity.NAME}', name
+    if posixpath.basename(name) == CONFIG:
+        return 0, name
+    return 3 if name.startswith(('eval/', 'report/')) and posixpath.basename(name) != METRICS else 1, name
