@@ -253,6 +253,24 @@ def test_latest_best_or_a_step_can_be_loaded(workdir):
         load_encoder_variables(workdir, 'best')
 
 
+@pytest.mark.parametrize('function', ['judged', '_read_encoder'])
+@pytest.mark.parametrize('left', ['', 'meta', 'state'])
+def test_while_a_run_goes_on_the_latest_is_what_is_there(workdir, monkeypatch, caplog, function, left):
+    """Which has one more checkpoint, and deleted the one that is being read, or all of it but a part."""
+    original, folder = getattr(checkpoint, function), workdir / 'checkpoints' / '6'
+
+    def overtaken(path):
+        if path == folder:
+            folder.rename(folder.with_name('8'))
+            if left:
+                shutil.copytree(folder.with_name('8') / left, folder / left)
+                shutil.copy(folder.with_name('8') / integrity.NAME, folder)
+        return original(path)
+
+    monkeypatch.setattr(checkpoint, function, overtaken)
+    assert loaded(workdir) == 6 and not caplog.records
+
+
 def test_inspect_and_verify_say_what_there_is(workdir, monkeypatch, capsys):
     def command(name: str):
         monkeypatch.setattr(sys, 'argv', ['checkpoint', name, str(workdir)])

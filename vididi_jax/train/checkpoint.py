@@ -284,12 +284,20 @@ def load_encoder_variables(workdir: str | Path, which: str | int = 'latest') -> 
     Raises:
       UserError: no workdir, no such checkpoint, a damaged one (with 'latest': all are), or one that cannot be read.
     """
-    damaged = {}
-    for folder in _candidates(workdir, which):
-        why = judged(folder)
-        if not why:
-            restored, meta = _read_encoder(folder)
-            why = _wrong_arrays(restored, meta)
+    folders, damaged = _candidates(workdir, which), {}
+    for folder in folders:
+        unread = None
+        try:
+            why = judged(folder)
+            if not why:
+                restored, meta = _read_encoder(folder)
+                why = _wrong_arrays(restored, meta)
+        except UserError as error:
+            why = unread = error
+        if why and folders != _candidates(workdir, which):  # a run that goes on has a newer one, and deletes this one
+            return load_encoder_variables(workdir, which)
+        if unread:
+            raise unread
         if not why:
             return {part: restored[part]['encoder'] for part in restored}, meta
         damaged[int(folder.name)] = why
