@@ -1,6 +1,7 @@
 """A run at a URL as well: whoever loses the folder, or is killed at any moment, goes on from there."""
 
 import itertools
+import os
 import shutil
 import threading
 from functools import partial
@@ -18,6 +19,7 @@ from vididi_jax.train import integrity, mirror
 from vididi_jax.train.mirror import mirrored
 
 URL = 'store://bucket/runs/a'
+FOLD = 'eval/finetune/fold_0'  # a run of an evaluation, below the one that it evaluates
 
 
 class Store(MemoryFileSystem):
@@ -116,10 +118,11 @@ def test_only_what_has_changed_is_copied_and_nothing_that_is_not_whole(tmp_path)
         train(folder, 1)
     Store.asked.clear()
     (folder / 'checkpoints' / '2.orbax-checkpoint-tmp').mkdir()
-    for name in ('lock', 'results.json.0a1b2c3d.tmp', 'checkpoints/2.orbax-checkpoint-tmp/arrays'):
+    (folder / FOLD / 'checkpoints' / '2.orbax-checkpoint-tmp').mkdir(parents=True)
+    for name in ('lock', 'results.json.0a1b2c3d.tmp', 'checkpoints/2.orbax-checkpoint-tmp/arrays', mirror.OWNER,
+                 f'{FOLD}/checkpoints/2.orbax-checkpoint-tmp/arrays'):
         (folder / name).write_text('x', encoding='utf-8')
     with mirrored(folder, URL):
-        (folder / 'eval').mkdir()
         (folder / 'eval' / 'results.json').write_text('{}', encoding='utf-8')
     written = [name for asked, name in Store.asked if asked == 'put_file']
     assert written == ['config.json', 'metrics.jsonl', 'eval/results.json']
@@ -135,15 +138,14 @@ def test_it_is_copied_while_the_run_goes_on(tmp_path, monkeypatch):
         assert copied.wait(60)
 
 
-@pytest.mark.parametrize('run', ['', 'eval/finetune/fold_0'])
+@pytest.mark.parametrize('run', ['', FOLD])
 def test_a_kill_at_any_moment_leaves_a_run_to_go_on_from(run, tmp_path, monkeypatch):
     """Metrics reach as far as the checkpoint, and that is whole, whichever request was the last."""
     states = set()
-    begin(tmp_path / '0')
-    if run:
-        begin(tmp_path / '0' / run)
-    with mirrored(tmp_path / '0', URL):
-        pass
+    with mirrored(begin(tmp_path / '0'), URL):
+        if run:
+            train(tmp_path / '0', 1)
+            begin(tmp_path / '0' / run)
     for step in (1, 2, 3):
         before = dict(Store.store)
         for last in itertools.count():
@@ -164,10 +166,12 @@ def test_a_kill_at_any_moment_leaves_a_run_to_go_on_from(run, tmp_path, monkeypa
                 pass
             Store.store.clear()
             Store.store.update(kept)
-            steps = sorted(int(path.name) for path in (back / run).glob('checkpoints/*'))
-            for path in (back / run).glob('checkpoints/*'):
+            back /= run
+            steps = sorted(int(path.name) for path in back.glob('checkpoints/*'))
+            for path in back.glob('checkpoints/*'):
                 assert (path / 'zuletzt').read_text(encoding='utf-8') == path.name and not integrity.damage(path)
-            lines = (back / run / 'metrics.jsonl').read_text(encoding='utf-8').splitlines() if steps else []
+            assert (back / 'config.json').exists()
+            lines = (back / 'metrics.jsonl').read_text(encoding='utf-8').splitlines() if steps else []
             assert len(lines) >= max(steps, default=0) >= step - 1
             states.add((step, *steps))
             if is_whole:
@@ -179,6 +183,48 @@ def test_a_kill_at_any_moment_leaves_a_run_to_go_on_from(run, tmp_path, monkeypa
 def killed_after(last, name, path):
     if len(Store.asked) > last:
         raise KeyboardInterrupt
+
+
+def test_a_checkpoint_that_is_saved_while_the_folder_is_listed_is_not_ahead_of_its_metrics(tmp_path, monkeypatch):
+    folder, walk = begin(tmp_path / 'a'), os.walk
+    kept = mirror.begun(folder, URL)
+    train(folder, 1)
+    kept.copy()
+
+    def saved_meanwhile(*arguments, **options):
+        for number, found in enumerate(walk(*arguments, **options)):
+            yield found
+            if number == 0:
+                train(folder, 2)
+
+    monkeypatch.setattr(os, 'walk', saved_meanwhile)
+    kept.copy()
+    assert 'checkpoints/2/checksums.json' not in there() or there()['metrics.jsonl'] == here(folder)['metrics.jsonl']
+
+
+def test_a_checkpoint_that_is_saved_anew_is_not_mixed_with_what_was_copied_of_it_before(tmp_path, monkeypatch):
+    """Names of files in it are others each time."""
+    with mirrored(begin(tmp_path / 'a'), URL):
+        train(tmp_path / 'a', 1)
+    Store.store[f'{URL}/checkpoints/2/state/0a1b'] = Store.store[f'{URL}/config.json']  # and then it was killed
+    with mirrored(tmp_path / 'b', URL):
+        train(tmp_path / 'b', 2)
+    assert there() == here(tmp_path / 'b')
+    with mirrored(tmp_path / 'c', URL):
+        assert not integrity.damage(tmp_path / 'c' / 'checkpoints' / '2')
+
+
+def test_of_a_checkpoint_that_was_not_whole_all_is_copied_anew(tmp_path):
+    folder = begin(tmp_path / 'a')
+    with mirrored(folder, URL):
+        train(folder, 1)
+    before = there()
+    system = fsspec.filesystem('store')
+    system.rm_file(f'{URL}/checkpoints/1/checksums.json')
+    system.pipe_file(f'{URL}/checkpoints/1/zuletzt', b'2')  # of as many bytes
+    with mirrored(folder, URL):
+        pass
+    assert there() == before
 
 
 def test_a_store_that_fails_now_and_then_has_all_in_the_end(tmp_path, monkeypatch):
@@ -248,21 +294,35 @@ def test_what_another_run_has_there_is_not_mixed_with_this_one(tmp_path):
             pytest.fail('begun')
 
 
-def test_runs_of_an_evaluation_are_not_mixed_either(tmp_path):
+def test_what_an_evaluation_of_another_folder_has_there_is_not_mixed_with_this_one(tmp_path):
     folder = begin(tmp_path / 'a')
-    inner = begin(folder / 'eval' / 'finetune' / 'fold_0')
+    train(folder, 1)
+    shutil.copytree(folder, tmp_path / 'b')
     with mirrored(folder, URL):
-        train(inner, 1)
-        (inner / 'checkpoints' / '2.orbax-checkpoint-tmp').mkdir()
-        (inner / 'checkpoints' / '2.orbax-checkpoint-tmp' / 'arrays').write_bytes(b'x')
-    assert there().keys() == here(folder).keys() - {'eval/finetune/fold_0/checkpoints/2.orbax-checkpoint-tmp/arrays'}
-    shutil.rmtree(inner)
+        train(begin(folder / FOLD), 1)
+    before = there()
+    for change in (lambda: None, lambda: begin(tmp_path / 'b' / FOLD), lambda: train(tmp_path / 'b' / FOLD, 3)):
+        change()
+        if (tmp_path / 'b' / FOLD).exists():
+            (tmp_path / 'b' / FOLD / 'config.json').write_text('{"seed": 1}', encoding='utf-8')
+        with pytest.raises(UserError, match=f'has the {FOLD}/.*.json of another run than .*b, or of a later state'):
+            with mirrored(tmp_path / 'b', URL):
+                pytest.fail('begun')
+    assert there() == before
+
+
+def test_an_empty_folder_may_be_a_link_and_no_mount_point(tmp_path, monkeypatch):
+    folder = begin(tmp_path / 'a')
     with mirrored(folder, URL):
-        pass  # it is there, and not here
-    with pytest.raises(UserError, match='has the eval/finetune/fold_0/checkpoints/1/checksums.json of another run'):
-        (begin(inner) / 'config.json').write_text('{"seed": 1}', encoding='utf-8')
-        with mirrored(folder, URL):
+        pass
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path / 'disk')
+    with monkeypatch.context() as patch, pytest.raises(UserError, match='disk is a mount point, .* give one in it'):
+        patch.setattr(os.path, 'ismount', lambda path: True)
+        with mirrored(tmp_path / 'link', URL):
             pytest.fail('begun')
+    with mirrored(tmp_path / 'link', URL):
+        assert here(tmp_path / 'disk') == here(folder) and (tmp_path / 'link').is_symlink()
 
 
 def test_of_two_folders_kept_at_one_url_the_first_hears_of_it(tmp_path):

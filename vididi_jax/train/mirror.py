@@ -29,9 +29,12 @@ from vididi_jax.train.processes import is_first, raise_together
 logger = logging.getLogger(__name__)
 
 EVERY = 60.0  # seconds between copies
-CONFIG, METRICS, CHECKPOINTS = 'config.json', 'metrics.jsonl', 'checkpoints'
+CONFIG, CHECKPOINTS = 'config.json', 'checkpoints'
 OWNER = 'mirror.json'  # at the URL alone: which folder is kept there
-TEMPORARY = '.tmp', '.part.npz'  # how names of files end that are not whole yet
+TEMPORARY = '.tmp'  # how names of files end that are not whole yet
+CHECKPOINT = re.compile(rf'((?:eval/.+/)?){CHECKPOINTS}/([0-9]+)/')
+UNFINISHED = re.compile(rf'(?:eval/.+/)?{CHECKPOINTS}/[0-9]+[^0-9/]')  # what orbax calls those that it writes
+Checkpoint = tuple[str, int]  # the folder of its run in the one that is kept, '' or 'eval/NAME/FOLDER/', and its step
 
 
 @contextmanager
@@ -108,23 +111,26 @@ class Mirror:
             self._kept = {name: about for name, about in self._files().items() if name in there}
         elif there:
             self._check(there, here)
+            whole = _whole(there)
             self._kept = {name: here[name] for name, size in there.items()
-                          if _checkpoint(name) and name in here and here[name][0] == size}
+                          if _checkpoint(name) in whole and name in here and here[name][0] == size}
         self._write(OWNER, lambda to: self._system.pipe_file(to, self._owner))  # if not, that is known now
 
     def _check(self, there: dict[str, int], here: dict[str, tuple[int, int]]) -> None:
-        """Raises `UserError` if the URL has what the folder does not have: of the run, or of one of its evaluations."""
-        if CONFIG not in there and (foreign := sorted(there.keys() - here.keys())):
-            raise UserError(f'{self._url} is not the place of a run (it has {foreign[0]}): give another --mirror.')
-        evaluations = {_place(name) for name in there if _checkpoint(name)} & {_place(name) for name in here}
-        for run in ('', *sorted(evaluations - {''})):
-            newest, own = _newest(there, run), _newest(here, run)
-            is_behind = newest < own and _sums(run, newest) not in here  # of checkpoints that were deleted here since
-            mark = posixpath.join(run, CONFIG) if newest < 0 or is_behind else _sums(run, newest)
-            if mark in there and (mark not in here or self._read(mark) != (self._folder / mark).read_bytes()):
-                raise UserError(
-                    f'{self._url} has the {mark} of another run than {self._folder}, or of a later state: give another '
-                    '--mirror, or go on with what is there in a --workdir that does not exist.')
+        """Raises `UserError` if the URL has what the folder does not have."""
+        for run in sorted({'', *(run for run, _ in _whole(there))}):
+            newest = _newest(there, run)
+            # Of checkpoints that were deleted here since.
+            is_behind = newest < _newest(here, run) and _sums((run, newest)) not in here
+            mark = run + CONFIG if newest < 0 or is_behind else _sums((run, newest))
+            if mark not in there:
+                if foreign := sorted(there.keys() - here.keys()):
+                    raise UserError(f'{self._url} is not the place of a run (it has {foreign[0]}): give another '
+                                    '--mirror.')
+            elif mark not in here or self._read(mark) != (self._folder / mark).read_bytes():
+                raise UserError(f'{self._url} has the {mark} of another run than {self._folder}, or of a later state: '
+                                'give another --mirror, or go on with what is there in a --workdir that does not '
+                                'exist.')
 
     def copy(self) -> None:
         """Copy what has changed, and delete at the URL the checkpoints that the run has deleted.
@@ -138,6 +144,9 @@ class Mirror:
         files = self._files()
         for name in sorted(files, key=_rank):
             if self._kept.get(name) != files[name]:
+                checkpoint = _checkpoint(name)
+                if checkpoint and name == _sums(checkpoint):
+                    self._sweep(_folder(checkpoint), files)
                 try:
                     self._write(name, partial(self._system.put_file, str(self._folder / name)))
                 except UserError:
@@ -145,49 +154,59 @@ class Mirror:
                         raise
                     return self.copy()  # the run has deleted it by now
                 self._kept[name] = files[name]
-        for folder in {*map(_checkpoint, self._kept)} - {*map(_checkpoint, files)} - {''}:
-            for name in (f'{folder}/{integrity.NAME}', folder):
-                storage.persist(lambda name=name: self._remove(name), storage.join(self._url, name), 'deleted')
-            self._kept = {name: about for name, about in self._kept.items() if _checkpoint(name) != folder}
+        for checkpoint in {*map(_checkpoint, self._kept)} - {*map(_checkpoint, files)} - {None}:
+            for name in (_sums(checkpoint), _folder(checkpoint)):
+                self._remove(name)
+            self._kept = {name: about for name, about in self._kept.items() if _checkpoint(name) != checkpoint}
+
+    def _sweep(self, folder: str, files: Collection[str]) -> None:
+        """Delete at the URL what a copy left in a checkpoint that was not whole, and made anew since."""
+        for name in sorted(self._list(folder).keys() - files):
+            self._remove(name)
 
     def _files(self) -> dict[str, tuple[int, int]]:
-        """Size and time of each file that is kept, by its name in the folder."""
+        """Size and time of each file that is kept, by its name in the folder.
+
+        What is written before a checkpoint, as metrics, lies above it, and is looked at after it.
+        """
         found = {}
-        for folder, _, files in os.walk(self._folder):
-            for path in (Path(folder) / file for file in files if file != LOCK):
+        for folder, _, files in os.walk(self._folder, topdown=False):
+            for path in (Path(folder) / file for file in files if file not in (LOCK, OWNER)):
                 name = path.relative_to(self._folder).as_posix()
-                unfinished = f'/{CHECKPOINTS}/' in f'/{name}' and not _checkpoint(name)
-                if not (unfinished or name.endswith(TEMPORARY)):
+                if not (UNFINISHED.match(name) or name.endswith(TEMPORARY)):
                     with suppress(FileNotFoundError):  # the run has deleted it by now
                         found[name] = path.stat().st_size, path.stat().st_mtime_ns
         return found
 
-    def _list(self) -> dict[str, int]:
-        """Size of each file at the URL, by its name there."""
+    def _list(self, folder: str = '') -> dict[str, int]:
+        """Size of each file at the URL, or in a folder there, by its name there."""
         self._system.invalidate_cache()
-        found = storage.persist(lambda: self._system.find(self._path, detail=True), self._url)
+        place = posixpath.join(self._path, folder)
+        found = storage.persist(lambda: self._system.find(place, detail=True), storage.join(self._url, folder))
         start = f'{self._path.rstrip("/")}/'
         names = {path.removeprefix(start): about['size'] for path, about in found.items() if path.startswith(start)}
         return {name: size for name, size in names.items() if name != OWNER and name and not name.endswith('/')}
 
     def _fetch(self, there: dict[str, int]) -> None:
         """All files at the URL into the folder, at once; a checkpoint that is not whole stays there."""
-        checkpoints = {*map(_checkpoint, there)} - {''}
-        unfinished = {folder for folder in checkpoints if f'{folder}/{integrity.NAME}' not in there}
-        for folder in sorted(unfinished):
-            logger.warning('%s/%s is not whole: it is left there.', self._url, folder)
-        names = [name for name in there if _checkpoint(name) not in unfinished]
+        lacking = {*map(_checkpoint, there)} - _whole(there) - {None}
+        for checkpoint in sorted(lacking):
+            logger.warning('%s/%s is not whole: it is left there.', self._url, _folder(checkpoint))
+        names = [name for name in there if _checkpoint(name) not in lacking]
         if odd := [name for name in names if '..' in PurePosixPath(name).parts]:
             raise UserError(f'{self._url} has a file {odd[0]!r}, which leads out of it: give another --mirror.')
-        self._folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._folder.parent, prefix=f'{self._folder.name}.incomplete-') as place:
+        own = self._folder.resolve()  # a link to an empty folder remains
+        if os.path.ismount(own):
+            raise UserError(f'{own} is a mount point, and a folder is to take its place: give one in it as --workdir.')
+        own.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=own.parent, prefix=f'{own.name}.incomplete-') as place:
             folder = Path(place) / 'run'
             folder.mkdir()
             for name in tqdm(names, unit='file', desc=f'copying {self._url}', leave=False, dynamic_ncols=True):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 storage.persist(lambda name=name: self._get(name, folder / name, there[name]),
                                 storage.join(self._url, name))
-            os.replace(folder, self._folder)
+            os.replace(folder, own)
 
     def _get(self, name: str, to: Path, size: int) -> None:
         self._system.get_file(posixpath.join(self._path, name), str(to))
@@ -213,41 +232,45 @@ class Mirror:
         storage.persist(attempt, storage.join(self._url, name), 'written')
 
     def _remove(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            self._system.rm(posixpath.join(self._path, name), recursive=True)
+        def attempt() -> None:
+            with suppress(FileNotFoundError):
+                self._system.rm(posixpath.join(self._path, name), recursive=True)
+
+        storage.persist(attempt, storage.join(self._url, name), 'deleted')
 
 
-def _checkpoint(name: str) -> str:
-    """The folder of the checkpoint that a file is of, by its name; '' if it is of none.
-
-    >>> _checkpoint('checkpoints/40/meta/metadata'), _checkpoint('eval/finetune/fold_0/checkpoints/40/checksums.json')
-    ('checkpoints/40', 'eval/finetune/fold_0/checkpoints/40')
-    """
-    found = re.match(f'((.+/)?{CHECKPOINTS}/[0-9]+)/', name)
-    return found[1] if found else ''
+def _checkpoint(name: str) -> Checkpoint | None:
+    """The checkpoint that a file is of, by its name; None if it is of none."""
+    found = CHECKPOINT.match(name)
+    return (found[1], int(found[2])) if found else None
 
 
-def _place(name: str) -> str:
-    """The folder of the run, or of the run of an evaluation, that a file is of."""
-    folder = _checkpoint(name)
-    return posixpath.dirname(posixpath.dirname(folder) if folder else name)
-
-
-def _sums(run: str, step: int) -> str:
-    """The file that says of a run's checkpoint that it is whole."""
-    return posixpath.join(run, CHECKPOINTS, str(step), integrity.NAME)
+def _whole(names: Collection[str]) -> set[Checkpoint]:
+    """The checkpoints that are whole."""
+    return {found for found in map(_checkpoint, names) if found and _sums(found) in names}
 
 
 def _newest(names: Collection[str], run: str) -> int:
-    """The step of a run's latest checkpoint that is whole; -1 if there is none."""
-    steps = {int(posixpath.basename(_checkpoint(name))) for name in names if _checkpoint(name) and _place(name) == run}
-    return max((step for step in steps if _sums(run, step) in names), default=-1)
+    """The step of the latest checkpoint of a run that is whole; -1 if there is none."""
+    return max((step for other, step in _whole(names) if other == run), default=-1)
+
+
+def _folder(checkpoint: Checkpoint) -> str:
+    run, step = checkpoint
+    return f'{run}{CHECKPOINTS}/{step}'
+
+
+def _sums(checkpoint: Checkpoint) -> str:
+    """The file that says of a checkpoint that it is whole."""
+    return f'{_folder(checkpoint)}/{integrity.NAME}'
 
 
 def _rank(name: str) -> tuple:
-    """When a file is copied: configs, metrics, checkpoints, which are no newer, and what was made of these."""
-    if folder := _checkpoint(name):
-        return 2, folder, name == f'{folder}/{integrity.NAME}', name
-    if posixpath.basename(name) == CONFIG:
-        return 0, name
-    return 3 if name.startswith(('eval/', 'report/')) and posixpath.basename(name) != METRICS else 1, name
+    """When a file is copied: the config, metrics, checkpoints, which are no newer, and what was made of these.
+
+    Of the last, too: fine-tuning and detection have runs of their own.
+    """
+    checkpoint, made = _checkpoint(name), name.startswith(('eval/', 'report/'))
+    if checkpoint:
+        return made, 2, checkpoint, name == _sums(checkpoint), name
+    return made, int(posixpath.basename(name) != CONFIG), name
