@@ -56,6 +56,7 @@ def test_the_usage_of_each_data_set_is_a_command():
     (['prep', 'motion', '--out=x', '--workers=0'], '--workers must be at least 1.'),
     (['prep', 'verify', 'setup.py'], 'setup.py is no folder: give the directory of a data set'),
     (['train', 'motion_vicreg', '--workdir=x', '--workdir=y'], '--workdir is given 2 times: give it once'),
+    (['train', 'motion_vicreg', '--mirror=gs://x', '--mirror=gs://y'], '--mirror is given 2 times: give it once'),
     (['train', 'motion_vicreg', '--workdir=x', '--config.epochs=1', '--config.epochs=2'], '--config.epochs is given 2'),
     (['train', 'motion_vicreg', '--workdir=x', '--config.epochs=many'],
      "config.epochs is 'many': it must be a whole number from 1 to 1,000,000."),

@@ -45,9 +45,10 @@ def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list
 
 
 def check_once(argv: list[str], config: ml_collections.ConfigDict | None) -> None:
-    """Raises `UserError` if `--workdir`, or a field, is given twice; of a tuple, each flag may give an entry."""
+    """Raises `UserError` if `--workdir`, `--mirror` or a field is given twice; of a tuple, each may give an entry."""
     entries = {f'--config.{name}' for name, value in values_of(config or {}) if isinstance(value, tuple)}
-    names = [f'--{word.lstrip("-").partition("=")[0]}' for word in argv[1:] if re.match('--?(workdir|config[.])', word)]
+    names = [f'--{word.lstrip("-").partition("=")[0]}' for word in argv[1:]
+             if re.match('--?(workdir|mirror|config[.])', word)]
     repeated = [(name, times) for name, times in Counter(names).items() if times > 1 and name not in entries]
     if repeated:
         raise UserError(f'{repeated[0][0]} is given {repeated[0][1]} times: give it once.')

@@ -126,7 +126,7 @@ def _copy(system, path: str, url: str, sums: dict[str, str | None], text: bytes,
         *names, listing = sums
         for name in tqdm(names, unit='file', desc=f'copying {url}', leave=False, dynamic_ncols=True):
             persist(lambda name=name: _fetch(system, posixpath.join(path, name), Path(incomplete, name), sums[name]),
-                     join(url, name))
+                    join(url, name))
         (Path(incomplete) / listing).write_bytes(text)
         for name in sums:
             with Path(incomplete, name).open('rb') as file:
@@ -221,7 +221,7 @@ def _read_there(parts: Sequence[Part], check: Callable) -> list[bytes]:
         blocks = _merge(parts, waiting)
         for block, answer in zip(blocks, _ask(system, blocks), strict=True):
             if isinstance(answer, LASTING):
-                raise _unreadable(block.place, answer) from answer
+                raise _failed(block.place, answer) from answer
             if isinstance(answer, Exception):
                 problem = block.place, answer
                 continue
@@ -236,7 +236,7 @@ def _read_there(parts: Sequence[Part], check: Callable) -> list[bytes]:
         waiting = [number for number in waiting if number not in found]
         if not waiting:
             return [found[number] for number in range(len(parts))]
-    raise _unreadable(*problem, TRIES) from problem[1]
+    raise _failed(*problem, TRIES) from problem[1]
 
 
 class _Block(NamedTuple):
@@ -282,7 +282,7 @@ def open_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     except (ImportError, ValueError) as error:
         raise UserError(f'{url} cannot be opened: {error}.') from error
     except Exception as error:  # whatever a client makes of it
-        raise _unreadable(url, error) from error
+        raise _failed(url, error) from error
 
 
 def persist(function: Callable[[], Any], url: str, done: str = 'read') -> Any:
@@ -292,14 +292,14 @@ def persist(function: Callable[[], Any], url: str, done: str = 'read') -> Any:
         try:
             return function()
         except LASTING as error:
-            raise _unreadable(url, error, done=done) from error
+            raise _failed(url, error, done=done) from error
         except OSError as error:
             if error.errno in OF_THE_CACHE:
                 raise
             problem = error
         except Exception as error:  # whatever a client makes of it
             problem = error
-    raise _unreadable(url, problem, TRIES, done) from problem
+    raise _failed(url, problem, TRIES, done) from problem
 
 
 def _pauses() -> Iterator[float]:
@@ -309,7 +309,7 @@ def _pauses() -> Iterator[float]:
         yield random.uniform(0.5, 1) * min(LONGEST, PAUSE * 2**number)
 
 
-def _unreadable(url: str, error: Exception, tries: int = 1, done: str = 'read') -> UserError:
+def _failed(url: str, error: Exception, tries: int = 1, done: str = 'read') -> UserError:
     many = f', tried {tries} times' if tries > 1 else ''
     return UserError(f'{url} cannot be {done} ({type(error).__name__}: {error}{many}): run the same command again when '
                      'it can.')
