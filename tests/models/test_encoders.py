@@ -155,6 +155,24 @@ def test_bfloat16_computes_low_and_keeps_parameters_high():
     assert jax.eval_shape(encoder.apply, variables, clips).dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize('name', PARAMETERS)
+def test_encoders_serve_programs_that_allow_no_implicit_promotion(name):
+    encoder, clips = create_encoder(name, width=2, dtype=jnp.bfloat16), jnp.zeros((2, 5, 32, 32, 3))
+
+    def features_and_gradient(key):
+        variables = encoder.init(key, clips)
+
+        def loss(params):
+            features, _ = encoder.apply({**variables, 'params': params}, clips, train=True, mutable=['batch_stats'])
+            return features.astype(jnp.float32).sum()
+
+        return encoder.apply(variables, clips), jax.grad(loss)(variables['params'])
+
+    with jax.numpy_rank_promotion('raise'), jax.numpy_dtype_promotion('strict'):
+        features, _ = jax.eval_shape(features_and_gradient, jax.random.key(0))
+    assert features.shape == (2, encoder.feature_dim)
+
+
 @pytest.mark.parametrize('shape', [(6, 5), (2, 3, 4, 4, 5)])
 def test_batch_norm_is_pytorchs(shape):
     """Normalises with the biased variance, stores the unbiased one with momentum 0.1 (of the new)."""

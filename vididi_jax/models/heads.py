@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vididi_jax.models.norm import BatchNorm, relu
 
@@ -25,7 +26,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False, views: int = 1) -> jax.Array:
         """(N, D) -> (N, features[-1]), in `dtype`; `train` and `views` as `BatchNorm` takes them."""
-        param_dtype = jnp.promote_types(self.dtype, jnp.float32)
+        param_dtype = np.promote_types(self.dtype, jnp.float32)
         for width in self.features[:-1]:
             x = nn.Dense(width, use_bias=False, dtype=self.dtype, param_dtype=param_dtype)(x)
             x = relu(BatchNorm()(x, train=train, views=views))

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
@@ -32,12 +33,12 @@ def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
       Two arrays (V, C).
     """
     axes = tuple(range(1, x.ndim - 1))
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x.astype(np.promote_types(x.dtype, jnp.float32))
     mean = checkpoint_name(x.mean(axes), 'moments')  # kept, and what is exchanged: no backward pass sums or asks again
     var = jnp.square(x - jnp.expand_dims(mean, axes)).mean(axes)
     means, variances = checkpoint_name(gather(jnp.stack([mean, var])[:, None], axis=1), 'moments')
     mean = means.mean(0)
-    return mean, variances.mean(0) + jnp.square(means - mean).mean(0)
+    return mean, variances.mean(0) + jnp.square(means - mean[None]).mean(0)
 
 
 class BatchNorm(nn.Module):
@@ -70,7 +71,7 @@ class BatchNorm(nn.Module):
           train: whether to normalise by the statistics of the batch, else by the running ones.
           views: how many views, of equal size, a training batch is made of, one after the other; static.
         """
-        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        dtype = np.promote_types(x.dtype, jnp.float32)
         shape = x.shape[-1:]
         scale = self.param('scale', nn.initializers.ones, shape, dtype)
         bias = self.param('bias', nn.initializers.zeros, shape, dtype)
@@ -91,7 +92,7 @@ class BatchNorm(nn.Module):
             mean, var = checkpoint_name(as_varying(jnp.stack([mean, var])), 'moments')
         else:
             mean, var = running_mean.value[None], running_var.value[None]
-        factor = scale * lax.rsqrt(var + self.epsilon)
+        factor = scale[None] * lax.rsqrt(var + self.epsilon)
         axes = tuple(range(1, parts.ndim - 1))
-        factor, offset = (jnp.expand_dims(value, axes) for value in (factor, bias - mean * factor))
+        factor, offset = (jnp.expand_dims(value, axes) for value in (factor, bias[None] - mean * factor))
         return (parts.astype(dtype) * factor + offset).astype(x.dtype).reshape(x.shape)

@@ -6,6 +6,7 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from vididi_jax.models.conv3d import conv3d
@@ -36,7 +37,7 @@ class Conv3D(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (*self.kernel, x.shape[-1], self.features)
-        w = self.param('kernel', self.initializer, shape, jnp.promote_types(self.dtype, jnp.float32))
+        w = self.param('kernel', self.initializer, shape, np.promote_types(self.dtype, jnp.float32))
         padding = tuple(k // 2 for k in self.kernel)
         y = conv3d(x.astype(self.dtype), w.astype(self.dtype), self.stride, padding, self.impl)
         return checkpoint_name(y, 'convolution')

@@ -116,7 +116,7 @@ def convolve(x: jax.Array, w: jax.Array, time_padding: int) -> jax.Array:
 
 def _forward(x, w, time_padding):
     taps, out_time = w.shape[0], x.shape[1] + 2 * time_padding - w.shape[0] + 1
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = np.promote_types(x.dtype, jnp.float32)
     # The barriers keep XLA from recomputing the transforms inside of what reads them.
     v = lax.optimization_barrier(_transform(x.astype(wide), INPUT, 1).astype(x.dtype))
     g = jnp.asarray(KERNEL, wide)
@@ -130,7 +130,7 @@ def _forward(x, w, time_padding):
 def _backward(time_padding, saved, y):
     v, w = saved
     taps, time = w.shape[0], v.shape[2]
-    wide = jnp.promote_types(y.dtype, jnp.float32)
+    wide = np.promote_types(y.dtype, jnp.float32)
     x, _ = _forward(y, jnp.flip(w, (0, 1, 2)).swapaxes(3, 4), taps - 1 - time_padding)
     m = lax.optimization_barrier(_transform(y.astype(wide), OUTPUT.T, 0).astype(y.dtype))
     u = jnp.stack([
