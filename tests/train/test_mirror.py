@@ -8,9 +8,9 @@ from functools import partial
 
 import fsspec
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.data.s3 import s3_server
+from tests.train.stores import URL, Store, begin, here, there, train
 from vididi_jax import config as configs
 from vididi_jax.data import storage
 from vididi_jax.errors import UserError
@@ -18,72 +18,14 @@ from vididi_jax.tasks import check_mirror, run_task
 from vididi_jax.train import integrity, mirror
 from vididi_jax.train.mirror import mirrored
 
-URL = 'store://bucket/runs/a'
 FOLD = 'eval/finetune/fold_0'  # a run of an evaluation, below the one that it evaluates
-
-
-class Store(MemoryFileSystem):
-    """store://: files in memory, where `refuse` is called before each request."""
-
-    protocol = 'store'
-    store, pseudo_dirs = {}, ['']
-    asked = []
-
-    @staticmethod
-    def refuse(name, path):
-        """To be replaced."""
-
-    def __getattribute__(self, name):
-        found = super().__getattribute__(name)
-        if name in ('put_file', 'pipe_file', 'get_file', 'cat_file', 'rm'):
-            def request(*args, **kwargs):
-                path = args[name == 'put_file']
-                Store.asked.append((name, path.removeprefix(f'{URL}/')))
-                Store.refuse(name, path)
-                return found(*args, **kwargs)
-            return request
-        return found
-
-
-fsspec.register_implementation('store', Store, clobber=True)
 
 
 @pytest.fixture(autouse=True)
 def own_store(monkeypatch):
     monkeypatch.setattr(storage, 'PAUSE', 0)
     yield
-    Store.store.clear()
-    Store.asked.clear()
-
-
-def there():
-    """Names and contents at the URL, but for the note of whose they are."""
-    system, path = fsspec.core.url_to_fs(URL)
-    return {name.removeprefix(f'{path}/'): system.store[name].getvalue() for name in system.find(path)
-            if not name.endswith(mirror.OWNER)}
-
-
-def here(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
-
-
-def begin(folder):
-    """A run's folder, with its config."""
-    folder.mkdir(parents=True)
-    (folder / 'config.json').write_text('{"seed": 0}', encoding='utf-8')
-    return folder
-
-
-def train(folder, step):
-    """What a training leaves at a step: metrics, then the checkpoint; the one before the last is deleted."""
-    with (folder / 'metrics.jsonl').open('a', encoding='utf-8') as file:
-        file.write(f'{{"step": {step}}}\n')
-    checkpoint = folder / 'checkpoints' / str(step)
-    (checkpoint / 'state').mkdir(parents=True)
-    (checkpoint / 'state' / 'arrays').write_bytes(bytes([step]) * 1000)
-    (checkpoint / 'zuletzt').write_text(f'{step}', encoding='utf-8')  # a name that comes after checksums.json
-    integrity.write_checksums(checkpoint)
-    shutil.rmtree(folder / 'checkpoints' / str(step - 2), ignore_errors=True)
+    Store.forget()
 
 
 def test_a_lost_folder_comes_back(tmp_path):
