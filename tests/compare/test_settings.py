@@ -34,10 +34,12 @@ def test_the_seed_decides_what_is_drawn(root, tmp_path):
     assert drawn[0] != drawn[1]
 
 
-def test_the_first_metric_alone_is_tested(root, tmp_path):
-    """Of no other are there scores of videos."""
+def test_the_first_metric_alone_is_tested_and_what_some_runs_lack_is_told(root, tmp_path, capsys):
+    """Of no other metric are there scores of videos."""
     two_runs(root, tmp_path)
+    shutil.copytree(tmp_path / 'runs' / 'a' / 'eval' / 'retrieval', tmp_path / 'runs' / 'a' / 'eval' / 'other')
     assert [(row['metric'], bool(row['p'])) for row in compare(root, tmp_path)[2:]] == [('R@1', True), ('R@5', False)]
+    assert '2 runs in 2 group(s); not all runs have: other\n' in capsys.readouterr().out
 
 
 def test_what_decides_nothing_of_an_evaluation_may_differ_and_all_else_may_not(root, tmp_path):
