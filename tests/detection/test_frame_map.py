@@ -169,6 +169,11 @@ def test_half_is_enough_and_of_equal_boxes_the_first_is_claimed(files):
     assert evaluate_csv(**files(truth, detections))['frame_mAP'] == 1
 
 
+def test_a_keyframe_whose_boxes_are_of_other_classes_counts_as_one_without(files):
+    counts = evaluate_csv(**files([*TRUTH, ('w', 902, *BOX, 9, 0), ('x', 902)], []))['counts']
+    assert (counts['keyframes'], counts['keyframes_without_boxes'], counts['boxes_outside_label_map']) == (4, 2, 1)
+
+
 def test_excluded_keyframes_are_removed_on_both_sides(files):
     detections = [('v', 902, *FAR, 1, .9), ('v', 903, *BOX, 1, .8)]
     arguments = files(TRUTH, detections, [('v', 902)])
