@@ -69,6 +69,13 @@ def test_of_several_lists_it_is_not_known_how_many_videos_there_are(folds, side,
     assert f' {told} of retrieval were seen' in caption(figure(found))
 
 
+def test_a_result_that_does_not_know_and_one_from_before_that_was_asked_are_alike():
+    first, second = group('a'), group('b', test_videos_seen_in_pretraining=None)
+    for groups in ((first, second), (second, first)):
+        assert 'Whether test videos of retrieval were seen in pretraining is not known.' in caption(
+            *map(figure, groups))
+
+
 @pytest.mark.parametrize(('trained', 'told'), [
     (['abc'], 'Trained and evaluated by commit abc.'), (['def'], 'Trained by commit def, evaluated by commit abc.'),
     ([], ' Evaluated by commit abc.')])

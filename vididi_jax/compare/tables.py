@@ -125,7 +125,7 @@ def seen_in(name: str, groups: dict[str, list[dict]]) -> str:
                 for group, numbers in known.items()}
         return (f'The runs have seen different numbers of the test videos of {name}, without labels, in pretraining '
                 f'({by_group(told)}).')
-    if first[SEEN] is None:
+    if first.get(SEEN) is None:
         return f'Whether test videos of {name} were seen in pretraining is not known.'
     folds = first.get('folds', ())
     apart = len(folds) == 1 or 'all' in first['counts']  # videos of several lists may be the same
