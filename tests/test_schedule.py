@@ -114,6 +114,14 @@ def test_the_schedules_key_is_its_own():
     assert {device.platform for device in schedule_key(0).devices()} == {'cpu'}
 
 
+def test_a_seed_draws_what_it_has_always_drawn():
+    """A run goes on with a later version: `fold_in(fold_in(key(seed), 2), step)` of threefry decides."""
+    keys = [jax.random.fold_in(jax.random.fold_in(jax.random.key(5, impl='threefry2x32'), 2), step)
+            for step in range(20, 40)]
+    coins = [int(jax.random.randint(key, (), 0, 2, 'int32')) for key in keys]
+    assert [(coin, 1 + coin) for coin in coins] == run_orders('vididi', 5, 2, 20)[1]
+
+
 def test_the_table_is_what_a_run_draws():
     command = [sys.executable, '-m', 'vididi_jax.schedule', 'vididi', '--epochs=5', '--steps=2', '--seed=3']
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()

@@ -42,6 +42,9 @@ def test_what_files_take_in_memory_can_be_had(monkeypatch):
     texts['/proc/self/cgroup'] = '0::/job/step\n'
     texts |= {'/sys/fs/cgroup/job/memory.max': '5000\n', '/sys/fs/cgroup/job/memory.current': '4000\n'}
     assert readers.free_memory() == 1000
+    texts |= {f'{group}.max': '9000\n', f'{group}.current': '0\n', f'{group}.stat': ''}  # above it, with more
+    assert readers.free_memory() == 1000
+    texts[f'{group}.max'] = 'max\n'
     texts['/proc/self/cgroup'] = '4:memory:/job\n3:cpuset:/\n'
     job = '/sys/fs/cgroup/memory/job/memory'
     texts |= {f'{job}.limit_in_bytes': '700\n', f'{job}.usage_in_bytes': '600\n',
@@ -59,6 +62,8 @@ def test_cpus_are_those_that_the_groups_of_a_process_leave_it(monkeypatch):
     texts |= {'/sys/fs/cgroup/cpu/job/cpu.cfs_quota_us': '300000\n',
               '/sys/fs/cgroup/cpu/job/cpu.cfs_period_us': '100000\n'}
     assert readers.usable_cpus() == 3
+    texts['/sys/fs/cgroup/cpu/job/cpu.cfs_quota_us'] = '370000\n'
+    assert readers.usable_cpus() == 4  # the nearest
 
 
 def stream(data):

@@ -154,5 +154,6 @@ def test_a_list_and_folders_cannot_both_say_it(plan, tmp_path):
 
 def test_a_group_is_what_the_first_brackets_that_match_hold(plan):
     assert [video.group for video in plan('--group=^([a-c])[.]|^(.)').videos] == ['a', 'b', 'e', 'd', 'c']
+    assert {video.group for video in plan('--group=[.](m|a)').videos} == {'m', 'a'}  # anywhere in the name
     with pytest.raises(UserError, match='does not match .*: every video needs one'):
         plan('--group=^(a)?.')

@@ -7,6 +7,7 @@ import pytest
 
 from data_prep import kinetics
 from data_prep.__main__ import build_parser, run
+from data_prep.decode import decode_video
 from tests.data_prep.videos import levels, pixels, write_video
 from vididi_jax.errors import UserError
 
@@ -72,6 +73,19 @@ def test_files_are_found_under_all_their_names(tmp_path, capsys):
     assert 'train: 5 of 6 listed videos found, 1 missing\n3 other video files' in capsys.readouterr().out
 
 
+def test_of_two_files_the_one_in_the_folder_of_its_class_is_read_whatever_its_case(tmp_path):
+    path = write_list(tmp_path / 'train.csv', ('Riding a Bike', 'abc', 0, 10), ('Riding a Bike', 'xyz', 0, 10),
+                      ('run', 'r', 0, 10))
+    (tmp_path / 'classes.txt').write_text('Riding a Bike\n')
+    for folder in ('other', 'riding_a_bike'):
+        touch(tmp_path / 'videos' / folder / 'abc.mp4')
+    flags = f'--train={path}', f'--classes={tmp_path / "classes.txt"}'
+    with pytest.raises(UserError, match='1 of 2 videos are missing'):  # of those that are asked for
+        kinetics.plan(arguments(tmp_path / 'videos', *flags))
+    plan, _ = kinetics.plan(arguments(tmp_path / 'videos', *flags, '--allow_missing'))
+    assert [video.path for video in plan.videos] == ['riding_a_bike/abc.mp4']
+
+
 def test_a_file_that_may_be_two_is_refused(tmp_path):
     path = write_list(tmp_path / 'train.csv', *made_up(1, 1))
     for folder in 'ab':
@@ -109,6 +123,10 @@ def test_what_is_drawn_depends_on_the_lists_and_the_seed_alone(tmp_path):
     (tmp_path / 'classes.txt').write_text('class 3\nclass 1\n')
     named = draw(f'--classes={tmp_path / "classes.txt"}')
     assert {video.label for video in named} == {'class 1', 'class 3'} and len(named) == 41
+    (tmp_path / 'other.txt').write_text('class 1\nclass 3\n')  # the order of a file is none
+    drawn = [draw(f'--classes={tmp_path / name}', '--number_of_classes=1', f'--seed={seed}')
+             for seed in range(6) for name in ('classes.txt', 'other.txt')]
+    assert drawn[::2] == drawn[1::2] and len({part[0].label for part in drawn}) == 2
     (tmp_path / 'twice.txt').write_text('class 3\nclass 3\n')
     for flags, match in ((('--number_of_classes=6',), 'from 1 to 5'), (('--fraction=0',), 'above 0'),
                          (('--paper_subset',), 'number_of_classes must be from 1 to 5'),
@@ -124,6 +142,8 @@ def test_the_papers_subset_is_200_classes_and_40000_videos(tmp_path):
               for c in range(400) for v in range(210)]
     part = kinetics.draw(listed, arguments('', '--paper_subset'))
     assert len(part) == 40_000 and len({video.label for video in part}) == 200
+    part = kinetics.draw(listed, arguments('', '--paper_subset', '--train_videos=1000'))  # what is said besides counts
+    assert len(part) == 1000 and 150 < len({video.label for video in part}) <= 200
 
 
 @pytest.mark.parametrize(('row', 'match'), [
@@ -166,7 +186,7 @@ def test_clips_are_cut_out_of_whole_videos(tmp_path, capsys):
     run(arguments(tmp_path / 'videos', *flags))
     out = capsys.readouterr().out
     assert 'train: 2 videos (60 frames) of 3 listed; 0 missing, 1 broken; 1 shorter than listed\n' in out
-    assert 'ok: abc_-defghi_000002_000012: 1.0 s of the listed 10 s' in out
+    assert 'ok: abc_-defghi_000002_000012: 1.0 s of the listed 10 s' in out and '\n0 other video files' in out
     plan, decode = kinetics.plan(arguments(tmp_path / 'videos', *flags))
     found = pixels(decode(plan.videos[0])).mean((1, 2, 3))
     np.testing.assert_allclose(found, 4 * np.arange(20, 60), atol=2)  # levels of gray, after a lossy codec
@@ -179,6 +199,14 @@ def test_whole_videos_are_not_taken_for_clips(tmp_path):
     assert decode(plan.videos[0]).reason == 'it has 3.0 s, and 1 s are listed: whole videos want --whole'
     with pytest.raises(UserError, match='abc.mp4 would be abc_000001_000002 and abc_000002_000003: whole videos'):
         kinetics.plan(arguments(tmp_path / 'videos', f'--train={write_list(tmp_path / "two.csv", *rows)}'))
+
+
+def test_what_is_odd_about_a_clip_is_told_beside_its_length(tmp_path, monkeypatch):
+    write_video(tmp_path / 'videos' / 'abc.mp4', levels(60), rate=20)
+    path = write_list(tmp_path / 'train.csv', ('class 0', 'abc', 0, 10))
+    plan, decode = kinetics.plan(arguments(tmp_path / 'videos', f'--train={path}'))
+    monkeypatch.setattr(kinetics, 'decode_video', lambda *_: decode_video(*_)._replace(reason='it is odd'))
+    assert decode(plan.videos[0]).reason == 'it is odd; 3.0 s of the listed 10 s'
 
 
 @pytest.mark.realdata

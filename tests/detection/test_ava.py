@@ -155,3 +155,10 @@ def test_rows_of_one_box_are_merged_and_nothing_is_cut(tmp_path):
     assert not arrays.labels[0].any() and arrays.boxes.dtype == np.float32
     assert arrays.counts == {'keyframes': 3, 'keyframes_without_boxes': 1, 'keyframes_without_record': 1, 'boxes': 3,
                              'labels': 3, 'labels_outside_map': 1}
+
+
+def test_boxes_without_an_action_are_of_no_other_class(tmp_path):
+    path = written(tmp_path, 'v,0902,0.1,0.2,0.3,0.4,,0.5\n')
+    arrays = arrange_keyframes(['v,0902'], ava.read_boxes(path, detected=True), [7])
+    assert arrays.counts['boxes'] == 1 and arrays.counts['labels_outside_map'] == 0
+    assert arrays.score.tolist() == [[0.5]] and not arrays.labels.any()
