@@ -48,6 +48,14 @@ def test_each_frame_is_the_one_shown_at_its_time_in_every_container(tmp_path, na
     assert 'is after the end of its video' in cut_span(path, 3, 13, 32, 'raw').reason
 
 
+def test_a_video_is_from_its_first_frame_to_the_end_of_its_last(tmp_path):
+    path = write_video(tmp_path / 'a.mp4', levels(FRAMES), rate=RATE, g='12', **CONTAINERS['a.mp4'])
+    first, last = (cut_clip(path, second, RATE, 1, 32, 'raw') for second in (0, (FRAMES - 0.01) / RATE))
+    assert (numbers(first), numbers(last), first.reason, last.reason) == ([0], [FRAMES - 1], '', '')
+    for second in (-0.01, FRAMES / RATE):
+        assert f'the keyframe at {second:.2f} s is outside' in cut_clip(path, second, RATE, 1, 32, 'raw').reason
+
+
 @pytest.mark.parametrize('name', ['a.mkv', 'a.avi', 'a.flv', 'a.ts'])
 def test_a_clip_that_a_cut_file_ends_in_is_broken(tmp_path, name):
     """And not one that is short because its video is; what comes before the cut is all right."""
