@@ -59,6 +59,8 @@ def test_a_view_is_the_data_set_that_is_prepared_alone(tree, shared, tmp_path):
                 assert record.label == other.label
                 everything = range(record.num_frames)
                 np.testing.assert_array_equal(record.frames(everything), other.frames(everything))
+    for source in open_splits(shared / 'split3'):  # records stand as in the store, to be read from its start to its end
+        assert (np.diff(source.index['first']) > 0).all()
     names = {path.name for path in (shared / 'split1').iterdir()}
     assert names == {'SHA256SUMS', 'counts.json', 'label.labels.txt', 'manifest.jsonl', 'plan.json',
                      'ucf101-test.index.npy', 'ucf101-train.index.npy'}
