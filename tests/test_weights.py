@@ -206,7 +206,9 @@ def test_files_keep_weights(tmp_path):
     assert again.keys() == state_dict.keys()
     jax.tree.map(np.testing.assert_array_equal, again, state_dict)
     np.savez(tmp_path / 'half.npz', **{key: value.astype(np.float16) for key, value in state_dict.items()})
-    assert {value.dtype for value in read_weights(tmp_path / 'half.npz').values()} == {np.dtype(np.float32)}
+    write_weights(tmp_path / 'half.safetensors', {key: value.astype(jnp.bfloat16) for key, value in state_dict.items()})
+    for name in ('half.npz', 'half.safetensors'):
+        assert {value.dtype for value in read_weights(tmp_path / name).values()} == {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize('dtype', ['<U1', np.int32, np.complex64])

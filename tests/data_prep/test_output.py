@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from data_prep.output import Output, write
+from data_prep.output import Output, clear, write
 from vididi_jax.data import records
 
 
@@ -16,9 +16,9 @@ def out(tmp_path):
 
 
 def test_a_name_is_that_of_a_file_that_has_reached_the_disk(out, monkeypatch):
-    done = []
+    done, replace = [], os.replace
     monkeypatch.setattr(os, 'fsync', lambda file: done.append(os.readlink(f'/proc/self/fd/{file}')))
-    monkeypatch.setattr(os, 'replace', lambda old, new, replace=os.replace: done.append((old, new)) or replace(old, new))
+    monkeypatch.setattr(os, 'replace', lambda old, new: done.append((old, new)) or replace(old, new))
     assert write(out, 'a', b'content') == hashlib.sha256(b'content').hexdigest()
     synced, (old, new) = done
     assert synced == str(old) and old.parent == out / records.INCOMPLETE and new == out / 'a'
@@ -33,3 +33,10 @@ def test_what_was_there_stays_until_the_new_file_is_whole(out):
         assert (out / 'a').read_bytes() == b'before'
         raise KeyboardInterrupt
     assert (out / 'a').read_bytes() == b'before' and not list((out / records.INCOMPLETE).iterdir())
+
+
+def test_of_what_a_run_that_was_killed_left_the_parts_of_files_go(out):
+    for name in ('a.0123abcd.tmp', 'plan.json', 'train-00000.part'):
+        (out / records.INCOMPLETE / name).touch()
+    clear(out)
+    assert {path.name for path in (out / records.INCOMPLETE).iterdir()} == {'plan.json', 'train-00000.part'}
