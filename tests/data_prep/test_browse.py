@@ -37,6 +37,14 @@ def test_clusters_are_the_groups_that_there_are_and_hold_each_video_once():
     assert [len(cluster) for cluster in clusters_of(np.ones((4, 2)), 3)] == [4]  # all equal
 
 
+def test_the_first_of_a_cluster_is_its_most_central_and_lengths_do_not_count():
+    angles = np.concatenate([np.linspace(-0.2, 0.3, 9), np.pi + np.array([0.4, 0.1, -0.3, -0.1, 0.0])])
+    x = np.stack([np.cos(angles), np.sin(angles)], 1)
+    for features in (x, x * np.geomspace(1, 1000, 14)[:, None]):
+        first, second = clusters_of(features, 2)
+        assert [cluster[0] for cluster in (first, second)] == [4, 13] and second[-1] == 9
+
+
 @pytest.fixture
 def videos(tmp_path):
     folder = tmp_path / 'videos'

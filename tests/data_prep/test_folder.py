@@ -123,6 +123,7 @@ def test_what_a_list_names_is_there_whatever_its_ending_and_by_whatever_link(pla
     (f'path,Label\n{FILES[0]},x\n', "a column 'Label', which nothing reads"),
     (f'path,label,split\n{FILES[0]},clean, jerk,test\n', 'line 2: it has more columns than the first line'),
     ('path\n../x.mp4\n', 'line 2: .* is no path below --videos'),
+    ('path\n/etc/x.mp4\n', "line 2: '/etc/x.mp4' is no path below --videos"),
     (f'path\n{FILES[0]}\n./{FILES[0]}\n', 'line 3: .* is listed twice'),
     ('path\nx.mp4\n', 'none of the 1 videos')])
 def test_a_list_that_does_not_fit_is_refused(plan, tmp_path, text, match):

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from data_prep.output import Output, clear, write
+from data_prep.output import Output, clear, discard, write
 from vididi_jax.data import records
 
 
@@ -40,3 +40,12 @@ def test_of_what_a_run_that_was_killed_left_the_parts_of_files_go(out):
         (out / records.INCOMPLETE / name).touch()
     clear(out)
     assert {path.name for path in (out / records.INCOMPLETE).iterdir()} == {'plan.json', 'train-00000.part'}
+
+
+def test_the_plan_by_which_a_directory_is_known_goes_last(out, monkeypatch):
+    for name in ('a.part', 'plan.json', 'z.part', 'lock'):
+        (out / records.INCOMPLETE / name).touch()
+    gone, unlink = [], type(out).unlink
+    monkeypatch.setattr(type(out), 'unlink', lambda path, **options: gone.append(path.name) or unlink(path, **options))
+    discard(out)
+    assert gone[-1] == 'plan.json' and set(gone) == {'a.part', 'z.part', 'plan.json'}

@@ -100,6 +100,10 @@ def test_hidden_files_are_no_videos_and_are_counted(place, tmp_path, capsys):
     assert '1 video files below' in (printed := capsys.readouterr().out) and '4 other files are not read' in printed
 
 
+def test_the_folder_that_archives_of_a_mac_have_besides_is_hidden_as_a_whole(place):
+    assert list(map(str, read_tree(place('walk/w.mp4', '__MACOSX/walk/w.mp4')).videos)) == ['walk/w.mp4']
+
+
 @pytest.mark.parametrize(('path', 'mode', 'named'), [('b', 0o000, 'b'), ('b', 0o444, 'b/b.mp4'), ('.', 0o300, '')])
 def test_a_folder_that_cannot_be_read_is_one_sentence(place, tmp_path, path, mode, named):
     root = place('a/a.mp4', 'b/b.mp4')
