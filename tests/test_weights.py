@@ -217,6 +217,10 @@ def test_weights_that_are_no_floats_are_one_sentence(dtype, tmp_path):
     state_dict = {**small_state_dict('r3d_18'), 'stem.1.num_batches_tracked': np.int64(3)}
     np.savez(tmp_path / 'w.npz', **state_dict)
     weights.import_weights(tmp_path / 'w.npz', 'r3d_18', tmp_path / 'good')
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data' / 'plan.json').touch()
+    with pytest.raises(UserError, match='data is a data set: give --out another folder'):
+        weights.import_weights(tmp_path / 'w.npz', 'r3d_18', tmp_path / 'data')
     np.savez(tmp_path / 'w.npz', **state_dict | {key: state_dict[key].astype(dtype)})
     for use in (load_encoder, lambda file: weights.import_weights(file, 'r3d_18', tmp_path / 'out')):
         with pytest.raises(UserError, match=f'not those of r3d_18 .* 1 of no floating-point dtype: {key}'):

@@ -336,6 +336,9 @@ def test_probabilities_are_probabilities(name):
     after = A.augment(jax.random.key(0), clips, full_sizes(clips), A.Augmentation(**off | {name: 0.3}))
     changed = np.abs(np.asarray(after - before)).max((1, 2, 3, 4)) > 1e-4
     assert 0.15 < changed.mean() < 0.45  # 0.3, with 4.6 standard deviations to each side
+    if name == 'blur':  # of any strength, whatever decides on whether: the variance that three weights leave of noise
+        left = after.var((1, 2, 3, 4))[changed] / before.var((1, 2, 3, 4))[changed]
+        assert left.min() < 0.15 and left.max() > 0.9  # of sigmas of 2 and of 0.1; 0.195 of 0.67
 
 
 def test_centre_crop_of_stored_frames_is_not_resampled():
