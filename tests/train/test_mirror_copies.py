@@ -5,6 +5,7 @@ import shutil
 import socket
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.train.stores import URL, Store, begin, here, there, train
@@ -114,6 +115,27 @@ def test_a_file_that_comes_back_in_part_is_asked_for_again(tmp_path, monkeypatch
     monkeypatch.setattr(MemoryFileSystem, 'get_file', half, raising=False)
     with mirrored(tmp_path / 'b', URL):
         assert here(tmp_path / 'b') == here(folder)
+
+
+def test_a_copy_in_a_folder_that_is_killed_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    url, folder = f'file://{tmp_path}/url', begin(tmp_path / 'a')
+    with mirrored(folder, url):
+        train(folder, 1)
+    (tmp_path / 'url' / mirror.OWNER).unlink()
+    before = here(tmp_path / 'url')
+
+    def killed(system, path, to, **_):
+        with open(path, 'rb') as source, open(to, 'wb') as copy:
+            copy.write(source.read()[:-1])
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit), mirrored(folder, url):
+        train(folder, 2)
+        patch.setattr(LocalFileSystem, 'put_file', killed)
+    (tmp_path / 'url' / mirror.OWNER).unlink()
+    assert {name: content for name, content in here(tmp_path / 'url').items() if not name.endswith('.tmp')} == before
+    with mirrored(tmp_path / 'b', url):
+        assert here(tmp_path / 'b') == before
 
 
 def test_a_folder_that_was_made_by_hand_in_a_store_is_an_empty_place(tmp_path):

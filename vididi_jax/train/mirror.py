@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
 from vididi_jax.data import storage
@@ -185,7 +186,8 @@ class Mirror:
         found = storage.persist(lambda: self._system.find(place, detail=True), storage.join(self._url, folder))
         start = f'{self._path.rstrip("/")}/'
         names = {path.removeprefix(start): about['size'] for path, about in found.items() if path.startswith(start)}
-        return {name: size for name, size in names.items() if name != OWNER and name and not name.endswith('/')}
+        return {name: size for name, size in names.items()
+                if name and name != OWNER and not name.endswith(('/', TEMPORARY))}
 
     def _fetch(self, there: dict[str, int]) -> None:
         """All files at the URL into the folder, at once; a checkpoint that is not whole stays there."""
@@ -220,14 +222,21 @@ class Mirror:
     def _write(self, name: str, write: Callable[[str], None]) -> None:
         to = posixpath.join(self._path, name)
 
+        def write_whole() -> None:
+            if not isinstance(self._system, LocalFileSystem):  # a store shows no object that is not whole
+                write(to)
+                return
+            write(to + TEMPORARY)
+            os.replace(to + TEMPORARY, to)
+
         def attempt() -> None:
             try:
-                write(to)
+                write_whole()
             except FileNotFoundError:  # for want of a folder, which object stores have not, or of a bucket
                 if not self._system.exists(self._path.partition('/')[0] or '/'):
                     raise
                 self._system.makedirs(posixpath.dirname(to), exist_ok=True)
-                write(to)
+                write_whole()
 
         storage.persist(attempt, storage.join(self._url, name), 'written')
 
