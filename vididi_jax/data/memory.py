@@ -93,6 +93,7 @@ def give_back() -> None:
 
 
 def _drop_free() -> None:
+    # Descriptors stay open: another process knows memory by their numbers, which must not come to mean another.
     _segments[:] = [segment for segment in _segments if not segment.free]
 
 

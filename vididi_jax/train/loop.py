@@ -251,8 +251,8 @@ def train(
             if saves:
                 losses = progress.epoch_losses
                 checkpoints.save(step + 1, state, {
-                    'data': meta['data'], 'epoch_losses': losses, 'losses': progress.losses, 'next_batch': step + 1,
-                    'devices': mesh.size, 'dtype': dtype_of(config, mesh), 'config': config.to_json_best_effort(),
+                    'data': meta['data'], 'epoch_losses': losses, 'losses': progress.losses, 'devices': mesh.size,
+                    'dtype': dtype_of(config, mesh), 'config': config.to_json_best_effort(),
                     'commits': list(dict.fromkeys([*meta['commits'], commit()]))},
                     float(np.mean(losses)) if ends_epoch and len(losses) == cycle else np.inf)
                 mark = time.perf_counter()
